@@ -1,0 +1,14 @@
+"""The one exception this package raises on purpose."""
+
+from __future__ import annotations
+
+import click
+
+
+class PCBError(click.ClickException):
+    """A mistake a user can mend, told in one line that names the key and the fix.
+
+    It is a click exception, so that mergekit's own commands print it as
+    ``Error: …`` and exit with status 1 instead of showing a traceback, and it is
+    not a ``ValueError``, so that pydantic passes it on unwrapped.
+    """

@@ -1,0 +1,247 @@
+"""The merge method `pcb`: parameters and input contract, as mergekit wants them."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import torch
+from mergekit.merge_methods import (
+    BasePolicy,
+    BatchOptions,
+    GroupMergeMethod,
+    InputContract,
+    MergeMethodSpec,
+    ParameterScope,
+    TensorGroup,
+)
+from mergekit.merge_methods.base import ParameterSpec
+from mergekit.merge_methods.dtype import align_dtype
+from pydantic import BeforeValidator
+
+from mergekit_pcb.balancing import INTER_FORMS
+from mergekit_pcb.errors import PCBError
+from mergekit_pcb.model_scope import TensorStatistics, take_statistics, task_vectors
+from mergekit_pcb.sweeps import (
+    NotFiniteError,
+    TaskVectors,
+    merge_one_tensor,
+    merge_tensor,
+)
+
+SCOPES = ("tensor", "model")
+
+
+def _number(name: str, takes: str, fits: Callable[[float], bool]) -> Any:
+    """The type of a number in a range, whose errors name the parameter."""
+
+    def check(value: object) -> float:
+        try:
+            # YAML reads 1e-1 as a string; true and false are numbers to Python.
+            number = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            number = math.nan
+        if fits(number):
+            return number
+        hint = ""
+        if 1 < number <= 100 and fits(number / 100):
+            hint = f"; did you mean {number / 100:g}?"
+        raise PCBError(f"{name} must be {takes}, got {value!r}{hint}")
+
+    return Annotated[float, BeforeValidator(check)]
+
+
+def _choice(name: str, choices: Sequence[str]) -> Any:
+    def check(value: object) -> str:
+        if isinstance(value, str) and value in choices:
+            return value
+        near = difflib.get_close_matches(str(value).lower(), choices, 1, 0.4)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise PCBError(f"{name} must be {_listed(choices)}, got {value!r}{hint}")
+
+    return Annotated[str, BeforeValidator(check)]
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " or ".join([", ".join(words[:-1]), words[-1]])
+
+
+_PER_MODEL, _SHARED = ParameterScope.NON_BASE, ParameterScope.SHARED
+_FINITE = ("a finite number", math.isfinite)
+
+SPEC = MergeMethodSpec(
+    name="pcb",
+    pretty_name="PCB-Merging",
+    reference_url="https://arxiv.org/abs/2410.02396",
+    contract=InputContract(base=BasePolicy.REQUIRED),
+    parameters=(
+        ParameterSpec(
+            "weight",
+            _number("weight", *_FINITE),
+            _PER_MODEL,
+            1.0,
+            "scales what the model contributes, after the competition",
+        ),
+        ParameterSpec(
+            "density",
+            _number("density", "in (0, 1]", lambda r: 0 < r <= 1),
+            _PER_MODEL,
+            0.1,
+            "fraction of coordinates where the model competes",
+        ),
+        ParameterSpec(
+            "lambda",
+            _number("lambda", *_FINITE),
+            _SHARED,
+            1.0,
+            "scales the merged task vector",
+        ),
+        ParameterSpec(
+            "scope",
+            _choice("scope", SCOPES),
+            _SHARED,
+            "tensor",
+            "what is ranked together: each tensor by itself, or the whole model",
+        ),
+        ParameterSpec(
+            "inter",
+            _choice("inter", INTER_FORMS),
+            _SHARED,
+            "raw",
+            "published form of the balancing between models",
+        ),
+        ParameterSpec(
+            "clamp",
+            _number("clamp", "in [0, 0.5)", lambda c: 0 <= c < 0.5),
+            _SHARED,
+            0.01,
+            "fraction of magnitudes clamped at each end",
+        ),
+        ParameterSpec("normalize", bool, _SHARED, False, "no effect"),
+        ParameterSpec("int8_mask", bool, _SHARED, False, "no effect"),
+    ),
+)
+
+
+class PCBMerge(GroupMergeMethod):
+    """Parameter Competition Balancing (Du et al., NeurIPS 2024)."""
+
+    spec = SPEC
+
+    def validate_inputs(
+        self,
+        input_ids: Sequence[Hashable],
+        base_id: Hashable | None = None,
+        *,
+        group_name: str | None = None,
+    ) -> None:
+        where = f" ({group_name})" if group_name else ""
+        if base_id is None or base_id not in input_ids:
+            raise PCBError(
+                f"pcb needs base_model, the model all others were fine-tuned from{where}"
+            )
+        twice = {str(i) for i in input_ids if list(input_ids).count(i) > 1}
+        if twice:
+            raise PCBError(f"{', '.join(sorted(twice))} is listed twice{where}")
+        super().validate_inputs(input_ids, base_id, group_name=group_name)
+
+    def __call__(
+        self,
+        groups: Sequence[TensorGroup],
+        /,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        dtype: torch.dtype | None = None,
+        out_dtype: torch.dtype | None = None,
+        batch_options: BatchOptions | None = None,
+    ) -> tuple[torch.Tensor, ...]:
+        # merge_state_dicts comes this way, with every tensor of the model: the one
+        # entrance where whole-model statistics can be taken on the spot.
+        groups = tuple(groups)
+        bound = self._bind_parameters(groups, parameters or {})
+        if any(of_tensor["scope"] == "model" for of_tensor in bound):
+            if dtype is not None:
+                groups = tuple(align_dtype(group, dtype) for group in groups)
+            with naming_culprit(groups):
+                take_statistics(groups, bound)
+        return self._execute_resolved(
+            groups,
+            bound,
+            dtype=dtype,
+            out_dtype=out_dtype,
+            batch_options=batch_options,
+        )
+
+    def merge_group(
+        self,
+        group: TensorGroup,
+        /,
+        *,
+        statistics: TensorStatistics | None = None,
+        **parameters: Any,
+    ) -> torch.Tensor:
+        """Merge the inputs of one tensor; they are not modified.
+
+        Args:
+            group: base and models, aligned in dtype and device.
+            statistics: the whole model's, where ``scope`` is "model".
+            parameters: those of `SPEC`, validated.
+        """
+        assert group.base is not None, "the contract requires a base"
+        base, models = group.base.tensor, group.non_base
+        if not models or not base.numel():
+            return base.detach().clone()
+        weight, density = parameters["weight"], parameters["density"]
+        options = {"scale": parameters["lambda"], "inter": parameters["inter"]}
+        if parameters["scope"] == "tensor":
+            vectors = TaskVectors.of(base, [entry.tensor for entry in models])
+            with naming_culprit([group]):
+                merged = merge_one_tensor(
+                    vectors,
+                    density.values_for(models),
+                    weight.values_for(models),
+                    clamp=parameters["clamp"],
+                    **options,
+                )
+        elif statistics is None:
+            raise PCBError(
+                "scope: model needs statistics of the whole model, which this way of "
+                "merging does not take: use scope: tensor, or merge_state_dicts in "
+                "Python"
+            )
+        else:
+            ids = [model for model, _ in statistics]
+            merged = merge_tensor(
+                task_vectors(group, ids),
+                [of_model for _, of_model in statistics],
+                [weight.get(model, 1.0) for model in ids],
+                **options,
+            )
+        return merged.view(base.shape)
+
+
+@contextmanager
+def naming_culprit(groups: Sequence[TensorGroup]) -> Iterator[None]:
+    """Say which input holds NaN or infinity, once one is known to be there."""
+    try:
+        yield
+    except NotFiniteError as error:
+        for group in groups:
+            for entry in group.entries:
+                if not entry.tensor.isfinite().all():
+                    raise PCBError(
+                        f"{entry.id} holds NaN or infinity in {_name(group)}; "
+                        "the checkpoint is damaged"
+                    ) from None
+        names = ", ".join(_name(group) for group in groups[:3])
+        raise PCBError(f"task vectors overflow in {names}") from error
+
+
+def _name(group: TensorGroup) -> str:
+    return group.metadata.name or "a tensor"
+
+
+PCB = PCBMerge()
