@@ -26,6 +26,10 @@ _LARGEST_EXPONENT = 80.0
 _TANH_IS_IDENTITY = 2.0**-12
 
 
+NOT_COMPETING = (math.inf, -math.inf)
+"""Threshold and top of a model whose magnitudes are all zero after clamping."""
+
+
 class ModelStatistics(NamedTuple):
     """What the domain as a whole says of one model.
 
@@ -78,30 +82,24 @@ def merge_task_vectors(
     Returns:
         The (d,) merged task vector of the dtype of ``tau``.
     """
-    if tau.numel() == 0:
-        return tau.new_zeros(tau.shape[1])
-    ranks = clamp_ranks(tau.shape[1], clamp)
-    ranges = [[kth_smallest(row, rank) for rank in ranks] for row in tau.abs()]
-    low, high = columns(ranges, tau)
-    _, b = balance(tau, low, high, inter)
-    statistics = [
-        ModelStatistics(*extent, *competition(row, extent[1], r))
-        for extent, row, r in zip(ranges, b, density, strict=True)
+    n, size = tau.shape
+    if size == 0:
+        return tau.new_zeros(0)
+    lowest, highest = clamp_ranks(size, clamp)
+    extents = [
+        (kth_smallest(magnitude, lowest), kth_smallest(magnitude, highest))
+        for magnitude in tau.abs()
     ]
-    return merge_block(tau, statistics, weight, inter)
-
-
-def competition(
-    scores: torch.Tensor, high: float, density: float
-) -> tuple[float, float]:
-    """Threshold t_i and top score of a model, from its (d,) scores."""
-    if high == 0:
-        return NOT_COMPETING
-    threshold = kth_smallest(scores, threshold_rank(scores.numel(), density))
-    return threshold, float(scores.max())
-
-
-NOT_COMPETING = (math.inf, -math.inf)
+    low, high = columns(extents, tau)
+    _, b = balance(tau, low, high, inter, new_room(tau))
+    statistics = []
+    for i in range(n):
+        threshold, top = NOT_COMPETING
+        if extents[i][1] > 0:
+            threshold = kth_smallest(b[i], threshold_rank(size, density[i]))
+            top = float(b[i].max())
+        statistics.append(ModelStatistics(*extents[i], threshold, top))
+    return merge_block(tau, statistics, weight, inter, new_room(tau))
 
 
 def merge_block(
@@ -109,75 +107,100 @@ def merge_block(
     statistics: Sequence[ModelStatistics],
     weight: Sequence[float],
     inter: str,
+    room: torch.Tensor,
 ) -> torch.Tensor:
-    """The (m,) merged task vector of a block of (n, m) task vectors."""
+    """The (m,) merged task vector of a block of (n, m) task vectors.
+
+    ``room`` is overwritten, see `new_room`.
+    """
     low, high, threshold, top = columns(statistics, tau)
-    magnitude, b = balance(tau, low, high, inter)
+    magnitude, b = balance(tau, low, high, inter, room)
     s = drop_and_rescale(b, tau, threshold, top)
-    share = tau.sign().mul_(magnitude).mul_(s)
-    share *= columns([[w] for w in weight], tau)[0]
+    share = torch.sign(tau, out=room[0]).mul_(magnitude).mul_(s)
+    if any(w != 1 for w in weight):
+        share *= columns([(w,) for w in weight], tau)[0]
     return sum_models(share).div_(sum_models(s).clamp_(min=1e-12))
 
 
 def balance(
-    tau: torch.Tensor, low: torch.Tensor, high: torch.Tensor, inter: str
+    tau: torch.Tensor,
+    low: torch.Tensor,
+    high: torch.Tensor,
+    inter: str,
+    room: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Clamped magnitudes A and scores b = intra * inter of a block, both (n, m).
 
     Args:
-        tau: (n, m) task vectors.
+        tau: (n, m) task vectors; not modified.
         low: (n, 1) smallest magnitudes after clamping.
         high: (n, 1) largest ones.
         inter: form of the inter-balancing, one of `INTER_FORMS`.
+        room: where to put the results, see `new_room`.
     """
-    magnitude = tau.abs().clamp_max_(high).clamp_min_(low)
+    u, magnitude, b = room
+    torch.abs(tau, out=magnitude).clamp_max_(high).clamp_min_(low)
     # Equal magnitudes: u = 1. All of them 0: u = 0, nothing to compete with.
-    spread = high - low
-    level = spread == 0
+    level = high == low
     floor = torch.where(level, 0, low)
-    spread = torch.where(level, torch.where(high == 0, 1, high), spread)
-    u = (magnitude - floor).div_(spread)
-    return magnitude, intra_balancing(u).mul_(inter_balancing(tau, u, inter))
+    spread = torch.where(level, torch.where(high == 0, 1, high), high - low)
+    torch.sub(magnitude, floor, out=u).div_(spread)
+    inter_balancing(tau, u, inter, out=b)
+    b *= intra_balancing_(u)
+    return magnitude, b
 
 
-def intra_balancing(u: torch.Tensor) -> torch.Tensor:
-    """exp(n u^2) of (n, m) normalised magnitudes: competition within a model.
+def new_room(tau: torch.Tensor) -> torch.Tensor:
+    """Memory for the three (n, m) intermediate results of a block.
+
+    A sweep gives every block the same: fresh memory costs more than the arithmetic.
+    """
+    return tau.new_empty((3, *tau.shape))
+
+
+def intra_balancing_(u: torch.Tensor) -> torch.Tensor:
+    """Turn (n, m) normalised magnitudes into exp(n u^2): competition within a model.
 
     Scores matter only up to a factor a model: beyond 80 models the exponent is
     shifted, so that it never overflows.
     """
     n = u.shape[0]
-    exponent = (u * u).mul_(n)
+    exponent = u.square_().mul_(n)
     if n > _LARGEST_EXPONENT:
         exponent -= n - _LARGEST_EXPONENT
     return exponent.exp_()
 
 
-def inter_balancing(tau: torch.Tensor, u: torch.Tensor, inter: str) -> torch.Tensor:
+def inter_balancing(
+    tau: torch.Tensor, u: torch.Tensor, inter: str, out: torch.Tensor
+) -> torch.Tensor:
     """Agreement of each model with all, (n, m): competition between models."""
     if inter == "raw":
-        return _tanh(tau * _finite(sum_models(tau)))
+        # An overflown sum would meet a zero task value as NaN; tanh is long saturated.
+        return tanh_(torch.mul(tau, sum_models(tau).nan_to_num_(), out=out))
     if inter == "normalized":
-        return _tanh(tau * sum_models(tau.sign() * u))
-    signed = tau.sign() * u
-    agreement = torch.zeros_like(signed)
+        return tanh_(torch.mul(tau, sum_models(tau.sign().mul_(u)), out=out))
+    signed = tau.sign().mul_(u)
+    out.zero_()
     for i in range(len(signed)):
         for j in range(i, len(signed)):
-            term = _tanh(signed[i] * signed[j])
-            agreement[i] += term
+            agreement = tanh_(signed[i] * signed[j])
+            out[i] += agreement
             if j > i:
-                agreement[j] += term
-    return agreement
+                out[j] += agreement
+    return out
 
 
 def drop_and_rescale(
     b: torch.Tensor, tau: torch.Tensor, threshold: torch.Tensor, top: torch.Tensor
 ) -> torch.Tensor:
-    """s of (n, m) scores: 0 up to the threshold, then rising to 1 at the top score."""
-    s = (b - threshold).clamp_min_(0).div_(top - threshold)
-    for i in (top <= threshold).flatten().nonzero().flatten().tolist():
-        # Equal scores cannot be rescaled: those that reach the threshold share alike.
-        s[i] = (b[i] >= threshold[i]) & (tau[i] != 0)
+    """Turn (n, m) scores into s: 0 up to the threshold, then rising to 1 at the top."""
+    # Equal scores cannot be rescaled: those that reach the threshold share alike.
+    level = [i for i, flat in enumerate((top <= threshold).flatten().tolist()) if flat]
+    alike = [(b[i] >= threshold[i]) & (tau[i] != 0) for i in level]
+    s = b.sub_(threshold).clamp_min_(0).div_(top - threshold)
+    for i, reached in zip(level, alike, strict=True):
+        s[i] = reached
     return s
 
 
@@ -192,24 +215,23 @@ def sum_models(block: torch.Tensor) -> torch.Tensor:
 def columns(
     rows: Sequence[Sequence[float]], like: torch.Tensor
 ) -> tuple[torch.Tensor, ...]:
-    """One (n, 1) tensor for each figure of n models, of dtype and device of ``like``."""
+    """An (n, 1) tensor for each figure of n models, of ``like``'s dtype and device."""
     table = torch.tensor(rows, dtype=like.dtype, device=like.device)
     return table.T.unsqueeze(-1).unbind()
 
 
-def _finite(total: torch.Tensor) -> torch.Tensor:
-    # An overflown sum would meet a zero task value as NaN; tanh is long saturated.
-    return total.nan_to_num_()
-
-
-def _tanh(x: torch.Tensor) -> torch.Tensor:
-    """tanh in place, where it makes a difference: of task values it seldom does."""
+def tanh_(x: torch.Tensor) -> torch.Tensor:
+    """Take the tanh in place, where that changes anything: it seldom does."""
     if x.device.type != "cpu" or x.dtype != torch.float32:
         return x.tanh_()
     flat = x.view(-1)
-    large = np.flatnonzero(np.abs(flat.numpy()) >= _TANH_IS_IDENTITY)
-    if large.size > flat.numel() // 16:
+    values = flat.numpy()
+    large = np.flatnonzero(
+        (values >= _TANH_IS_IDENTITY) | (values <= -_TANH_IS_IDENTITY)
+    )
+    if large.size > values.size // 16:
         return x.tanh_()
-    where = torch.from_numpy(large)
-    flat[where] = flat[where].tanh_()
+    if large.size:
+        where = torch.from_numpy(large)
+        flat[where] = flat[where].tanh_()
     return x

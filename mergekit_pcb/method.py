@@ -138,10 +138,12 @@ class PCBMerge(GroupMergeMethod):
         *,
         group_name: str | None = None,
     ) -> None:
+        """Refuse inputs without a base, or with a model listed twice, by name."""
         where = f" ({group_name})" if group_name else ""
         if base_id is None or base_id not in input_ids:
             raise PCBError(
-                f"pcb needs base_model, the model all others were fine-tuned from{where}"
+                "pcb needs base_model: the model that the others were fine-tuned from"
+                f"{where}"
             )
         twice = {str(i) for i in input_ids if list(input_ids).count(i) > 1}
         if twice:
@@ -158,6 +160,7 @@ class PCBMerge(GroupMergeMethod):
         out_dtype: torch.dtype | None = None,
         batch_options: BatchOptions | None = None,
     ) -> tuple[torch.Tensor, ...]:
+        """Merge the tensors of a whole model, or some; see the base class."""
         # merge_state_dicts comes this way, with every tensor of the model: the one
         # entrance where whole-model statistics can be taken on the spot.
         groups = tuple(groups)

@@ -18,6 +18,8 @@ import torch
 # Half the width of a bracket, in standard deviations of a sample quantile: a miss
 # is then a matter of one in 300,000 and costs no more than another sweep.
 _SIGMAS = 4.5
+# Up to this share of the values, catching the whole tail beats a second comparison.
+_TAIL = 0.04
 
 
 def kth_smallest(values: torch.Tensor, rank: int) -> float:
@@ -49,6 +51,7 @@ class Bracket:
         rank: zero-based rank among all values of the stream.
         low, high: where the value is looked for; -inf and inf are no bounds.
         expected: how many values of the stream are likely to lie between.
+        tail: -1 or 1 if nearly all values are above ``high``, or below ``low``.
         below, at_low, at_high: values seen below ``low``, equal to it, and to ``high``.
         inside: the values seen between the two.
     """
@@ -57,6 +60,7 @@ class Bracket:
     low: float = -math.inf
     high: float = math.inf
     expected: float = math.inf
+    tail: int = 0
     below: int = 0
     at_low: int = 0
     at_high: int = 0
@@ -77,13 +81,16 @@ class Bracket:
         drawn = sample.numel()
         quantile = rank / size
         centre = quantile * drawn
-        half = _SIGMAS * slack * math.sqrt(drawn * quantile * (1 - quantile))
-        first, last = math.floor(centre - half - 2), math.ceil(centre + half + 2)
+        deviation = math.sqrt(drawn * quantile * (1 - quantile))
+        # The 2 serves the ends, where a quantile's deviation says little.
+        half = slack * (_SIGMAS * deviation + 2)
+        first, last = math.floor(centre - half), math.ceil(centre + half)
         return cls(
             rank,
             kth_smallest(sample, first) if first >= 0 else -math.inf,
             kth_smallest(sample, last) if last < drawn else math.inf,
             (min(last, drawn) - max(first, 0)) / drawn * size,
+            (first > drawn * (1 - _TAIL)) - (last < drawn * _TAIL),
         )
 
     def value(self) -> float | None:
@@ -108,7 +115,7 @@ class Bracket:
 
     def fresh(self) -> Bracket:
         """The same bracket before it has seen anything."""
-        return Bracket(self.rank, self.low, self.high, self.expected)
+        return Bracket(self.rank, self.low, self.high, self.expected, self.tail)
 
 
 def observe(brackets: Sequence[Bracket], values: torch.Tensor) -> None:
@@ -118,19 +125,25 @@ def observe(brackets: Sequence[Bracket], values: torch.Tensor) -> None:
         brackets: those that look for ranks of this stream.
         values: (m,) floating point without NaN; not modified, not kept.
     """
+    if not brackets:
+        return
     # numpy compares and compresses several times faster than torch on a CPU, and
     # both speak the same syntax.
     block: Any = values.numpy() if values.device.type == "cpu" else values
     nearby: Any = None
     for bracket in brackets:
-        near = block >= bracket.low
-        bracket.below += values.numel() - _count(near)
-        near &= block <= bracket.high
+        near = block <= bracket.high if bracket.tail < 0 else block >= bracket.low
+        if bracket.tail == 0:
+            bracket.below += len(block) - _count(near)
+            near &= block <= bracket.high
         nearby = near if nearby is None else nearby | near
-    if nearby is None:
-        return
     caught = block[nearby]
     for bracket in brackets:
+        # In a tail the rest is so few that it is caught as well, and counted there.
+        if bracket.tail < 0:
+            bracket.below += _count(caught < bracket.low)
+        elif bracket.tail > 0:
+            bracket.below += len(block) - _count(caught >= bracket.low)
         # The edges are counted, not collected: a plateau of equal values that is
         # wider than the bracket always covers one of them.
         bracket.at_low += _count(caught == bracket.low)

@@ -25,6 +25,7 @@ from mergekit_pcb.balancing import (
     columns,
     merge_block,
     merge_task_vectors,
+    new_room,
     threshold_rank,
 )
 from mergekit_pcb.selection import Bracket, observe
@@ -38,7 +39,8 @@ _SAMPLE = 1 << 20
 _COLLECTED = 3 << 20
 
 T = TypeVar("T")
-Measure = Callable[[torch.Tensor], torch.Tensor]
+Measure = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Of (n, m) task vectors, and room for results, the (n, m) values to survey."""
 
 
 class NotFiniteError(ValueError):
@@ -68,10 +70,12 @@ class TaskVectors:
 
     @property
     def size(self) -> int:
+        """Coordinates d."""
         return self.models[0].numel()
 
     @property
     def device(self) -> torch.device:
+        """Where the inputs are and the work is done."""
         return self.models[0].device
 
     @property
@@ -81,13 +85,19 @@ class TaskVectors:
         wide = any(tensor.dtype == torch.float64 for tensor in inputs)
         return torch.float64 if wide else torch.float32
 
-    def block(self, where: slice | torch.Tensor) -> torch.Tensor:
+    def room(self, count: int) -> torch.Tensor:
+        """Memory for a block at ``count`` coordinates, and `new_room` for it."""
+        shape = (4, len(self.models), count)
+        return torch.empty(shape, dtype=self.dtype, device=self.device)
+
+    def block(
+        self, where: slice | torch.Tensor, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """The (n, m) task vectors at a slice, or at (m,) indices."""
         rows = [tensor[where] for tensor in self.models]
-        shape = (len(rows), len(rows[0]))
-        tau = torch.empty(shape, dtype=self.dtype, device=self.device)
-        for out, row in zip(tau, rows, strict=True):
-            out.copy_(row)
+        tau = self.room(len(rows[0]))[0] if out is None else out
+        for task_vector, row in zip(tau, rows, strict=True):
+            task_vector.copy_(row)
         if self.base is not None:
             tau -= self.base[where].to(self.dtype)
         return tau
@@ -112,6 +122,7 @@ class Survey:
 
     @classmethod
     def of(cls, brackets: list[list[Bracket]]) -> Survey:
+        """A survey that has yet to see anything."""
         return cls(brackets, [-math.inf] * len(brackets))
 
     def observe(self, values: torch.Tensor) -> None:
@@ -139,9 +150,15 @@ class Domain(Protocol):
     """A set of coordinates, on which n models compete, that can be swept."""
 
     @property
-    def models(self) -> int: ...
+    def models(self) -> int:
+        """Number n of models."""
+        ...
+
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """Number d of coordinates."""
+        ...
+
     def sample(self, count: int, seed: int) -> torch.Tensor:
         """About ``count`` coordinates' (n, count) task vectors, drawn uniformly."""
         ...
@@ -158,14 +175,14 @@ class TensorDomain:
     tensors: Sequence[TaskVectors]
 
     @property
-    def models(self) -> int:
+    def models(self) -> int:  # noqa: D102 as in Domain
         return len(self.tensors[0].models)
 
     @property
-    def size(self) -> int:
+    def size(self) -> int:  # noqa: D102
         return sum(tensor.size for tensor in self.tensors)
 
-    def sample(self, count: int, seed: int) -> torch.Tensor:
+    def sample(self, count: int, seed: int) -> torch.Tensor:  # noqa: D102
         generator = torch.Generator().manual_seed(seed)
         drawn = torch.randint(
             self.size, (count,), generator=generator, device=generator.device
@@ -177,7 +194,7 @@ class TensorDomain:
             start += tensor.size
         return torch.cat(parts, dim=1)
 
-    def sweep(self, measure: Measure, survey: Survey) -> None:
+    def sweep(self, measure: Measure, survey: Survey) -> None:  # noqa: D102
         for tensor in self.tensors:
             survey_tensor(tensor, measure, survey)
 
@@ -185,9 +202,9 @@ class TensorDomain:
 def survey_tensor(tensor: TaskVectors, measure: Measure, survey: Survey) -> None:
     """Show ``survey`` the ``measure`` of one tensor, block by block."""
 
-    def visit(span: slice) -> Survey:
+    def visit(span: slice, tau: torch.Tensor, room: torch.Tensor) -> Survey:
         seen = survey.fresh()
-        seen.observe(measure(tensor.block(span)))
+        seen.observe(measure(tau, room))
         return seen
 
     for seen in _each_block(tensor, visit):
@@ -216,26 +233,32 @@ def model_statistics(
         NotFiniteError: an input holds NaN or infinity.
     """
     n, size = domain.models, domain.size
-    sample = domain.sample(min(_SAMPLE // n, max(size // 64, 4096)), seed=0)
+    sample = domain.sample(min(_SAMPLE // n, max(size // 256, 4096)), seed=0)
     ends = [clamp_ranks(size, clamp)] * n
-    extents, _ = _ranked(domain, torch.abs, ends, sample.abs())
+    extents, _ = _ranked(domain, _magnitudes, ends, sample)
     low, high = columns(extents, sample)
 
-    def scores(tau: torch.Tensor) -> torch.Tensor:
-        return balance(tau, low.to(tau), high.to(tau), inter)[1]
+    def scores(tau: torch.Tensor, room: torch.Tensor) -> torch.Tensor:
+        return balance(tau, low.to(tau), high.to(tau), inter, room)[1]
 
     competing = [extent[1] > 0 for extent in extents]
     ranks = [
         [threshold_rank(size, r) for r in row] if competes else []
         for row, competes in zip(density, competing, strict=True)
     ]
-    thresholds, top = _ranked(domain, scores, ranks, scores(sample))
-    return [
-        [ModelStatistics(*extents[i], t, top[i]) for t in thresholds[i]]
-        if competing[i]
-        else [ModelStatistics(*extents[i], *NOT_COMPETING)] * len(density[i])
-        for i in range(n)
-    ]
+    thresholds, top = _ranked(domain, scores, ranks, sample)
+    found = []
+    for i, (lowest, highest) in enumerate(extents):
+        if competing[i]:
+            of_model = [
+                ModelStatistics(lowest, highest, threshold, top[i])
+                for threshold in thresholds[i]
+            ]
+        else:
+            idle = ModelStatistics(lowest, highest, *NOT_COMPETING)
+            of_model = [idle] * len(density[i])
+        found.append(of_model)
+    return found
 
 
 def _ranked(
@@ -249,6 +272,7 @@ def _ranked(
     One sweep, unless a bracket misses or there are so many models that what lies
     inside their brackets must be collected in turns.
     """
+    measured = measure(sample, new_room(sample))
     found: list[list[float]] = [[] for _ in ranks]
     slack = [1.0] * len(ranks)
     pending = [i for i, row in enumerate(ranks) if row]
@@ -257,7 +281,7 @@ def _ranked(
         room: float = _COLLECTED
         for i in pending:
             brackets = [
-                Bracket.around(k, domain.size, sample[i], slack[i]) for k in ranks[i]
+                Bracket.around(k, domain.size, measured[i], slack[i]) for k in ranks[i]
             ]
             room -= sum(bracket.expected for bracket in brackets)
             if room < 0 and any(survey.brackets):
@@ -266,13 +290,17 @@ def _ranked(
         domain.sweep(measure, survey)
         for i, brackets in enumerate(survey.brackets):
             values = [bracket.value() for bracket in brackets]
-            if None not in values:
-                found[i] = [value for value in values if value is not None]
-            else:
+            if None in values:
                 slack[i] *= 4
+            elif values:
+                found[i] = [value for value in values if value is not None]
         pending = [i for i in pending if not found[i]]
         if not pending:
             return found, survey.top
+
+
+def _magnitudes(tau: torch.Tensor, room: torch.Tensor) -> torch.Tensor:
+    return torch.abs(tau, out=room[0])
 
 
 def merge_tensor(
@@ -283,7 +311,7 @@ def merge_tensor(
     scale: float = 1.0,
     inter: str = "raw",
 ) -> torch.Tensor:
-    """base + lambda * merged task vector, of one tensor of a domain.
+    """Merge one tensor of a domain: base + lambda * merged task vector.
 
     Args:
         tensor: the base and n models on that tensor.
@@ -298,8 +326,8 @@ def merge_tensor(
     like = tensor.models[0] if tensor.base is None else tensor.base
     out = torch.empty_like(like)
 
-    def visit(span: slice) -> None:
-        merged = merge_block(tensor.block(span), statistics, weight, inter)
+    def visit(span: slice, tau: torch.Tensor, room: torch.Tensor) -> None:
+        merged = merge_block(tau, statistics, weight, inter, room)
         _put(out, span, tensor.base, merged, scale)
 
     for _ in _each_block(tensor, visit):
@@ -316,7 +344,7 @@ def merge_one_tensor(
     inter: str = "raw",
     clamp: float = 0.01,
 ) -> torch.Tensor:
-    """base + lambda * merged task vector, of a tensor that is its own domain.
+    """Merge a tensor that is its own domain: base + lambda * merged task vector.
 
     Arguments and result are those of `merge_tensor`, errors those of
     `model_statistics`.
@@ -354,27 +382,44 @@ def _put(
     out[span] = merged
 
 
-def _each_block(tensor: TaskVectors, visit: Callable[[slice], T]) -> Iterator[T]:
-    """``visit`` every span of a tensor, on as many threads as the caller gave torch."""
+def _each_block(
+    tensor: TaskVectors, visit: Callable[[slice, torch.Tensor, torch.Tensor], T]
+) -> Iterator[T]:
+    """``visit`` every block of a tensor, on as many threads as torch was given.
+
+    Each visit gets the block's span, its (n, m) task vectors, and room for results.
+    """
     workers = torch.get_num_threads() if tensor.device.type == "cpu" else 1
     spans = tensor.spans(workers)
-    if min(workers, len(spans)) < 2:
-        yield from map(visit, spans)
+    largest = spans[0].stop
+    rooms = [tensor.room(largest).view(-1) for _ in range(min(workers, len(spans)))]
+
+    def lend(span: slice) -> T:
+        memory = rooms.pop()
+        shape = (4, len(tensor.models), span.stop - span.start)
+        tau, *_ = room = memory[: math.prod(shape)].view(shape)
+        try:
+            return visit(span, tensor.block(span, out=tau), room[1:])
+        finally:
+            rooms.append(memory)
+
+    if len(rooms) == 1:
+        yield from map(lend, spans)
         return
     with (
-        _one_thread_each(),
+        _torch_threads_restored(),
         ThreadPoolExecutor(
-            min(workers, len(spans)), initializer=torch.set_num_threads, initargs=(1,)
+            len(rooms), initializer=torch.set_num_threads, initargs=(1,)
         ) as pool,
     ):
         try:
-            yield from pool.map(visit, spans)
+            yield from pool.map(lend, spans)
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[None]:
+def _torch_threads_restored() -> Iterator[None]:
     """Put torch's threads back as they were.
 
     torch splits even small blocks over its own threads, which wait for each other at

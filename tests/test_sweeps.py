@@ -1,0 +1,274 @@
+"""The sweeps give the bits of the plain form, however they go about it."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mergekit_pcb import selection, sweeps
+from mergekit_pcb.balancing import INTER_FORMS, merge_task_vectors
+from mergekit_pcb.sweeps import (
+    NotFiniteError,
+    TaskVectors,
+    TensorDomain,
+    merge_one_tensor,
+    merge_tensor,
+    model_statistics,
+)
+
+
+def heavy_tailed(n: int, size: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    normal = torch.randn(2, n, size, generator=generator)
+    return 1e-3 * normal[0] * normal[1].exp()
+
+
+def plain(tau: torch.Tensor, density: float, inter: str = "raw") -> torch.Tensor:
+    n = len(tau)
+    return merge_task_vectors(tau, density=[density] * n, weight=[1.0] * n, inter=inter)
+
+
+def swept(tau: torch.Tensor, density: float, inter: str = "raw") -> torch.Tensor:
+    n = len(tau)
+    vectors = TaskVectors.of(None, list(tau))
+    return merge_one_tensor(vectors, [density] * n, [1.0] * n, inter=inter)
+
+
+@pytest.fixture
+def threads():
+    """Sets torch's threads for a test only."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+ADVERSARIAL = {
+    "heavy tails": heavy_tailed(3, 30_000),
+    "sorted": heavy_tailed(3, 30_000).sort(dim=1).values,
+    "all equal": torch.full((3, 30_000), 0.25),
+    "two values": torch.where(heavy_tailed(3, 30_000) > 0, 1e-3, -2e-3),
+    "99 % zeros": heavy_tailed(3, 30_000) * (torch.arange(30_000) % 100 == 7),
+    "98 % zeros": heavy_tailed(3, 30_000) * (torch.arange(30_000) % 50 == 7),
+    "denormal": heavy_tailed(3, 30_000) * 2.0**-130,
+    "one untouched": heavy_tailed(3, 30_000) * torch.tensor([[1.0], [0.0], [1.0]]),
+    "opposite": heavy_tailed(1, 30_000) * torch.tensor([[1.0], [-1.0]]),
+    "one value stands out": torch.cat(
+        [torch.full((2, 29_999), 1e-3), torch.ones(2, 1)], dim=1
+    ),
+}
+
+
+@pytest.mark.parametrize("inter", INTER_FORMS)
+@pytest.mark.parametrize("name", ADVERSARIAL)
+def test_blocks_leave_no_trace(
+    name: str, inter: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Swept in blocks, the result is bit by bit that of the whole tensor at once."""
+    tau = ADVERSARIAL[name]
+    for density in (0.05, 0.1, 0.7, 1.0):
+        expected = plain(tau, density, inter)
+        monkeypatch.setattr(sweeps, "_CPU_BLOCK", 3000)
+        assert torch.equal(swept(tau, density, inter), expected)
+        assert expected.isfinite().all()
+
+
+@pytest.mark.parametrize("block", [192, 1000, 12_345, 1 << 18])
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_block_size_and_threads_leave_no_trace(
+    block: int, count: int, threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any block size on any number of threads gives the same bits."""
+    tau = heavy_tailed(3, 50_001)
+    expected = plain(tau, 0.1)
+    threads(count)
+    monkeypatch.setattr(sweeps, "_CPU_BLOCK", block)
+    assert torch.equal(swept(tau, 0.1), expected)
+    assert torch.get_num_threads() == count
+
+
+def test_threads_yet_to_come_keep_their_setting(threads) -> None:
+    """One thread a worker is not left behind as the default of later threads."""
+    threads(3)
+    swept(heavy_tailed(3, 300_000), 0.1)
+    seen: list[int] = []
+    later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    later.start()
+    later.join()
+    assert seen == [3]
+
+
+@pytest.mark.parametrize("sigmas", [0.0, 0.3])
+def test_missed_brackets_are_noticed(
+    sigmas: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Brackets too narrow to hold their rank cost another sweep, not the result."""
+    tau = heavy_tailed(3, 60_000)
+    monkeypatch.setattr(sweeps, "_CPU_BLOCK", 9000)
+    asked = []
+    original = TensorDomain.sweep
+
+    def counted(self: TensorDomain, measure, survey) -> None:
+        asked.append(survey)
+        original(self, measure, survey)
+
+    monkeypatch.setattr(TensorDomain, "sweep", counted)
+    monkeypatch.setattr(selection, "_SIGMAS", sigmas)
+    assert torch.equal(swept(tau, 0.1), plain(tau, 0.1))
+    assert len(asked) > 2
+
+
+def test_a_misleading_sample_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sample that has nothing to do with the values still ends in the exact ones."""
+    tau = heavy_tailed(2, 40_000)
+    monkeypatch.setattr(sweeps, "_CPU_BLOCK", 8000)
+    original = TensorDomain.sample
+    monkeypatch.setattr(
+        TensorDomain, "sample", lambda self, count, seed: original(self, 5, 1) * 50
+    )
+    assert torch.equal(swept(tau, 0.1), plain(tau, 0.1))
+
+
+def test_many_models_are_collected_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where not all brackets fit in memory at once, the result stays the same."""
+    tau = heavy_tailed(12, 20_000)
+    monkeypatch.setattr(sweeps, "_CPU_BLOCK", 12_000)
+    monkeypatch.setattr(sweeps, "_COLLECTED", 1000)
+    assert torch.equal(swept(tau, 0.1), plain(tau, 0.1))
+
+
+def test_two_sweeps_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Statistics of ordinary task vectors read every value twice."""
+    sweeps_made = []
+    original = TensorDomain.sweep
+    monkeypatch.setattr(
+        TensorDomain,
+        "sweep",
+        lambda self, *args: (sweeps_made.append(1), original(self, *args))[1],
+    )
+    domain = TensorDomain([TaskVectors.of(None, list(heavy_tailed(3, 400_000)))])
+    model_statistics(domain, [[0.1]] * 3)
+    assert len(sweeps_made) == 2
+
+
+@given(
+    n=st.integers(1, 4),
+    sizes=st.lists(st.integers(1, 300), min_size=1, max_size=4),
+    density=st.sampled_from([0.01, 0.1, 0.5, 1.0]),
+    inter=st.sampled_from(INTER_FORMS),
+    clamp=st.sampled_from([0.0, 0.01, 0.4]),
+    seed=st.integers(0, 1000),
+)
+def test_tensors_of_a_domain_merge_as_one(
+    n: int, sizes: list[int], density: float, inter: str, clamp: float, seed: int
+) -> None:
+    """Tensor by tensor with the domain's statistics is the domain at once."""
+    tau = heavy_tailed(n, sum(sizes), seed).round(decimals=seed % 3 + 3)
+    tensors = [TaskVectors.of(None, list(part)) for part in tau.split(sizes, dim=1)]
+    found = model_statistics(
+        TensorDomain(tensors), [[density]] * n, inter=inter, clamp=clamp
+    )
+    weight = [1.0] * n
+    merged = [
+        merge_tensor(t, [row[0] for row in found], weight, inter=inter) for t in tensors
+    ]
+    at_once = merge_task_vectors(
+        tau, density=[density] * n, weight=weight, inter=inter, clamp=clamp
+    )
+    assert torch.equal(torch.cat(merged), at_once)
+
+
+def test_each_model_may_have_several_densities() -> None:
+    """One look at the domain serves all densities that its tensors ask for."""
+    domain = TensorDomain([TaskVectors.of(None, list(heavy_tailed(2, 5000)))])
+    together = model_statistics(domain, [[0.1, 0.5], [0.2]])
+    alone = [model_statistics(domain, [[r], [0.2]]) for r in (0.1, 0.5)]
+    assert together == [[alone[0][0][0], alone[1][0][0]], [alone[0][1][0]]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_half_precision_is_merged_in_float32(dtype: torch.dtype) -> None:
+    """Small deltas of half-precision models survive being multiplied."""
+    base = torch.randn(2000, generator=torch.Generator().manual_seed(0)).to(dtype)
+    models = [(base.float() + row).to(dtype) for row in 10 * heavy_tailed(3, 2000)]
+    tau = torch.stack([model.float() - base.float() for model in models])
+    merged = merge_one_tensor(TaskVectors.of(base, models), [0.1] * 3, [1.0] * 3)
+    assert merged.dtype == dtype
+    assert torch.equal(merged, (base.float() + plain(tau, 0.1)).to(dtype))
+    assert not torch.equal(merged, base)
+
+
+def test_double_precision_stays_double() -> None:
+    """float64 models are merged in float64."""
+    tau = heavy_tailed(2, 1000).double()
+    assert torch.equal(swept(tau, 0.2), plain(tau, 0.2))
+    assert swept(tau, 0.2).dtype == torch.float64
+
+
+def test_weights_and_lambda_are_linear() -> None:
+    """Weights and lambda scale contributions and decide nothing."""
+    tau = heavy_tailed(2, 3000)
+    vectors = TaskVectors.of(torch.zeros(3000), list(tau))
+
+    def merged(weight: list[float], scale: float = 1.0) -> np.ndarray:
+        return merge_one_tensor(vectors, [0.1] * 2, weight, scale=scale).numpy()
+
+    first, second = merged([1, 0]), merged([0, 1])
+    np.testing.assert_allclose(merged([2, -3]), 2 * first - 3 * second, atol=1e-8)
+    np.testing.assert_allclose(merged([1, 1], 1.5), 1.5 * (first + second), atol=1e-8)
+
+
+def test_shapes_and_strides_do_not_matter() -> None:
+    """A transposed tensor merges to what its contiguous copy merges to."""
+    tau = heavy_tailed(3, 6000).view(3, 60, 100)
+    turned = TaskVectors.of(None, [row.T for row in tau])
+    copied = TaskVectors.of(None, [row.T.contiguous() for row in tau])
+    options = ([0.1] * 3, [1.0] * 3)
+    assert torch.equal(
+        merge_one_tensor(turned, *options), merge_one_tensor(copied, *options)
+    )
+
+
+@pytest.mark.parametrize("size", [100, 100_000])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_is_refused(
+    size: int, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NaN and infinity are an error, wherever in the tensor they are."""
+    monkeypatch.setattr(sweeps, "_CPU_BLOCK", 10_000)
+    tau = heavy_tailed(2, size)
+    tau[1, size * 2 // 3] = value
+    with pytest.raises(NotFiniteError, match="task vector 1"):
+        swept(tau, 0.1)
+
+
+def test_several_merges_at_a_time_do_not_meet() -> None:
+    """Merges in several threads, as with several GPUs, share no state."""
+    taus = [heavy_tailed(3, 200_000, seed) for seed in range(4)]
+    expected = [plain(tau, 0.1) for tau in taus]
+    results: list[torch.Tensor | None] = [None] * 4
+
+    def work(index: int) -> None:
+        results[index] = swept(taus[index], 0.1)
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert all(map(torch.equal, results, expected))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["heavy tails", "two values", "99 % zeros"])
+def test_more_than_sixteen_million_elements(name: str) -> None:
+    """Beyond 2^24 elements, where torch.quantile gives up, results are still exact."""
+    small = ADVERSARIAL[name][:2]
+    noise = heavy_tailed(2, (1 << 24) + 12_345, seed=9)
+    tau = small.repeat(1, noise.shape[1] // small.shape[1] + 1)[:, : noise.shape[1]]
+    tau = tau + noise if name == "heavy tails" else tau.contiguous()
+    assert torch.equal(swept(tau, 0.1), plain(tau, 0.1))
