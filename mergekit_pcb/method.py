@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -24,13 +23,9 @@ from pydantic import BeforeValidator
 
 from mergekit_pcb.balancing import INTER_FORMS
 from mergekit_pcb.errors import PCBError
-from mergekit_pcb.model_scope import TensorStatistics, take_statistics, task_vectors
-from mergekit_pcb.sweeps import (
-    NotFiniteError,
-    TaskVectors,
-    merge_one_tensor,
-    merge_tensor,
-)
+from mergekit_pcb.inputs import naming_culprit, task_vectors
+from mergekit_pcb.model_scope import TensorStatistics, take_statistics
+from mergekit_pcb.sweeps import merge_one_tensor, merge_tensor
 
 SCOPES = ("tensor", "model")
 
@@ -120,6 +115,13 @@ SPEC = MergeMethodSpec(
             0.01,
             "fraction of magnitudes clamped at each end",
         ),
+        ParameterSpec(
+            "statistics",
+            str | None,
+            _SHARED,
+            None,
+            "file of whole-model statistics from an earlier merge of the same models",
+        ),
         ParameterSpec("normalize", bool, _SHARED, False, "no effect"),
         ParameterSpec("int8_mask", bool, _SHARED, False, "no effect"),
     ),
@@ -183,68 +185,51 @@ class PCBMerge(GroupMergeMethod):
         group: TensorGroup,
         /,
         *,
-        statistics: TensorStatistics | None = None,
+        model_statistics: TensorStatistics | None = None,
         **parameters: Any,
     ) -> torch.Tensor:
         """Merge the inputs of one tensor; they are not modified.
 
         Args:
             group: base and models, aligned in dtype and device.
-            statistics: the whole model's, where ``scope`` is "model".
+            model_statistics: the whole model's, which ``scope: model`` needs.
             parameters: those of `SPEC`, validated.
+
+        Raises:
+            PCBError: an input holds NaN or infinity, or ``scope: model`` has no
+                statistics.
         """
         assert group.base is not None, "the contract requires a base"
-        base, models = group.base.tensor, group.non_base
-        if not models or not base.numel():
+        base = group.base.tensor
+        if not group.non_base or not base.numel():
             return base.detach().clone()
         weight, density = parameters["weight"], parameters["density"]
         options = {"scale": parameters["lambda"], "inter": parameters["inter"]}
         if parameters["scope"] == "tensor":
-            vectors = TaskVectors.of(base, [entry.tensor for entry in models])
             with naming_culprit([group]):
                 merged = merge_one_tensor(
-                    vectors,
-                    density.values_for(models),
-                    weight.values_for(models),
+                    task_vectors(group),
+                    density.values_for(group.non_base),
+                    weight.values_for(group.non_base),
                     clamp=parameters["clamp"],
                     **options,
                 )
-        elif statistics is None:
-            raise PCBError(
-                "scope: model needs statistics of the whole model, which this way of "
-                "merging does not take: use scope: tensor, or merge_state_dicts in "
-                "Python"
-            )
+        elif model_statistics is None:
+            raise PCBError(_NO_STATISTICS)
         else:
-            ids = [model for model, _ in statistics]
+            models, of_models = zip(*model_statistics, strict=True)
             merged = merge_tensor(
-                task_vectors(group, ids),
-                [of_model for _, of_model in statistics],
-                [weight.get(model, 1.0) for model in ids],
+                task_vectors(group, models),
+                of_models,
+                [weight.get(model, 1.0) for model in models],
                 **options,
             )
         return merged.view(base.shape)
 
 
-@contextmanager
-def naming_culprit(groups: Sequence[TensorGroup]) -> Iterator[None]:
-    """Say which input holds NaN or infinity, once one is known to be there."""
-    try:
-        yield
-    except NotFiniteError as error:
-        for group in groups:
-            for entry in group.entries:
-                if not entry.tensor.isfinite().all():
-                    raise PCBError(
-                        f"{entry.id} holds NaN or infinity in {_name(group)}; "
-                        "the checkpoint is damaged"
-                    ) from None
-        names = ", ".join(_name(group) for group in groups[:3])
-        raise PCBError(f"task vectors overflow in {names}") from error
-
-
-def _name(group: TensorGroup) -> str:
-    return group.metadata.name or "a tensor"
-
+_NO_STATISTICS = (
+    "scope: model needs statistics of the whole model, and this mergekit did not let "
+    "mergekit-pcb take them: run `mergekit-pcb doctor`, or use scope: tensor"
+)
 
 PCB = PCBMerge()

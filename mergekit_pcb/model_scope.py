@@ -15,16 +15,27 @@ from mergekit.merge_methods import TensorGroup
 
 from mergekit_pcb.balancing import ModelStatistics
 from mergekit_pcb.errors import PCBError
-from mergekit_pcb.sweeps import Domain, TaskVectors, TensorDomain, model_statistics
+from mergekit_pcb.inputs import task_vectors
+from mergekit_pcb.sweeps import Domain, TensorDomain, model_statistics
 
 Parameters = Mapping[str, Any]
+"""Of one tensor: shared parameters by name, `density` by input id."""
+
+Answer = Mapping[Hashable, Mapping[float, ModelStatistics]]
+"""For each model, by input id, and each of its densities, the domain's statistics."""
+
 TensorStatistics = tuple[tuple[Hashable, ModelStatistics], ...]
-"""Each model's statistics, for one tensor's densities; every model of the domain."""
+"""Every model of the domain, with its statistics at one tensor's densities."""
+
+KEY = "model_statistics"
+"""Where a tensor's parameters carry its `TensorStatistics`."""
 
 
 @dataclass(frozen=True)
 class Question:
     """What must be known of a domain before any of its tensors can be merged.
+
+    Weights and lambda are not in it: they decide nothing.
 
     Attributes:
         inter, clamp: parameters that all tensors of the domain share.
@@ -37,7 +48,7 @@ class Question:
 
     @classmethod
     def of(cls, tensors: Sequence[Parameters]) -> Question:
-        """What the bound parameters of the domain's tensors ask for.
+        """What the parameters of the domain's tensors ask for.
 
         Raises:
             PCBError: ``inter`` or ``clamp`` differ between tensors.
@@ -46,7 +57,7 @@ class Question:
             values = sorted({parameters[name] for parameters in tensors})
             if len(values) > 1:
                 raise PCBError(
-                    f"{name} must be the same for every tensor under scope: model, "
+                    f"{name} must be the same for all tensors under scope: model, "
                     f"got {values[0]} and {values[1]}"
                 )
         density: dict[Hashable, dict[float, None]] = {}
@@ -59,64 +70,50 @@ class Question:
             {model: tuple(each) for model, each in density.items()},
         )
 
-    def answer(self, domain: Domain) -> Answer:
-        """Sweep the domain, whose models stand in the order of ``density``."""
+    @property
+    def models(self) -> list[Any]:
+        """Input ids of all models of the domain, in the order of its task vectors."""
+        return list(self.density)
+
+    def ask(self, domain: Domain) -> Answer:
+        """Sweep the domain for the answer."""
         statistics = model_statistics(
             domain, list(self.density.values()), inter=self.inter, clamp=self.clamp
         )
         return {
-            model: dict(zip(densities, found, strict=True))
-            for (model, densities), found in zip(
-                self.density.items(), statistics, strict=True
-            )
+            model: dict(zip(self.density[model], found, strict=True))
+            for model, found in zip(self.models, statistics, strict=True)
         }
-
-
-Answer = Mapping[Hashable, Mapping[float, ModelStatistics]]
 
 
 def for_tensor(answer: Answer, parameters: Parameters) -> TensorStatistics:
     """The statistics of every model at the densities of one tensor."""
     density = parameters["density"]
     return tuple(
-        (
-            model,
-            found[density[model]] if model in density else next(iter(found.values())),
-        )
+        # A model that lacks the tensor competes nowhere on it, at any density.
+        (model, found[density.get(model, next(iter(found)))])
         for model, found in answer.items()
     )
-
-
-def task_vectors(group: TensorGroup, models: Sequence[Hashable]) -> TaskVectors:
-    """The task vectors of all models of the domain on one tensor."""
-    assert group.base is not None, "the contract requires a base"
-    base = group.base.tensor
-    present = {entry.id: entry.tensor for entry in group.non_base}
-    return TaskVectors.of(base, [present.get(model, base) for model in models])
 
 
 def take_statistics(
     groups: Sequence[TensorGroup], parameters: Sequence[dict[str, Any]]
 ) -> None:
-    """Give the ``parameters`` of all groups under `scope: model` their statistics.
+    """Give the parameters of all groups under `scope: model` their statistics.
 
     Args:
         groups: every tensor of the model, in memory and of the dtype to merge in.
-        parameters: the bound parameters of each; "statistics" is added.
+        parameters: the bound parameters of each; `KEY` is added.
     """
     members = [
         (group, bound)
         for group, bound in zip(groups, parameters, strict=True)
         if bound["scope"] == "model" and group.non_base
     ]
-    if not members:
-        return
     question = Question.of([bound for _, bound in members])
-    models = list(question.density)
-    tensors = [task_vectors(group, models) for group, _ in members]
+    tensors = [task_vectors(group, question.models) for group, _ in members]
     domain = TensorDomain([tensor for tensor in tensors if tensor.size])
-    if not domain.tensors:
-        return
-    answer = question.answer(domain)
-    for _, bound in members:
-        bound["statistics"] = for_tensor(answer, bound)
+    if domain.tensors:
+        answer = question.ask(domain)
+        for _, bound in members:
+            bound[KEY] = for_tensor(answer, bound)

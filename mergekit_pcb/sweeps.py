@@ -141,6 +141,13 @@ class Survey:
             for bracket, seen in zip(mine, theirs, strict=True):
                 bracket.absorb(seen)
 
+    def on_cpu(self) -> Survey:
+        """The same, with what was collected off the accelerator."""
+        for row in self.brackets:
+            for bracket in row:
+                bracket.inside = [values.cpu() for values in bracket.inside]
+        return self
+
     def fresh(self) -> Survey:
         """The same questions before anything was seen."""
         return Survey.of([[b.fresh() for b in row] for row in self.brackets])
@@ -159,8 +166,13 @@ class Domain(Protocol):
         """Number d of coordinates."""
         ...
 
-    def sample(self, count: int, seed: int) -> torch.Tensor:
-        """About ``count`` coordinates' (n, count) task vectors, drawn uniformly."""
+    @property
+    def room(self) -> int:
+        """How many values, of all models, a sweep may collect."""
+        ...
+
+    def sample(self) -> torch.Tensor:
+        """The (n, m) task vectors at m coordinates drawn uniformly."""
         ...
 
     def sweep(self, measure: Measure, survey: Survey) -> None:
@@ -182,8 +194,13 @@ class TensorDomain:
     def size(self) -> int:  # noqa: D102
         return sum(tensor.size for tensor in self.tensors)
 
-    def sample(self, count: int, seed: int) -> torch.Tensor:  # noqa: D102
-        generator = torch.Generator().manual_seed(seed)
+    @property
+    def room(self) -> int:  # noqa: D102
+        return _COLLECTED
+
+    def sample(self) -> torch.Tensor:  # noqa: D102
+        count = min(_SAMPLE // self.models, max(self.size // 256, 4096))
+        generator = torch.Generator().manual_seed(0)
         drawn = torch.randint(
             self.size, (count,), generator=generator, device=generator.device
         )
@@ -233,7 +250,7 @@ def model_statistics(
         NotFiniteError: an input holds NaN or infinity.
     """
     n, size = domain.models, domain.size
-    sample = domain.sample(min(_SAMPLE // n, max(size // 256, 4096)), seed=0)
+    sample = domain.sample()
     ends = [clamp_ranks(size, clamp)] * n
     extents, _ = _ranked(domain, _magnitudes, ends, sample)
     low, high = columns(extents, sample)
@@ -272,13 +289,13 @@ def _ranked(
     One sweep, unless a bracket misses or there are so many models that what lies
     inside their brackets must be collected in turns.
     """
-    measured = measure(sample, new_room(sample))
+    measured = _measured(measure, sample)
     found: list[list[float]] = [[] for _ in ranks]
     slack = [1.0] * len(ranks)
     pending = [i for i, row in enumerate(ranks) if row]
     while True:
         survey = Survey.of([[] for _ in ranks])
-        room: float = _COLLECTED
+        room: float = domain.room
         for i in pending:
             brackets = [
                 Bracket.around(k, domain.size, measured[i], slack[i]) for k in ranks[i]
@@ -297,6 +314,11 @@ def _ranked(
         pending = [i for i in pending if not found[i]]
         if not pending:
             return found, survey.top
+
+
+def _measured(measure: Measure, sample: torch.Tensor) -> torch.Tensor:
+    parts = torch.split(sample, _CPU_BLOCK, dim=1)  # type: ignore[no-untyped-call]
+    return torch.cat([measure(part, new_room(part)) for part in parts], dim=1)
 
 
 def _magnitudes(tau: torch.Tensor, room: torch.Tensor) -> torch.Tensor:
