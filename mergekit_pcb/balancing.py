@@ -26,10 +26,6 @@ _LARGEST_EXPONENT = 80.0
 _TANH_IS_IDENTITY = 2.0**-12
 
 
-NOT_COMPETING = (math.inf, -math.inf)
-"""Threshold and top of a model whose magnitudes are all zero after clamping."""
-
-
 class ModelStatistics(NamedTuple):
     """What the domain as a whole says of one model.
 
@@ -44,6 +40,15 @@ class ModelStatistics(NamedTuple):
     high: float
     threshold: float
     top: float
+
+    @classmethod
+    def of(
+        cls, low: float, high: float, threshold: float, top: float
+    ) -> ModelStatistics:
+        """The statistics, with a threshold out of reach if the model is all zero."""
+        if high == 0:
+            return cls(low, high, math.inf, -math.inf)
+        return cls(low, high, threshold, top)
 
 
 def clamp_ranks(size: int, clamp: float) -> tuple[int, int]:
@@ -85,21 +90,17 @@ def merge_task_vectors(
     n, size = tau.shape
     if size == 0:
         return tau.new_zeros(0)
-    lowest, highest = clamp_ranks(size, clamp)
-    extents = [
-        (kth_smallest(magnitude, lowest), kth_smallest(magnitude, highest))
-        for magnitude in tau.abs()
+    room = new_room(tau)
+    magnitude = torch.abs(tau, out=room[0])
+    low, high = (kth_smallest(magnitude, [k] * n) for k in clamp_ranks(size, clamp))
+    magnitude, b = balance(tau, list(zip(low, high, strict=True)), inter, room)
+    threshold = kth_smallest(b, [threshold_rank(size, r) for r in density])
+    top = b.amax(dim=1).tolist()
+    statistics = [
+        ModelStatistics.of(*of_model)
+        for of_model in zip(low, high, threshold, top, strict=True)
     ]
-    low, high = columns(extents, tau)
-    _, b = balance(tau, low, high, inter, new_room(tau))
-    statistics = []
-    for i in range(n):
-        threshold, top = NOT_COMPETING
-        if extents[i][1] > 0:
-            threshold = kth_smallest(b[i], threshold_rank(size, density[i]))
-            top = float(b[i].max())
-        statistics.append(ModelStatistics(*extents[i], threshold, top))
-    return merge_block(tau, statistics, weight, inter, new_room(tau))
+    return compete(tau, magnitude, b, statistics, weight, room)
 
 
 def merge_block(
@@ -113,41 +114,9 @@ def merge_block(
 
     ``room`` is overwritten, see `new_room`.
     """
-    low, high, threshold, top = columns(statistics, tau)
-    magnitude, b = balance(tau, low, high, inter, room)
-    s = drop_and_rescale(b, tau, threshold, top)
-    share = torch.sign(tau, out=room[0]).mul_(magnitude).mul_(s)
-    if any(w != 1 for w in weight):
-        share *= columns([(w,) for w in weight], tau)[0]
-    return sum_models(share).div_(sum_models(s).clamp_(min=1e-12))
-
-
-def balance(
-    tau: torch.Tensor,
-    low: torch.Tensor,
-    high: torch.Tensor,
-    inter: str,
-    room: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Clamped magnitudes A and scores b = intra * inter of a block, both (n, m).
-
-    Args:
-        tau: (n, m) task vectors; not modified.
-        low: (n, 1) smallest magnitudes after clamping.
-        high: (n, 1) largest ones.
-        inter: form of the inter-balancing, one of `INTER_FORMS`.
-        room: where to put the results, see `new_room`.
-    """
-    u, magnitude, b = room
-    torch.abs(tau, out=magnitude).clamp_max_(high).clamp_min_(low)
-    # Equal magnitudes: u = 1. All of them 0: u = 0, nothing to compete with.
-    level = high == low
-    floor = torch.where(level, 0, low)
-    spread = torch.where(level, torch.where(high == 0, 1, high), high - low)
-    torch.sub(magnitude, floor, out=u).div_(spread)
-    inter_balancing(tau, u, inter, out=b)
-    b *= intra_balancing_(u)
-    return magnitude, b
+    extents = [(of_model.low, of_model.high) for of_model in statistics]
+    magnitude, b = balance(tau, extents, inter, room)
+    return compete(tau, magnitude, b, statistics, weight, room)
 
 
 def new_room(tau: torch.Tensor) -> torch.Tensor:
@@ -156,6 +125,37 @@ def new_room(tau: torch.Tensor) -> torch.Tensor:
     A sweep gives every block the same: fresh memory costs more than the arithmetic.
     """
     return tau.new_empty((3, *tau.shape))
+
+
+def balance(
+    tau: torch.Tensor,
+    extents: Sequence[tuple[float, float]],
+    inter: str,
+    room: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Clamped magnitudes A and scores b = intra * inter of a block, both (n, m).
+
+    Args:
+        tau: (n, m) task vectors; not modified.
+        extents: smallest and largest magnitude of each model after clamping.
+        inter: form of the inter-balancing, one of `INTER_FORMS`.
+        room: where to put the results, see `new_room`.
+    """
+    u, magnitude, b = room
+    low, high, floor, spread = columns([(*e, *_scale(*e)) for e in extents], tau)
+    torch.abs(tau, out=magnitude).clamp_max_(high).clamp_min_(low)
+    torch.sub(magnitude, floor, out=u).div_(spread)
+    inter_balancing(tau, u, inter, out=b)
+    b *= intra_balancing_(u)
+    return magnitude, b
+
+
+def _scale(low: float, high: float) -> tuple[float, float]:
+    """What to subtract from a magnitude and then divide it by, to get u."""
+    if low < high:
+        return low, high - low
+    # Equal magnitudes: u = 1. All of them 0: u = 0, nothing to compete with.
+    return 0.0, high or 1.0
 
 
 def intra_balancing_(u: torch.Tensor) -> torch.Tensor:
@@ -191,15 +191,37 @@ def inter_balancing(
     return out
 
 
+def compete(
+    tau: torch.Tensor,
+    magnitude: torch.Tensor,
+    b: torch.Tensor,
+    statistics: Sequence[ModelStatistics],
+    weight: Sequence[float],
+    room: torch.Tensor,
+) -> torch.Tensor:
+    """The (m,) merged task vector of a block whose (n, m) scores b are known."""
+    s = drop_and_rescale(b, tau, statistics)
+    share = torch.sign(tau, out=room[0]).mul_(magnitude).mul_(s)
+    if any(w != 1 for w in weight):
+        share *= columns([(w,) for w in weight], tau)[0]
+    return sum_models(share).div_(sum_models(s).clamp_(min=1e-12))
+
+
 def drop_and_rescale(
-    b: torch.Tensor, tau: torch.Tensor, threshold: torch.Tensor, top: torch.Tensor
+    b: torch.Tensor, tau: torch.Tensor, statistics: Sequence[ModelStatistics]
 ) -> torch.Tensor:
     """Turn (n, m) scores into s: 0 up to the threshold, then rising to 1 at the top."""
     # Equal scores cannot be rescaled: those that reach the threshold share alike.
-    level = [i for i, flat in enumerate((top <= threshold).flatten().tolist()) if flat]
-    alike = [(b[i] >= threshold[i]) & (tau[i] != 0) for i in level]
-    s = b.sub_(threshold).clamp_min_(0).div_(top - threshold)
-    for i, reached in zip(level, alike, strict=True):
+    alike = {
+        i: (b[i] >= of_model.threshold) & (tau[i] != 0)
+        for i, of_model in enumerate(statistics)
+        if of_model.top <= of_model.threshold
+    }
+    threshold, span = columns(
+        [(m.threshold, m.top - m.threshold) for m in statistics], b
+    )
+    s = b.sub_(threshold).clamp_min_(0).div_(span)
+    for i, reached in alike.items():
         s[i] = reached
     return s
 
@@ -217,12 +239,12 @@ def columns(
 ) -> tuple[torch.Tensor, ...]:
     """An (n, 1) tensor for each figure of n models, of ``like``'s dtype and device."""
     table = torch.tensor(rows, dtype=like.dtype, device=like.device)
-    return table.T.unsqueeze(-1).unbind()
+    return table.unsqueeze(-1).unbind(1)
 
 
 def tanh_(x: torch.Tensor) -> torch.Tensor:
     """Take the tanh in place, where that changes anything: it seldom does."""
-    if x.device.type != "cpu" or x.dtype != torch.float32:
+    if x.device.type != "cpu" or x.dtype != torch.float32 or x.numel() < 1 << 14:
         return x.tanh_()
     flat = x.view(-1)
     values = flat.numpy()

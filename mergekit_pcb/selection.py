@@ -22,22 +22,34 @@ _SIGMAS = 4.5
 _TAIL = 0.04
 
 
-def kth_smallest(values: torch.Tensor, rank: int) -> float:
-    """The value at index ``rank`` of ``values`` sorted ascending.
+def kth_smallest(values: torch.Tensor, ranks: Sequence[int]) -> list[float]:
+    """For each row, the value at its rank were the row sorted ascending.
 
     Args:
-        values: (d,) floating point without NaN, d >= 1; not modified.
-        rank: zero-based, 0 <= rank < d.
+        values: (n, d) floating point without NaN; not modified.
+        ranks: n zero-based ranks, 0 <= rank < d.
 
     Raises:
         IndexError: no such rank.
     """
-    if not 0 <= rank < values.numel():
-        raise IndexError(f"rank {rank} of {values.numel()} values")
-    # Measured: partition beats kthvalue from a few thousand elements on.
-    if values.device.type == "cpu" and values.numel() > 4096:
-        return float(np.partition(values.numpy(), rank)[rank])
-    return float(values.kthvalue(rank + 1).values)
+    size = values.shape[1]
+    for rank in ranks:
+        if not 0 <= rank < size:
+            raise IndexError(f"rank {rank} of {size} values")
+    # Measured: a call for all rows wins while rows are short, numpy's partition of
+    # each when they are long.
+    if values.device.type == "cpu" and size > 4096:
+        return [
+            float(np.partition(row, rank)[rank])
+            for row, rank in zip(values.numpy(), ranks, strict=True)
+        ]
+    if len(set(ranks)) == 1:
+        found: list[float] = values.kthvalue(ranks[0] + 1, dim=1).values.tolist()
+        return found
+    return [
+        row.kthvalue(rank + 1).values.item()
+        for row, rank in zip(values, ranks, strict=True)
+    ]
 
 
 @dataclass
@@ -85,10 +97,11 @@ class Bracket:
         # The 2 serves the ends, where a quantile's deviation says little.
         half = slack * (_SIGMAS * deviation + 2)
         first, last = math.floor(centre - half), math.ceil(centre + half)
+        row = sample.view(1, -1)
         return cls(
             rank,
-            kth_smallest(sample, first) if first >= 0 else -math.inf,
-            kth_smallest(sample, last) if last < drawn else math.inf,
+            kth_smallest(row, [first])[0] if first >= 0 else -math.inf,
+            kth_smallest(row, [last])[0] if last < drawn else math.inf,
             (min(last, drawn) - max(first, 0)) / drawn * size,
             (first > drawn * (1 - _TAIL)) - (last < drawn * _TAIL),
         )
@@ -103,7 +116,7 @@ class Bracket:
         rank -= self.at_low
         count = sum(map(len, self.inside))
         if rank < count:
-            return kth_smallest(torch.cat(self.inside), rank)
+            return kth_smallest(torch.cat(self.inside).view(1, -1), [rank])[0]
         return self.high if rank - count < self.at_high else None
 
     def absorb(self, other: Bracket) -> None:

@@ -18,11 +18,9 @@ from typing import Protocol, TypeVar
 import torch
 
 from mergekit_pcb.balancing import (
-    NOT_COMPETING,
     ModelStatistics,
     balance,
     clamp_ranks,
-    columns,
     merge_block,
     merge_task_vectors,
     new_room,
@@ -113,6 +111,12 @@ class TaskVectors:
         ]
 
 
+def _require_finite(tops: Sequence[float]) -> None:
+    for i, top in enumerate(tops):
+        if not top < math.inf:
+            raise NotFiniteError(f"task vector {i} is not finite")
+
+
 @dataclass
 class Survey:
     """What a sweep learns of each model's values: some of their ranks, and the top."""
@@ -127,10 +131,9 @@ class Survey:
 
     def observe(self, values: torch.Tensor) -> None:
         """Take in a block of (n, m) values."""
-        for i, top in enumerate(values.amax(dim=1).tolist()):
-            if not top < math.inf:
-                raise NotFiniteError(f"task vector {i} is not finite")
-            self.top[i] = max(self.top[i], top)
+        tops = values.amax(dim=1).tolist()
+        _require_finite(tops)
+        self.top = list(map(max, self.top, tops))
         for brackets, row in zip(self.brackets, values, strict=True):
             observe(brackets, row)
 
@@ -253,29 +256,17 @@ def model_statistics(
     sample = domain.sample()
     ends = [clamp_ranks(size, clamp)] * n
     extents, _ = _ranked(domain, _magnitudes, ends, sample)
-    low, high = columns(extents, sample)
+    pairs = [(low, high) for low, high in extents]
 
     def scores(tau: torch.Tensor, room: torch.Tensor) -> torch.Tensor:
-        return balance(tau, low.to(tau), high.to(tau), inter, room)[1]
+        return balance(tau, pairs, inter, room)[1]
 
-    competing = [extent[1] > 0 for extent in extents]
-    ranks = [
-        [threshold_rank(size, r) for r in row] if competes else []
-        for row, competes in zip(density, competing, strict=True)
-    ]
+    ranks = [[threshold_rank(size, r) for r in row] for row in density]
     thresholds, top = _ranked(domain, scores, ranks, sample)
-    found = []
-    for i, (lowest, highest) in enumerate(extents):
-        if competing[i]:
-            of_model = [
-                ModelStatistics(lowest, highest, threshold, top[i])
-                for threshold in thresholds[i]
-            ]
-        else:
-            idle = ModelStatistics(lowest, highest, *NOT_COMPETING)
-            of_model = [idle] * len(density[i])
-        found.append(of_model)
-    return found
+    return [
+        [ModelStatistics.of(*pair, threshold, highest) for threshold in row]
+        for pair, row, highest in zip(pairs, thresholds, top, strict=True)
+    ]
 
 
 def _ranked(
@@ -317,7 +308,7 @@ def _ranked(
 
 
 def _measured(measure: Measure, sample: torch.Tensor) -> torch.Tensor:
-    parts = torch.split(sample, _CPU_BLOCK, dim=1)  # type: ignore[no-untyped-call]
+    parts = torch.split(sample, _CPU_BLOCK, dim=1)
     return torch.cat([measure(part, new_room(part)) for part in parts], dim=1)
 
 
@@ -383,7 +374,7 @@ def merge_one_tensor(
     out = torch.empty_like(like)
     for span in spans:
         tau = tensor.block(span)
-        Survey.of([[] for _ in tau]).observe(tau.abs())
+        _require_finite(tau.abs().amax(dim=1).tolist())
         merged = merge_task_vectors(
             tau, density=density, weight=weight, inter=inter, clamp=clamp
         )
