@@ -127,9 +127,7 @@ def test_a_misleading_sample_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None
     tau = heavy_tailed(2, 40_000)
     monkeypatch.setattr(sweeps, "_CPU_BLOCK", 8000)
     original = TensorDomain.sample
-    monkeypatch.setattr(
-        TensorDomain, "sample", lambda self: original(self)[:, :5] * 50
-    )
+    monkeypatch.setattr(TensorDomain, "sample", lambda self: original(self)[:, :5] * 50)
     assert torch.equal(swept(tau, 0.1), plain(tau, 0.1))
 
 

@@ -1,0 +1,156 @@
+"""Act on mergekit's modules as soon as they have been imported.
+
+The start-up file loads this in every Python process of the environment, so it imports
+only ``sys``; whatever else it needs is imported when a watched module appears.
+"""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False  # typing is too heavy to import here; type checkers know the name
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from importlib.abc import Loader
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any
+
+
+def _register_method(merge_methods: Any, method: Any) -> None:
+    pcb = method.PCB
+    for known in merge_methods.registered_methods():
+        if known is pcb:
+            return
+        if known.spec.name == pcb.spec.name:
+            _warn_once(f"mergekit already has a method {pcb.spec.name!r}, which stays")
+            return
+    merge_methods.register(pcb)
+
+
+def _declare_genome_parameters(genome: Any, method: Any) -> None:
+    # mergekit-evolve takes the first name for the one that scales a model.
+    genome.METHOD_PARAM_MAPS.setdefault(method.PCB.spec.name, ["weight", "density"])
+
+
+def _wrap_planner(plan: Any, seam: Any) -> None:
+    seam.wrap_planner(plan)
+
+
+def _wrap_raw_planner(merge_raw_pytorch: Any, seam: Any) -> None:
+    seam.wrap_raw_planner(merge_raw_pytorch)
+
+
+# Watched module -> (our module that is needed, what to do with the two). A watched
+# module may be executed again (importlib.reload), so an action must not mind being
+# repeated. What our module imports at its top must not be a module that is itself
+# still being imported when the watched one completes: `mergekit.plan` imports
+# `mergekit.merge_methods`, so `mergekit_pcb.method` cannot import `mergekit.plan`.
+HOOKS: dict[str, tuple[str, Callable[[ModuleType, ModuleType], None]]] = {
+    "mergekit.merge_methods": ("mergekit_pcb.method", _register_method),
+    "mergekit.evo.genome": ("mergekit_pcb.method", _declare_genome_parameters),
+    "mergekit.plan": ("mergekit_pcb.seam", _wrap_planner),
+    "mergekit.scripts.merge_raw_pytorch": ("mergekit_pcb.seam", _wrap_raw_planner),
+}
+
+_OURS = __name__.partition(".")[0] + "."
+_executing: set[str] = set()
+_pending: set[str] = set()
+_warned: list[str] = []
+
+
+def install() -> None:
+    """Act on watched modules imported already, and watch for the others.
+
+    Does nothing the second time. Raises nothing: what goes wrong is one line on
+    standard error.
+    """
+    # By name, because a package that is imported afresh brings a new class.
+    if not any(type(finder).__module__ == __name__ for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+    for name in HOOKS:
+        module = sys.modules.get(name)
+        # Half imported means that mergekit itself is loading us just now (by the entry
+        # point, say), so it will do the registering.
+        if module and not getattr(module.__spec__, "_initializing", False):
+            _pending.add(name)
+    _act_on_pending()
+
+
+def _act_on_pending() -> None:
+    # Our modules import mergekit, so its modules complete while ours are half
+    # imported and unusable; the outermost of ours then calls here again.
+    while _pending and not any(name.startswith(_OURS) for name in _executing):
+        name = _pending.pop()
+        needed, act = HOOKS[name]
+        try:
+            __import__(needed)
+            act(sys.modules[name], sys.modules[needed])
+        except Exception as error:
+            _warn_once(
+                f"cannot offer `merge_method: pcb` ({type(error).__name__}: {error}); "
+                "run `mergekit-pcb doctor`"
+            )
+
+
+def _warn_once(message: str) -> None:
+    # Several modules fail for the same reason, which one line tells. Not
+    # warnings.warn, which prints two and which -W turns into an exception.
+    if not _warned and sys.stderr is not None:
+        message = " ".join(message.split())
+        print(f"mergekit-pcb: {message}", file=sys.stderr)
+        _warned.append(message)
+
+
+class _Finder:
+    """Lets the finders behind it find a watched module, then wraps its loader."""
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None = None,
+        target: ModuleType | None = None,
+    ) -> ModuleSpec | None:
+        if fullname not in HOOKS and not fullname.startswith(_OURS):
+            return None
+        finders = iter(sys.meta_path)
+        # Those in front have declined, and asking them again could come back here.
+        for finder in finders:
+            if finder is self:
+                break
+        for finder in finders:
+            find_spec = getattr(finder, "find_spec", None)
+            spec: ModuleSpec | None = find_spec and find_spec(fullname, path, target)
+            if spec is not None:
+                if spec.loader is not None and hasattr(spec.loader, "exec_module"):
+                    spec.loader = _Loader(spec.loader)  # type: ignore[assignment]
+                return spec
+        return None
+
+
+class _Loader:
+    """The module's own loader, followed by the actions on the module."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+
+    def __getattr__(self, name: str) -> Any:
+        # copy and pickle look for special names before there are any attributes.
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._loader, name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        # The module must not remember the detour: others look at its loader's type.
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        name = module.__name__
+        _executing.add(name)
+        try:
+            self._loader.exec_module(module)
+            if name in HOOKS:
+                _pending.add(name)
+        finally:
+            _executing.discard(name)
+            _act_on_pending()

@@ -1,0 +1,48 @@
+"""The command ``mergekit-pcb``; a subcommand's module is imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from mergekit_pcb import __version__
+
+# name -> (where its click command is, its line in --help)
+SUBCOMMANDS = {
+    "check": ("mergekit_pcb.check:check", "Read a recipe and say what is wrong in it."),
+    "demo": ("mergekit_pcb.demo:demo", "Train, merge and compare four tiny models."),
+    "doctor": ("mergekit_pcb.doctor:doctor", "Say whether mergekit accepts `pcb`."),
+    "merge": (
+        "mergekit_pcb.merge_command:merge",
+        "Merge as mergekit-yaml does, without the start-up file.",
+    ),
+}
+
+
+class _LazyGroup(click.Group):
+    """A group whose help imports no subcommand: torch alone takes seconds."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(SUBCOMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in SUBCOMMANDS:
+            return None
+        module, _, attribute = SUBCOMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(
+        self, ctx: click.Context, formatter: click.HelpFormatter
+    ) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, SUBCOMMANDS[name][1]) for name in self.list_commands(ctx)]
+            )
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mergekit-pcb")
+def main() -> None:
+    """PCB-Merging for mergekit: `merge_method: pcb`, and tools around it."""

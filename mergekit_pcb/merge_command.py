@@ -1,0 +1,51 @@
+"""``mergekit-pcb merge``: mergekit-yaml's own command, all or nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from mergekit import merge_methods
+from mergekit.options import PrettyPrintHelp
+from mergekit.scripts import run_yaml
+
+from mergekit_pcb.errors import PCBError
+from mergekit_pcb.outcome import complete_or_absent, one_line_errors
+
+
+@click.pass_context
+def _merge(
+    context: click.Context, /, config_file: str, out_path: str, **options: Any
+) -> None:
+    with one_line_errors(config_file, verbose=options["verbosity"] > 0):
+        _require_pcb()
+        with complete_or_absent(Path(out_path)) as unfinished:
+            context.invoke(
+                run_yaml.main,
+                config_file=config_file,
+                out_path=str(unfinished),
+                **options,
+            )
+
+
+merge = PrettyPrintHelp(
+    "merge",
+    params=list(run_yaml.main.params),
+    callback=_merge,
+    help=(
+        "Run the recipe CONFIG_FILE and write the model to OUT_PATH. Takes what "
+        "mergekit-yaml takes, and needs no start-up file. OUT_PATH appears when the "
+        "model is complete; -v shows where an error came from."
+    ),
+)
+
+
+def _require_pcb() -> None:
+    # Importing this package has registered the method or said why it could not.
+    if not any(
+        method.spec.name == "pcb" for method in merge_methods.registered_methods()
+    ):
+        raise PCBError(
+            "mergekit did not take the method `pcb`: run `mergekit-pcb doctor`"
+        )

@@ -1,0 +1,44 @@
+"""What every test shares: the header, and mergekit's global state put back."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+
+import pytest
+from hypothesis import settings
+
+# These machines are shared: how long an example takes says nothing about it.
+settings.register_profile("shared", deadline=None, max_examples=50)
+settings.load_profile("shared")
+
+_SHOWN = ("mergekit-pcb", "mergekit", "torch", "transformers", "pydantic", "numpy")
+
+
+def pytest_report_header() -> str:
+    found = []
+    for name in _SHOWN:
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            found.append(f"{name} missing")
+    return ", ".join(found)
+
+
+@pytest.fixture(autouse=True)
+def _restored_registry() -> Iterator[None]:
+    """Put mergekit's registries back as they were before the test."""
+    registries = [
+        getattr(sys.modules[module], name)
+        for module, name in (
+            ("mergekit.merge_methods.registry", "_METHODS"),
+            ("mergekit.evo.genome", "METHOD_PARAM_MAPS"),
+        )
+        if module in sys.modules
+    ]
+    before = [dict(registry) for registry in registries]
+    yield
+    for registry, content in zip(registries, before, strict=True):
+        registry.clear()
+        registry.update(content)

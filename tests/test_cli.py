@@ -1,0 +1,372 @@
+"""The command `mergekit-pcb`: its start-up, `merge` and `doctor`."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner, Result
+from mergekit.scripts import run_yaml
+from safetensors.torch import load_file, save_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from mergekit_pcb import __version__, merge_command
+from mergekit_pcb import doctor as doctor_module
+from mergekit_pcb.cli import SUBCOMMANDS, main
+from mergekit_pcb.errors import PCBError
+from mergekit_pcb.outcome import complete_or_absent
+
+MODELS = ("base", "one", "two")
+QUIET = ("--no-copy-tokenizer", "--quiet")
+AS_COMMAND = "from mergekit_pcb.cli import main; main()"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with three Llama models of a few thousand parameters."""
+    folder = tmp_path_factory.mktemp("models")
+    config = LlamaConfig(
+        vocab_size=32,
+        hidden_size=8,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+    )
+    for seed, name in enumerate(MODELS):
+        torch.manual_seed(seed)
+        LlamaForCausalLM(config).save_pretrained(folder / name)
+    return folder
+
+
+@pytest.fixture
+def recipe(models: Path, tmp_path: Path) -> Path:
+    return write_recipe(models, tmp_path)
+
+
+def write_recipe(models: Path, folder: Path, **parameters: Any) -> Path:
+    base, *others = (str(models / name) for name in MODELS)
+    path = folder / "recipe.yml"
+    content = {
+        "merge_method": "pcb",
+        "base_model": base,
+        "models": [
+            {"model": other, "parameters": {"density": 0.2} | parameters}
+            for other in others
+        ],
+    }
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def call(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def run(
+    code: str, *arguments: str | Path, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    kept = {k: v for k, v in os.environ.items() if k != "MERGEKIT_PCB_AUTOLOAD"}
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        env=kept | variables,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("argument", ["--help", "--version"])
+def test_help_and_version_import_nothing_heavy(argument: str) -> None:
+    """The command answers --help and --version without torch and mergekit."""
+    code = (
+        "import sys\n"
+        "from mergekit_pcb.cli import main\n"
+        f"main([{argument!r}], standalone_mode=False)\n"
+        "heavy = {'torch', 'mergekit', 'transformers', 'numpy', 'yaml'}\n"
+        "print(heavy & set(sys.modules))"
+    )
+    result = run(code)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.splitlines()[-1] == "set()"
+    if argument == "--version":
+        assert __version__ in result.stdout
+    else:
+        assert all(name in result.stdout for name in SUBCOMMANDS)
+
+
+@pytest.mark.parametrize("name", sorted(SUBCOMMANDS))
+def test_every_subcommand_is_where_the_table_says(name: str) -> None:
+    """The lazy table names real commands."""
+    module, _, attribute = SUBCOMMANDS[name][0].partition(":")
+    command = getattr(importlib.import_module(module), attribute)
+    assert isinstance(command, click.Command)
+    assert call(name, "--help").exit_code == 0
+
+
+def test_an_unknown_subcommand_is_bad_use() -> None:
+    """A subcommand that does not exist exits with 2."""
+    assert call("merge-all").exit_code == 2
+
+
+def test_merge_takes_the_arguments_of_mergekit_yaml() -> None:
+    """Every parameter is mergekit-yaml's own."""
+    assert merge_command.merge.params == run_yaml.main.params
+
+
+def test_merge_writes_what_mergekit_yaml_writes(recipe: Path, tmp_path: Path) -> None:
+    """The same files with the same content, model card included."""
+    ours, theirs = tmp_path / "a" / "merged", tmp_path / "b" / "merged"
+    assert call("merge", recipe, f"{ours}{os.sep}", *QUIET).output == ""
+    result = CliRunner().invoke(run_yaml.main, [str(recipe), str(theirs), *QUIET])
+    assert result.exit_code == 0, result.output
+    names = sorted(path.name for path in ours.iterdir())
+    assert names == sorted(path.name for path in theirs.iterdir())
+    for name in names:
+        assert (ours / name).read_bytes() == (theirs / name).read_bytes()
+    assert "# merged" in (ours / "README.md").read_text()
+    assert [path.name for path in ours.parent.iterdir()] == ["merged"]
+
+
+def bad_density(models: Path, tmp_path: Path) -> Path:
+    return write_recipe(models, tmp_path, density=30)
+
+
+def missing_recipe(models: Path, tmp_path: Path) -> Path:
+    return tmp_path / "no-such.yml"
+
+
+def not_yaml(models: Path, tmp_path: Path) -> Path:
+    (tmp_path / "broken.yml").write_text("models: [\n- x: }")
+    return tmp_path / "broken.yml"
+
+
+def empty_recipe(models: Path, tmp_path: Path) -> Path:
+    (tmp_path / "empty.yml").write_text("")
+    return tmp_path / "empty.yml"
+
+
+def no_models(models: Path, tmp_path: Path) -> Path:
+    (tmp_path / "none.yml").write_text("merge_method: pcb\n")
+    return tmp_path / "none.yml"
+
+
+def unknown_method(models: Path, tmp_path: Path) -> Path:
+    path = write_recipe(models, tmp_path)
+    path.write_text(path.read_text().replace("pcb", "bcp"))
+    return path
+
+
+def nan_in_a_checkpoint(models: Path, tmp_path: Path) -> Path:
+    path = _with_changed_model(models, tmp_path)
+    weights = load_file(tmp_path / "changed" / "model.safetensors")
+    weights["model.norm.weight"][3] = float("nan")
+    save_file(weights, tmp_path / "changed" / "model.safetensors", {"format": "pt"})
+    return path
+
+
+def truncated_checkpoint(models: Path, tmp_path: Path) -> Path:
+    path = _with_changed_model(models, tmp_path)
+    weights = tmp_path / "changed" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    return path
+
+
+def _with_changed_model(models: Path, tmp_path: Path) -> Path:
+    changed = tmp_path / "changed"
+    changed.mkdir()
+    for file in (models / "two").iterdir():
+        (changed / file.name).write_bytes(file.read_bytes())
+    path = write_recipe(models, tmp_path)
+    path.write_text(path.read_text().replace(str(models / "two"), str(changed)))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        (bad_density, "density must be in (0, 1], got 30"),
+        (missing_recipe, "no-such.yml: No such file or directory"),
+        (not_yaml, "broken.yml:2:"),
+        (empty_recipe, "empty.yml: Input should be a valid dictionary"),
+        (no_models, "Exactly one of 'models'"),
+        (unknown_method, "Unimplemented merge method bcp"),
+        (nan_in_a_checkpoint, "model.norm.weight"),
+        (truncated_checkpoint, "not fully covered"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    models: Path, tmp_path: Path, bad: Any, says: str
+) -> None:
+    """Exit status 1, one `Error:` line, and no output folder, not even a hidden one."""
+    path = bad(models, tmp_path)
+    result = call("merge", path, tmp_path / "out" / "merged", *QUIET)
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: ")
+    assert says in line
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_verbose_shows_where_the_error_came_from(models: Path, tmp_path: Path) -> None:
+    """With -v the traceback precedes the line."""
+    result = call("merge", bad_density(models, tmp_path), tmp_path / "merged", "-v")
+    assert result.exit_code == 1
+    assert "Traceback" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("Error: ")
+
+
+def test_a_missing_argument_is_bad_use(recipe: Path) -> None:
+    """Without an output path the exit status is 2."""
+    assert call("merge", recipe).exit_code == 2
+
+
+def test_an_existing_folder_is_merged_into(recipe: Path, tmp_path: Path) -> None:
+    """What mergekit writes is replaced, what it does not stays, as in mergekit-yaml."""
+    out = tmp_path / "merged"
+    (out / "notes").mkdir(parents=True)
+    (out / "notes" / "mine.txt").write_text("mine")
+    (out / "config.json").write_text("old")
+    assert call("merge", recipe, out, *QUIET).exit_code == 0
+    assert (out / "notes" / "mine.txt").read_text() == "mine"
+    assert json.loads((out / "config.json").read_text())["model_type"] == "llama"
+
+
+def test_a_failed_merge_leaves_an_existing_folder_alone(
+    models: Path, tmp_path: Path
+) -> None:
+    """Not even the files that mergekit writes first are replaced."""
+    out = tmp_path / "merged"
+    out.mkdir()
+    (out / "config.json").write_text("old")
+    path = nan_in_a_checkpoint(models, tmp_path)
+    assert call("merge", path, out, *QUIET).exit_code == 1
+    assert [p.name for p in out.iterdir()] == ["config.json"]
+    assert (out / "config.json").read_text() == "old"
+
+
+def test_ctrl_c_cleans_up(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupted merge leaves nothing, though most of it was written."""
+
+    def interrupted(config: Any, out_path: str, **_: Any) -> None:
+        Path(out_path).mkdir()
+        Path(out_path, "model.safetensors").write_text("much")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_yaml, "run_merge", interrupted)
+    result = call("merge", recipe, tmp_path / "out" / "merged")
+    assert result.exit_code == 1
+    assert "Aborted!" in result.stderr
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_the_output_cannot_be_a_file(tmp_path: Path) -> None:
+    """A file in the way is found before any work is done."""
+    (tmp_path / "merged").write_text("")
+    with (
+        pytest.raises(PCBError, match=r"merged is a file"),
+        complete_or_absent(tmp_path / "merged"),
+    ):
+        raise AssertionError("not reached")
+
+
+def test_the_output_may_be_a_link(tmp_path: Path) -> None:
+    """A link to a folder stays a link, and the model is named after the link."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "merged").symlink_to(tmp_path / "disk")
+    with complete_or_absent(tmp_path / "merged") as unfinished:
+        assert unfinished.name == "merged"
+        unfinished.mkdir()
+        (unfinished / "config.json").write_text("{}")
+    assert (tmp_path / "merged").is_symlink()
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["config.json"]
+
+
+def test_a_second_folder_of_mergekit_comes_along(tmp_path: Path) -> None:
+    """The folder that mergekit puts beside the first for some models is kept."""
+    with complete_or_absent(tmp_path / "merged") as unfinished:
+        (unfinished.parent / "donor--merged").mkdir()
+    assert [path.name for path in tmp_path.iterdir()] == ["donor--merged"]
+
+
+def test_merge_needs_no_start_up_file(recipe: Path, tmp_path: Path) -> None:
+    """With the hook switched off, `mergekit-pcb merge` still knows pcb."""
+    out = tmp_path / "merged"
+    result = run(AS_COMMAND, "merge", recipe, out, *QUIET, MERGEKIT_PCB_AUTOLOAD="0")
+    assert result.returncode == 0, result.stderr
+    assert (out / "config.json").is_file()
+
+
+def test_doctor_is_content_here() -> None:
+    """In the environment of the tests, the start-up file works."""
+    result = run(AS_COMMAND, "doctor", "--format", "json")
+    report = json.loads(result.stdout)
+    assert result.returncode == 0
+    assert report["ok"]
+    assert report["registered"] == "start-up file"
+    assert report["startup_active"]
+    assert report["versions"]["mergekit-pcb"] == __version__
+    assert report["advice"] == []
+
+
+def test_doctor_sees_the_opt_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the hook switched off, doctor exits with 1 and says what to do."""
+    monkeypatch.setenv("MERGEKIT_PCB_AUTOLOAD", "0")
+    result = call("doctor")
+    assert result.exit_code == 1
+    assert "* MERGEKIT_PCB_AUTOLOAD=0 is set: unset it, or use" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("version", "supported"),
+    [
+        ("0.1.5", True),
+        ("0.1.5.post1", True),
+        ("0.1.12", True),
+        ("0.1.4", False),
+        ("0.2.0", False),
+        ("1.0", False),
+        (None, False),
+    ],
+)
+def test_doctor_knows_the_supported_range(version: str | None, supported: bool) -> None:
+    """From 0.1.5 up to, not including, 0.2."""
+    assert doctor_module._supported(version) is supported
+
+
+@pytest.mark.parametrize(
+    ("found", "advice"),
+    [
+        ({"versions": {"mergekit": None}}, "install mergekit"),
+        ({"mergekit_supported": False}, "needs mergekit >=0.1.5,<0.2"),
+        ({"registered": "mergekit"}, "of its own"),
+        ({"autoload": "0"}, "MERGEKIT_PCB_AUTOLOAD=0 is set"),
+        ({"startup_file": None}, "no start-up file"),
+        ({"startup_active": False}, "did not run the start-up file"),
+        ({"error": "RuntimeError: Unimplemented merge method pcb"}, "did not take"),
+        ({"error": "ImportError: x"}, "cannot be imported"),
+    ],
+)
+def test_doctor_advises(found: dict[str, Any], advice: str) -> None:
+    """Every cause has its own way out."""
+    report = {
+        "versions": {"mergekit": "0.1.5"},
+        "mergekit_supported": True,
+        "registered": None,
+        "autoload": None,
+        "startup_file": "mergekit_pcb.pth",
+        "startup_active": True,
+        "error": None,
+    }
+    assert advice in doctor_module._advice(report | found)[0]
