@@ -42,3 +42,11 @@ def _restored_registry() -> Iterator[None]:
     for registry, content in zip(registries, before, strict=True):
         registry.clear()
         registry.update(content)
+
+
+@pytest.fixture(autouse=True)
+def _forgotten_statistics() -> None:
+    """Take whole-model statistics anew in every test."""
+    store = sys.modules.get("mergekit_pcb.statistics_store")
+    if store is not None:
+        store._remembered.clear()
