@@ -199,7 +199,10 @@ def compete(
     weight: Sequence[float],
     room: torch.Tensor,
 ) -> torch.Tensor:
-    """The (m,) merged task vector of a block whose (n, m) scores b are known."""
+    """The (m,) merged task vector of a block whose (n, m) scores b are known.
+
+    ``b`` becomes s, see `drop_and_rescale`, and ``room[0]`` is overwritten.
+    """
     s = drop_and_rescale(b, tau, statistics)
     share = torch.sign(tau, out=room[0]).mul_(magnitude).mul_(s)
     if any(w != 1 for w in weight):

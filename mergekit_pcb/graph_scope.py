@@ -9,21 +9,23 @@ executed is the ordinary one.
 
 from __future__ import annotations
 
+import hashlib
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import click
 import torch
 from immutables import Map
-from mergekit.common import ModelReference
+from mergekit.common import ModelReference, get_torch_accelerator_type
 from mergekit.graph import Executor, Task
 from mergekit.merge_methods import TensorEntry, TensorGroup, TensorMetadata
 from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
 from mergekit.multigpu_executor import MultiGPUExecutor
 from mergekit.options import MergeOptions
 
-from mergekit_pcb.inputs import naming_culprit, task_vectors
+from mergekit_pcb.inputs import name_of, naming_culprit, task_vectors
 from mergekit_pcb.model_scope import KEY, Answer, for_tensor
 from mergekit_pcb.sweeps import Measure, Survey, TaskVectors, survey_tensor
 
@@ -35,16 +37,23 @@ _SAMPLE_LEAST = 1 << 12
 _COLLECTED = 1 << 25
 
 
-def whole_model_tasks(tasks: Sequence[Task[Any]]) -> list[ExecuteMergeMethodTask]:
-    """The merge tasks among a plan's targets that make up the domain."""
+def pcb_tasks(tasks: Sequence[Task[Any]]) -> list[ExecuteMergeMethodTask]:
+    """The merge tasks of this method among a plan's targets."""
     merges = [getattr(task, "tensor_task", None) for task in tasks]
     return [
         merge
         for merge in merges
         if isinstance(merge, ExecuteMergeMethodTask)
         and merge.method_name == "pcb"
-        and merge.parameters["scope"] == "model"
+        # If mergekit has a method of that name one day, that is another one.
+        and "statistics" in merge.parameters
     ]
+
+
+def whole_model_tasks(tasks: Sequence[Task[Any]]) -> list[ExecuteMergeMethodTask]:
+    """The merge tasks among a plan's targets that make up the domain."""
+    merges = pcb_tasks(tasks)
+    return [merge for merge in merges if merge.parameters["scope"] == "model"]
 
 
 def parameters_of(merge: ExecuteMergeMethodTask) -> dict[str, Any]:
@@ -53,7 +62,8 @@ def parameters_of(merge: ExecuteMergeMethodTask) -> dict[str, Any]:
     density = {
         model: merge.input_parameters[model]["density"]
         for model in merge.model_order
-        if model != merge.base_model
+        # After slices of unequal many sources mergekit lists models it does not load.
+        if model != merge.base_model and model in merge.input_parameters
     }
     return {**dict(merge.parameters.items()), "density": density}
 
@@ -84,6 +94,23 @@ def with_answer(tasks: Sequence[Task[Any]], answer: Answer) -> list[Task[Any]]:
     return result
 
 
+@dataclass
+class Drawn:
+    """What the first pass learns of one tensor.
+
+    No tuple: executors move the tensors in those to the device where results are kept.
+
+    Attributes:
+        size: coordinates d.
+        tau: (n, m) task vectors at m coordinates drawn uniformly.
+        digests: for each model what tells its weights and the base's from others.
+    """
+
+    size: int
+    tau: torch.Tensor
+    digests: Sequence[bytes]
+
+
 @dataclass(frozen=True)
 class GraphDomain:
     """A domain whose tensors are loaded by tasks, anew for each sweep.
@@ -94,6 +121,7 @@ class GraphDomain:
         options: how to execute.
         sizes: coordinates of each tensor.
         drawn: (n, m) task vectors at m coordinates drawn uniformly.
+        digests: for each model what tells its weights and the base's from others.
     """
 
     merges: Sequence[ExecuteMergeMethodTask]
@@ -101,6 +129,7 @@ class GraphDomain:
     options: MergeOptions
     sizes: Sequence[int]
     drawn: torch.Tensor
+    digests: Sequence[str]
 
     @classmethod
     def of(
@@ -109,19 +138,28 @@ class GraphDomain:
         references: Sequence[ModelReference],
         options: MergeOptions,
     ) -> GraphDomain:
-        """Load every tensor once to draw a sample; touches little of each."""
-        sizes, drawn = [], []
-        work = Work(references, _draw)
-        for size, tau in _run(merges, work, options, "PCB: sampling"):
-            sizes.append(size)
-            drawn.append(tau)
-            _thin(sizes, drawn)
+        """Load every tensor once, to draw a sample and to recognise it again."""
+        found: dict[str, Drawn] = {}
+        work = Work.on(references, _draw)
+        count = 0
+        for name, tensor in run_work(merges, work, options, "PCB: sampling"):
+            found[name] = tensor
+            count += tensor.tau.shape[1]
+            if count > 2 * _SAMPLE_MOST:
+                count = _thin(found.values())
+        # Tensors arrive in an order that is not the same in the next process.
+        tensors = sorted(found.items())
+        sizes = [tensor.size for _, tensor in tensors]
         total = sum(sizes)
         count = max(min(total // _SAMPLE_RATE, _SAMPLE_MOST), _SAMPLE_LEAST)
-        shares = [round(count * size / total) for size in sizes] if total else []
-        parts = [tau[:, :k] for tau, k in zip(drawn, shares, strict=True)]
+        parts = [t.tau[:, : round(count * t.size / total)] for _, t in tensors]
         sample = torch.cat(parts, dim=1) if parts else torch.empty(len(references), 0)
-        return cls(merges, references, options, sizes, sample)
+        digests = [hashlib.sha256() for _ in references]
+        for name, tensor in tensors:
+            for digest, of_tensor in zip(digests, tensor.digests, strict=True):
+                digest.update(f"{name} {tensor.size} ".encode() + of_tensor)
+        hexadecimal = [digest.hexdigest() for digest in digests]
+        return cls(merges, references, options, sizes, sample, hexadecimal)
 
     @property
     def models(self) -> int:
@@ -150,23 +188,31 @@ class GraphDomain:
             survey_tensor(vectors, measure, seen)
             return seen.on_cpu()
 
-        work = Work(self.references, look)
+        work = Work.on(self.references, look)
         label = f"PCB: {measure.__name__.strip('_')}"
-        for seen in _run(self.merges, work, self.options, label):
+        for _, seen in run_work(self.merges, work, self.options, label):
             survey.absorb(seen)
 
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """What to do with the task vectors of each tensor; compared by identity.
+    """What to do with the inputs of each tensor; compared by identity.
 
     Attributes:
-        references: the models, in the order of the task vectors.
-        do: gets the task vectors and the tensor's name.
+        do: gets the base and at least one model, of a floating-point tensor that is
+            not empty.
     """
 
-    references: Sequence[ModelReference]
-    do: Callable[[TaskVectors, str], Any]
+    do: Callable[[TensorGroup], Any]
+
+    @classmethod
+    def on(
+        cls,
+        references: Sequence[ModelReference],
+        do: Callable[[TaskVectors, str], Any],
+    ) -> Work:
+        """Work on the task vectors of these models, and the tensor's name."""
+        return cls(lambda group: do(task_vectors(group, references), name_of(group)))
 
 
 class StatisticsTask(Task[Any], frozen=True, arbitrary_types_allowed=True):
@@ -198,60 +244,92 @@ class StatisticsTask(Task[Any], frozen=True, arbitrary_types_allowed=True):
         )
         metadata = TensorMetadata.from_weight_info(merge.output_weight)
         group = TensorGroup(entries, metadata)
-        if group.base is None or not group.non_base or not _floating(group):
+        if group.base is None or not group.non_base:
+            return None
+        # mergekit copies buffers, and refuses those that differ.
+        if not all(tensor.is_floating_point() for tensor in group.tensors):
             return None
         group.validate_tensors()
-        vectors = task_vectors(group, self.work.references)
-        if not vectors.size:
+        if not group.base.tensor.numel():
             return None
         with naming_culprit([group]):
-            return self.work.do(vectors, merge.output_weight.name)
+            return self.work.do(group)
 
 
-def _floating(group: TensorGroup) -> bool:
-    return any(tensor.is_floating_point() for tensor in group.tensors)
-
-
-def _run(
+def run_work(
     merges: Sequence[ExecuteMergeMethodTask],
     work: Work,
     options: MergeOptions,
     label: str,
-) -> Iterator[Any]:
-    """Results of the work on each tensor, as run_merge would execute the merge."""
-    tasks: list[Task[Any]] = [
-        StatisticsTask(merge=merge, work=work) for merge in merges
-    ]
-    cpu = torch.device("cpu")
-    results: Iterator[tuple[Task[Any], Any]]
-    if options.multi_gpu:
-        several = MultiGPUExecutor(
-            tasks, storage_device=None if options.low_cpu_memory else cpu
-        )
-        results = several.run(quiet=options.quiet)
-    else:
+) -> Iterator[tuple[str, Any]]:
+    """Name of each tensor that is merged, and the work's result; in any order."""
+    waiting: dict[str, Task[Any]] = {
+        merge.output_weight.name: StatisticsTask(merge=merge, work=work)
+        for merge in merges
+    }
+
+    def results() -> Iterator[tuple[Task[Any], Any]]:
+        # As run_merge would execute the merge.
+        cpu = torch.device("cpu")
         device = torch.device(options.device or "cpu")
-        one = Executor(tasks, device, device if options.low_cpu_memory else cpu)
-        results = one.run(quiet=options.quiet, desc=label)
-    for _, result in results:
+        if options.multi_gpu:
+            device = torch.device(get_torch_accelerator_type())
+            if not options.quiet:
+                click.echo(f"{label}:", err=True)  # its own bar has no label
+            several = MultiGPUExecutor(
+                list(waiting.values()),
+                storage_device=None if options.low_cpu_memory else cpu,
+            )
+            yield from several.run(quiet=options.quiet)
+        # All of them, or those that MultiGPUExecutor has lost: its listener stops
+        # when the last worker does, and leaves unread what came in just before.
+        if waiting:
+            one = Executor(
+                list(waiting.values()),
+                device,
+                device if options.low_cpu_memory else cpu,
+            )
+            yield from one.run(quiet=options.quiet, desc=label)
+
+    for task, result in results():
+        assert isinstance(task, StatisticsTask)
+        name = task.merge.output_weight.name
+        del waiting[name]
         if result is not None:
-            yield result
+            yield name, result
 
 
-def _draw(vectors: TaskVectors, name: str) -> tuple[int, torch.Tensor]:
-    """The size of a tensor and its task vectors at random coordinates."""
+def _draw(vectors: TaskVectors, name: str) -> Drawn:
+    """Task vectors at random coordinates, and checksums of everything."""
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     count = max(vectors.size // _SAMPLE_RATE, _SAMPLE_LEAST)
-    drawn = torch.randint(
+    where = torch.randint(
         vectors.size, (count,), generator=generator, device=generator.device
     )
-    return vectors.size, vectors.block(drawn.to(vectors.device)).cpu()
+    tau = vectors.block(where.to(vectors.device)).cpu()
+    base = 0 if vectors.base is None else _checksum(vectors.base)
+    digests = [
+        # A sum does not see what has changed places; the sample does.
+        hashlib.sha256(f"{base} {_checksum(model)} ".encode() + row.tobytes()).digest()
+        for model, row in zip(vectors.models, tau.numpy(), strict=True)
+    ]
+    return Drawn(vectors.size, tau, digests)
 
 
-def _thin(sizes: Sequence[int], drawn: list[torch.Tensor]) -> None:
-    """Halve what was drawn of large tensors when there is too much of it."""
-    if sum(tau.shape[1] for tau in drawn) > 2 * _SAMPLE_MOST:
-        share = _SAMPLE_MOST / sum(sizes)
-        for i, (size, tau) in enumerate(zip(sizes, drawn, strict=True)):
-            keep = max(int(size * share) + 1, _SAMPLE_LEAST)
-            drawn[i] = tau[:, :keep].clone()
+def _checksum(flat: torch.Tensor) -> int:
+    """A sum that no single change to the bits of a flat tensor leaves as it was."""
+    data = flat.contiguous().view(torch.uint8)
+    if data.storage_offset() % 8:
+        data = data.clone()
+    # Whole words: torch takes sixty times as long for single bytes.
+    end = data.numel() // 8 * 8
+    return int(data[:end].view(torch.int64).sum()) + int(data[end:].sum())
+
+
+def _thin(tensors: Collection[Drawn]) -> int:
+    """Drop about half of what was drawn; returns how much is left."""
+    share = _SAMPLE_MOST / sum(tensor.size for tensor in tensors)
+    for tensor in tensors:
+        keep = int(tensor.size * share) + 1
+        tensor.tau = tensor.tau[:, :keep].clone()
+    return sum(tensor.tau.shape[1] for tensor in tensors)

@@ -42,12 +42,13 @@ def naming_culprit(groups: Sequence[TensorGroup]) -> Iterator[None]:
             for entry in group.entries:
                 if not entry.tensor.isfinite().all():
                     raise PCBError(
-                        f"{entry.id} holds NaN or infinity in {_name(group)}: "
+                        f"{entry.id} holds NaN or infinity in {name_of(group)}: "
                         "the checkpoint is damaged"
                     ) from error
-        names = ", ".join(_name(group) for group in groups[:3])
+        names = ", ".join(name_of(group) for group in groups[:3])
         raise PCBError(f"task vectors overflow in {names}") from error
 
 
-def _name(group: TensorGroup) -> str:
+def name_of(group: TensorGroup) -> str:
+    """What errors and reports call a tensor."""
     return group.metadata.name or "a tensor"

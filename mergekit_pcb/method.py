@@ -60,6 +60,12 @@ def _choice(name: str, choices: Sequence[str]) -> Any:
     return Annotated[str, BeforeValidator(check)]
 
 
+def _file_name(value: object) -> str | None:
+    if value is None or (isinstance(value, str) and value):
+        return value
+    raise PCBError(f"statistics must be the name of a file, got {value!r}")
+
+
 def _listed(words: Sequence[str]) -> str:
     return " or ".join([", ".join(words[:-1]), words[-1]])
 
@@ -117,7 +123,7 @@ SPEC = MergeMethodSpec(
         ),
         ParameterSpec(
             "statistics",
-            str | None,
+            Annotated[str | None, BeforeValidator(_file_name)],
             _SHARED,
             None,
             "file of whole-model statistics from an earlier merge of the same models",
@@ -167,6 +173,8 @@ class PCBMerge(GroupMergeMethod):
         # entrance where whole-model statistics can be taken on the spot.
         groups = tuple(groups)
         bound = self._bind_parameters(groups, parameters or {})
+        if any(of_tensor["statistics"] for of_tensor in bound):
+            raise PCBError("statistics: a file can be used from a recipe only")
         if any(of_tensor["scope"] == "model" for of_tensor in bound):
             if dtype is not None:
                 groups = tuple(align_dtype(group, dtype) for group in groups)

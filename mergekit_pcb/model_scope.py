@@ -51,10 +51,10 @@ class Question:
         """What the parameters of the domain's tensors ask for.
 
         Raises:
-            PCBError: ``inter`` or ``clamp`` differ between tensors.
+            PCBError: ``inter``, ``clamp`` or ``statistics`` differ between tensors.
         """
-        for name in ("inter", "clamp"):
-            values = sorted({parameters[name] for parameters in tensors})
+        for name in ("inter", "clamp", "statistics"):
+            values = sorted({parameters[name] for parameters in tensors}, key=str)
             if len(values) > 1:
                 raise PCBError(
                     f"{name} must be the same for all tensors under scope: model, "

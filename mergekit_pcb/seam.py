@@ -27,8 +27,10 @@ def wrap_planner(plan: ModuleType) -> None:
     planner = plan.MergePlanner
     if "options" not in inspect.signature(planner).parameters:
         raise TypeError("MergePlanner takes no options")
-    for name in ("plan_to_disk", "plan_in_memory"):
-        _wrap(planner, name, lambda bound: bound["self"].options)
+    _wrap(planner, "plan_to_disk", lambda bound: bound["self"].options)
+    _wrap(
+        planner, "plan_in_memory", lambda bound: _on_one_device(bound["self"].options)
+    )
 
 
 def wrap_raw_planner(merge_raw_pytorch: ModuleType) -> None:
@@ -40,7 +42,12 @@ def wrap_raw_planner(merge_raw_pytorch: ModuleType) -> None:
     name = "plan_flat_merge"
     if "options" not in inspect.signature(merge_raw_pytorch.plan_flat_merge).parameters:
         raise TypeError(f"{name} takes no options")
-    _wrap(merge_raw_pytorch, name, lambda bound: bound["options"])
+    _wrap(merge_raw_pytorch, name, lambda bound: _on_one_device(bound["options"]))
+
+
+def _on_one_device(options: Any) -> Any:
+    # These plans are executed on `device` even with --multi-gpu.
+    return options.model_copy(update={"multi_gpu": False})
 
 
 def _wrap(owner: Any, name: str, options_of: Callable[[dict[str, Any]], Any]) -> None:
@@ -66,6 +73,9 @@ def _with_statistics(tasks: Sequence[Any], options: Any) -> Sequence[Any]:
 
     merges = graph_scope.whole_model_tasks(tasks)
     if not merges:
+        statistics_store.require_no_use(
+            merge.parameters["statistics"] for merge in graph_scope.pcb_tasks(tasks)
+        )
         return tasks
     parameters = [graph_scope.parameters_of(merge) for merge in merges]
     question = Question.of(parameters)

@@ -1,17 +1,18 @@
 """Whole-model statistics kept for another merge: in this process, and in files.
 
 Thresholds depend on neither weight nor lambda, so a second merge of the same models can
-reuse them. That the models are the same is judged by the sample that is drawn of them
-anyway, not by their names.
+reuse them. That the models are the same is judged by digests of their weights, taken
+while the sample is drawn, not by their names.
 """
 
 from __future__ import annotations
 
-import hashlib
-import tempfile
+import os
 from collections import OrderedDict
+from collections.abc import Iterable
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -29,7 +30,7 @@ _remembered: OrderedDict[str, StatisticsFile] = OrderedDict()
 
 
 class ModelEntry(BaseModel):
-    """One model: what it was called, a digest of its sample, and its statistics."""
+    """One model: what it was called, a digest of its weights, and its statistics."""
 
     name: str
     digest: str
@@ -41,7 +42,7 @@ class StatisticsFile(BaseModel):
 
     model_config = ConfigDict(ser_json_inf_nan="constants", extra="forbid")
 
-    version: int = 1
+    version: Literal[1] = 1
     inter: str
     clamp: float
     tensors: int
@@ -91,8 +92,25 @@ def answer(question: Question, domain: GraphDomain, given: str | None) -> Answer
     }
 
 
+def require_no_use(given: Iterable[str | None]) -> None:
+    """Refuse to read or write statistics where no tensor has ``scope: model``.
+
+    Args:
+        given: `statistics` of every tensor.
+
+    Raises:
+        PCBError: one is given, or statistics are to be saved.
+    """
+    needless = "no tensor of this recipe has scope: model"
+    for path in given:
+        if path is not None:
+            raise PCBError(f"statistics: {path} is of no use, {needless}")
+    target = save_to.get()
+    if target is not None:
+        raise PCBError(f"there are no statistics to write to {target}: {needless}")
+
+
 def _described(question: Question, domain: GraphDomain) -> StatisticsFile:
-    sample = domain.sample().contiguous().numpy()
     unknown = ModelStatistics(0, 0, 0, 0)
     return StatisticsFile(
         inter=question.inter,
@@ -102,10 +120,10 @@ def _described(question: Question, domain: GraphDomain) -> StatisticsFile:
         models=[
             ModelEntry(
                 name=str(model),
-                digest=hashlib.sha256(row.tobytes()).hexdigest(),
+                digest=digest,
                 statistics=dict.fromkeys(question.density[model], unknown),
             )
-            for model, row in zip(question.models, sample, strict=True)
+            for model, digest in zip(question.models, domain.digests, strict=True)
         ],
     )
 
@@ -122,7 +140,10 @@ def _mismatch(known: StatisticsFile, wanted: StatisticsFile) -> str | None:
         )
     for theirs, ours in zip(known.models, wanted.models, strict=True):
         if theirs.digest != ours.digest:
-            return f"the weights of {ours.name} are not those of {theirs.name} then"
+            return (
+                f"the weights of {ours.name}, or of the base, are not those of "
+                f"{theirs.name} then (dtype and tokenizer count too)"
+            )
         for density in ours.statistics:
             if density not in theirs.statistics:
                 return f"it knows nothing of {ours.name} at density {density:g}"
@@ -139,12 +160,13 @@ def _read(path: Path) -> StatisticsFile:
 
 
 def _write(path: Path, content: StatisticsFile) -> None:
+    unfinished = path.with_name(f".{path.name}-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=f".{path.name}-", delete=False
-        ) as unfinished:
-            unfinished.write(content.model_dump_json(indent=1))
-        Path(unfinished.name).replace(path)
+        try:
+            unfinished.write_text(content.model_dump_json(indent=1), encoding="utf-8")
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
     except OSError as error:
         raise PCBError(f"cannot write {path}: {error.strerror}") from error

@@ -227,7 +227,7 @@ def survey_tensor(tensor: TaskVectors, measure: Measure, survey: Survey) -> None
         seen.observe(measure(tau, room))
         return seen
 
-    for seen in _each_block(tensor, visit):
+    for seen in each_block(tensor, visit):
         survey.absorb(seen)
 
 
@@ -343,7 +343,7 @@ def merge_tensor(
         merged = merge_block(tau, statistics, weight, inter, room)
         _put(out, span, tensor.base, merged, scale)
 
-    for _ in _each_block(tensor, visit):
+    for _ in each_block(tensor, visit):
         pass
     return out
 
@@ -395,7 +395,7 @@ def _put(
     out[span] = merged
 
 
-def _each_block(
+def each_block(
     tensor: TaskVectors, visit: Callable[[slice, torch.Tensor, torch.Tensor], T]
 ) -> Iterator[T]:
     """``visit`` every block of a tensor, on as many threads as torch was given.

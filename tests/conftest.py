@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from importlib import metadata
 
 import pytest
 from hypothesis import settings
+
+# Before anything imports huggingface_hub, which reads it then: a test that asked the
+# hub would pass or fail with the network.
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 # These machines are shared: how long an example takes says nothing about it.
 settings.register_profile("shared", deadline=None, max_examples=50)
