@@ -10,6 +10,7 @@ executed is the ordinary one.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ _SAMPLE_MOST = 1 << 22
 _SAMPLE_LEAST = 1 << 12
 # Values that a sweep may collect, of all models: 128 MB, beside gigabytes of weights.
 _COLLECTED = 1 << 25
+# Values in a piece of memory for results.
+_PIECE = 1 << 20
 
 
 def pcb_tasks(tasks: Sequence[Task[Any]]) -> list[ExecuteMergeMethodTask]:
@@ -94,6 +97,28 @@ def with_answer(tasks: Sequence[Task[Any]], answer: Answer) -> list[Task[Any]]:
     return result
 
 
+class Shelf:
+    """Memory for many small results, in few pieces.
+
+    A small result that outlives the tensor it was computed from lies amid what that
+    tensor and its intermediates leave free, which can then be neither used for the
+    next tensor nor given back: memory would grow with the number of layers.
+    """
+
+    def __init__(self) -> None:
+        self._piece = torch.empty(0)
+        self._used = 0
+
+    def keep(self, values: torch.Tensor) -> torch.Tensor:
+        """A copy of values on the CPU, beside those kept before."""
+        start, end = self._used, self._used + values.numel()
+        if end > self._piece.numel() or values.dtype != self._piece.dtype:
+            start, end = 0, values.numel()
+            self._piece = values.new_empty(max(end, _PIECE))
+        self._used = end
+        return self._piece[start:end].view(values.shape).copy_(values)
+
+
 @dataclass
 class Drawn:
     """What the first pass learns of one tensor.
@@ -141,9 +166,11 @@ class GraphDomain:
         """Load every tensor once, to draw a sample and to recognise it again."""
         found: dict[str, Drawn] = {}
         work = Work.on(references, _draw)
+        shelf = Shelf()
         count = 0
         for name, tensor in run_work(merges, work, options, "PCB: sampling"):
             found[name] = tensor
+            tensor.tau = shelf.keep(tensor.tau)
             count += tensor.tau.shape[1]
             if count > 2 * _SAMPLE_MOST:
                 count = _thin(found.values())
@@ -190,7 +217,11 @@ class GraphDomain:
 
         work = Work.on(self.references, look)
         label = f"PCB: {measure.__name__.strip('_')}"
+        shelf = Shelf()
         for _, seen in run_work(self.merges, work, self.options, label):
+            for bracket in itertools.chain.from_iterable(seen.brackets):
+                if bracket.inside:
+                    bracket.inside = [shelf.keep(torch.cat(bracket.inside))]
             survey.absorb(seen)
 
 
@@ -329,7 +360,8 @@ def _checksum(flat: torch.Tensor) -> int:
 def _thin(tensors: Collection[Drawn]) -> int:
     """Drop about half of what was drawn; returns how much is left."""
     share = _SAMPLE_MOST / sum(tensor.size for tensor in tensors)
+    shelf = Shelf()
     for tensor in tensors:
         keep = int(tensor.size * share) + 1
-        tensor.tau = tensor.tau[:, :keep].clone()
+        tensor.tau = shelf.keep(tensor.tau[:, :keep])
     return sum(tensor.tau.shape[1] for tensor in tensors)

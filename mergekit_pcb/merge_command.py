@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +13,26 @@ from mergekit import merge_methods
 from mergekit.options import PrettyPrintHelp
 from mergekit.scripts import run_yaml
 
+from mergekit_pcb import statistics_store
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.outcome import complete_or_absent, one_line_errors
 
 
 @click.pass_context
 def _merge(
-    context: click.Context, /, config_file: str, out_path: str, **options: Any
+    context: click.Context,
+    /,
+    config_file: str,
+    out_path: str,
+    save_statistics: Path | None,
+    **options: Any,
 ) -> None:
     with one_line_errors(config_file, verbose=options["verbosity"] > 0):
         _require_pcb()
-        with complete_or_absent(Path(out_path)) as unfinished:
+        with (
+            _saving_statistics(save_statistics),
+            complete_or_absent(Path(out_path)) as unfinished,
+        ):
             context.invoke(
                 run_yaml.main,
                 config_file=config_file,
@@ -31,7 +43,18 @@ def _merge(
 
 merge = PrettyPrintHelp(
     "merge",
-    params=list(run_yaml.main.params),
+    params=[
+        *run_yaml.main.params,
+        click.Option(
+            ["--save-statistics"],
+            type=click.Path(dir_okay=False, path_type=Path),
+            metavar="FILE",
+            help=(
+                "Write the whole-model statistics of scope: model to FILE, which "
+                "another merge of the same models reads by the parameter `statistics`"
+            ),
+        ),
+    ],
     callback=_merge,
     help=(
         "Run the recipe CONFIG_FILE and write the model to OUT_PATH. Takes what "
@@ -49,3 +72,17 @@ def _require_pcb() -> None:
         raise PCBError(
             "mergekit did not take the method `pcb`: run `mergekit-pcb doctor`"
         )
+
+
+@contextmanager
+def _saving_statistics(path: Path | None) -> Iterator[None]:
+    if path is not None:
+        # Statistics take minutes: what cannot be written is better known before.
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    before = statistics_store.save_to.set(path)
+    try:
+        yield
+    finally:
+        statistics_store.save_to.reset(before)

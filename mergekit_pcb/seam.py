@@ -4,7 +4,8 @@ Between planning and execution mergekit calls nobody, and a merge method sees on
 at a time. So the three functions that return a finished plan are wrapped:
 `MergePlanner.plan_to_disk` (mergekit-yaml, mergekit-multi, mergekit-evolve),
 `MergePlanner.plan_in_memory` (mergekit-evolve) and `plan_flat_merge`
-(mergekit-pytorch). A plan without `scope: model` passes untouched.
+(mergekit-pytorch). A plan without `scope: model` passes untouched; a recipe for `pcb`
+with a parameter that mergekit would drop in silence is refused on the way.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import inspect
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
+
+from mergekit_pcb.errors import PCBError
 
 _WRAPPED = "_mergekit_pcb_wraps"
 
@@ -27,10 +30,12 @@ def wrap_planner(plan: ModuleType) -> None:
     planner = plan.MergePlanner
     if "options" not in inspect.signature(planner).parameters:
         raise TypeError("MergePlanner takes no options")
-    _wrap(planner, "plan_to_disk", lambda bound: bound["self"].options)
-    _wrap(
-        planner, "plan_in_memory", lambda bound: _on_one_device(bound["self"].options)
-    )
+
+    def on_one_device(planner: Any) -> tuple[Any, Any]:
+        return planner.config, _on_one_device(planner.options)
+
+    _wrap(planner, "plan_to_disk", lambda b: (b["self"].config, b["self"].options))
+    _wrap(planner, "plan_in_memory", lambda b: on_one_device(b["self"]))
 
 
 def wrap_raw_planner(merge_raw_pytorch: ModuleType) -> None:
@@ -42,7 +47,9 @@ def wrap_raw_planner(merge_raw_pytorch: ModuleType) -> None:
     name = "plan_flat_merge"
     if "options" not in inspect.signature(merge_raw_pytorch.plan_flat_merge).parameters:
         raise TypeError(f"{name} takes no options")
-    _wrap(merge_raw_pytorch, name, lambda bound: _on_one_device(bound["options"]))
+    _wrap(
+        merge_raw_pytorch, name, lambda b: (b["config"], _on_one_device(b["options"]))
+    )
 
 
 def _on_one_device(options: Any) -> Any:
@@ -50,7 +57,10 @@ def _on_one_device(options: Any) -> Any:
     return options.model_copy(update={"multi_gpu": False})
 
 
-def _wrap(owner: Any, name: str, options_of: Callable[[dict[str, Any]], Any]) -> None:
+def _wrap(
+    owner: Any, name: str, asked_of: Callable[[dict[str, Any]], tuple[Any, Any]]
+) -> None:
+    """Wrap a function that plans; ``asked_of`` its arguments gets config and options."""
     original = getattr(owner, name)
     if hasattr(original, _WRAPPED):
         return
@@ -58,12 +68,21 @@ def _wrap(owner: Any, name: str, options_of: Callable[[dict[str, Any]], Any]) ->
 
     @functools.wraps(original)
     def planned(*args: Any, **kwargs: Any) -> Any:
-        tasks = original(*args, **kwargs)
-        bound = signature.bind(*args, **kwargs).arguments
-        return _with_statistics(tasks, options_of(bound))
+        config, options = asked_of(signature.bind(*args, **kwargs).arguments)
+        if config.merge_method == "pcb":
+            _require_known_parameters(config)
+        return _with_statistics(original(*args, **kwargs), options)
 
     setattr(planned, _WRAPPED, True)
     setattr(owner, name, planned)
+
+
+def _require_known_parameters(config: Any) -> None:
+    from mergekit_pcb.rules.names import unknown_parameters
+
+    # mergekit drops what it does not know: `densty: 0.2` would merge happily.
+    for problem in unknown_parameters(config):
+        raise PCBError(problem)
 
 
 def _with_statistics(tasks: Sequence[Any], options: Any) -> Sequence[Any]:

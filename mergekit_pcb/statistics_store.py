@@ -32,6 +32,9 @@ _remembered: OrderedDict[str, StatisticsFile] = OrderedDict()
 class ModelEntry(BaseModel):
     """One model: what it was called, a digest of its weights, and its statistics."""
 
+    # By itself: the outer model's setting does not reach the numbers in here.
+    model_config = ConfigDict(ser_json_inf_nan="constants", extra="forbid")
+
     name: str
     digest: str
     statistics: dict[float, ModelStatistics]

@@ -82,14 +82,15 @@ def _parameter_blocks(
 ) -> Iterable[tuple[str, Mapping[str, Any] | None]]:
     yield "the recipe", config.parameters
     # Planning turns `models` into slices of modules; the blocks stay the same.
+    # mergekit-pytorch's configuration has models only.
     holders: list[MergeConfiguration | OutputModuleDefinition] = [config]
-    for module in (config.modules or {}).values():
+    for module in (getattr(config, "modules", None) or {}).values():
         yield "a module", module.parameters
         holders.append(module)
     for holder in holders:
         for model in holder.models or ():
             yield str(model.model), model.parameters
-        for piece in holder.slices or ():
+        for piece in getattr(holder, "slices", None) or ():
             yield "a slice", piece.parameters
             for source in piece.sources:
                 yield str(source.model), source.parameters

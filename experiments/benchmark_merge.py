@@ -1,0 +1,222 @@
+"""What whole merges cost: time and peak memory of `mergekit-yaml`, method by method.
+
+    python -m experiments.benchmark_merge
+    python -m experiments.benchmark_merge --depths 4,16,64
+
+The first makes a Llama model of 540 million random weights and three fine-tunes, merges
+them with every method in turns, and compares medians. The second merges models of equal
+layers, few and many, with `scope: tensor` and `scope: model`, and compares peaks. The
+models are deleted afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from experiments import merge_runs
+from experiments.merge_runs import METHODS, Usage
+
+RESULTS = Path(__file__).parent / "results"
+# Of scope: model, over scope: tensor.
+MOST_MEMORY = 1.25
+
+
+def _listed(kind: type) -> Any:
+    def parse(context: Any, option: Any, value: str | None) -> list[Any]:
+        return [kind(item) for item in (value or "").split(",") if item]
+
+    return parse
+
+
+@click.command()
+@click.option("--layers", default=8, show_default=True)
+@click.option("--hidden", default=None, type=int, help="[default: 2048; 512]")
+@click.option("--vocab", default=None, type=int, help="[default: 32000; 8000]")
+@click.option("--models", default=3, show_default=True, help="Fine-tunes to merge.")
+@click.option(
+    "--methods",
+    default="linear,ties,pcb,pcb-model",
+    show_default=True,
+    callback=_listed(str),
+)
+@click.option(
+    "--depths",
+    callback=_listed(int),
+    help="Numbers of layers: compare the memory of both scopes instead.",
+)
+@click.option(
+    "--repeat",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="Runs of each method.",
+)
+@click.option(
+    "--out-shard-size",
+    help="mergekit keeps a shard in memory until it is full.  [default: 200M; 20M]",
+)
+@click.option(
+    "--work",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder for the models.  [default: a temporary one]",
+)
+@click.option(
+    "--markdown",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where to write the table; a JSON file goes beside it.",
+)
+def main(
+    layers: int,
+    hidden: int | None,
+    vocab: int | None,
+    models: int,
+    methods: list[str],
+    depths: list[int],
+    repeat: int,
+    out_shard_size: str | None,
+    work: Path | None,
+    markdown: Path | None,
+) -> None:
+    """Compare time and peak memory of whole merges."""
+    unknown = set(methods) - set(METHODS)
+    if unknown:
+        known = ", ".join(METHODS)
+        raise click.BadParameter(f"{', '.join(sorted(unknown))}; known are {known}")
+    if depths:
+        methods = ["pcb", "pcb-model"]
+    size = {
+        "hidden": hidden or (512 if depths else 2048),
+        "vocab": vocab or (8_000 if depths else 32_000),
+        "models": models,
+    }
+    out_shard_size = out_shard_size or ("20M" if depths else "200M")
+    found = merge_runs.conditions()
+    found["size"] = size | {"out shard": out_shard_size}
+    found["runs"] = {"imports": [merge_runs.imports()]}
+    for depth in depths or [layers]:
+        with tempfile.TemporaryDirectory(dir=work, prefix="merge-") as folder:
+            click.echo(f"making models of {depth} layers", err=True)
+            merge_runs.make_models(Path(folder), layers=depth, **size)
+            parameters = count(Path(folder) / "base")
+            runs = in_turns(Path(folder), methods, repeat, out_shard_size)
+            for method, usages in runs:
+                name = f"{method}, {depth} layers" if depths else method
+                found["runs"].setdefault(name, []).append(usages)
+        found.setdefault("parameters", {})[depth] = parameters
+    lines = depth_table(found, depths) if depths else table(found)
+    click.echo("\n".join(lines))
+    name = "benchmark_depth.md" if depths else "benchmark_merge.md"
+    record(markdown or RESULTS / name, lines, found)
+
+
+def count(model: Path) -> int:
+    """Parameters of a model in bfloat16."""
+    return sum(path.stat().st_size for path in model.glob("*.safetensors")) // 2
+
+
+def in_turns(
+    models: Path, methods: Sequence[str], repeat: int, shard_size: str
+) -> Iterator[tuple[str, Usage]]:
+    """Runs of all methods, so that what disturbs the machine disturbs each."""
+    for turn in range(repeat):
+        for method in methods:
+            usage = merge_runs.merge(models, method, shard_size)
+            click.echo(
+                f"{turn + 1}/{repeat} {method}: {usage.seconds:.1f} s, "
+                f"{usage.peak_mb:.0f} MB",
+                err=True,
+            )
+            yield method, usage
+
+
+def median(runs: Sequence[Usage]) -> Usage:
+    """Median time and median peak."""
+    return Usage(*map(statistics.median, zip(*runs, strict=True)))
+
+
+def table(found: dict[str, Any]) -> list[str]:
+    """Rows of methods: medians, and their ratios to two methods."""
+    runs = {name: median(usages) for name, usages in found["runs"].items()}
+    imports = runs.pop("imports")
+    (parameters,) = found["parameters"].values()
+    size = found["size"]
+    peers = [name for name in ("linear", "ties") if name in runs]
+    repeat = len(next(usages for name, usages in found["runs"].items() if name in runs))
+    heading = (
+        f"Merges of {size['models']} fine-tunes of {parameters / 1e6:.0f} million "
+        f"bfloat16 parameters; medians of {repeat} runs, in turns. Of each run, "
+        f"{imports.seconds:.1f} s and {imports.peak_mb:.0f} MB are for imports."
+    )
+    lines = [
+        heading,
+        "",
+        "| method | time | from - to |"
+        + "".join(f" times `{peer}` |" for peer in peers)
+        + " peak memory |",
+        "| --- | ---: | ---: |" + " ---: |" * len(peers) + " ---: |",
+    ]
+    for name, usage in runs.items():
+        seconds = [run.seconds for run in found["runs"][name]]
+        ratios = [usage.seconds / runs[peer].seconds for peer in peers]
+        cells = [
+            f"`{name}`",
+            f"{usage.seconds:.1f} s",
+            f"{min(seconds):.1f} - {max(seconds):.1f} s",
+            *(f"{ratio:.2f}" for ratio in ratios),
+            f"{usage.peak_mb:.0f} MB",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def depth_table(found: dict[str, Any], depths: Sequence[int]) -> list[str]:
+    """Rows of depths: the peaks of both scopes, and their ratio."""
+    imports = found["runs"]["imports"][0]
+    heading = (
+        "Peak resident memory of `pcb` merges of models of equal layers; "
+        f"{imports.peak_mb:.0f} MB of it are for imports."
+    )
+    lines = [
+        heading,
+        "",
+        "| layers | parameters | `scope: tensor` | `scope: model` | ratio |",
+        "| ---: | ---: | ---: | ---: | ---: |",
+    ]
+    worst = 0.0
+    for depth in depths:
+        peaks = [
+            median(found["runs"][f"{method}, {depth} layers"]).peak_mb
+            for method in ("pcb", "pcb-model")
+        ]
+        ratio = peaks[1] / peaks[0]
+        worst = max(worst, ratio)
+        lines.append(
+            f"| {depth} | {found['parameters'][depth] / 1e6:.0f} M | "
+            f"{peaks[0]:.0f} MB | {peaks[1]:.0f} MB | {ratio:.2f} |"
+        )
+    verdict = "yes" if worst <= MOST_MEMORY else "NO"
+    return [*lines, "", f"At most {MOST_MEMORY} times as much: {verdict}."]
+
+
+def record(markdown: Path, lines: Sequence[str], found: dict[str, Any]) -> None:
+    """Write the table and all that was found."""
+    versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
+    machine = ", ".join(f"{k} {v}" for k, v in found["machine"].items())
+    size = ", ".join(f"{k} {v}" for k, v in found["size"].items())
+    text = [*lines, "", f"{size}.", "", f"{versions}.", "", f"{machine}.", ""]
+    markdown.parent.mkdir(parents=True, exist_ok=True)
+    markdown.write_text("\n".join(text), encoding="utf-8")
+    runs = {k: [run._asdict() for run in v] for k, v in found["runs"].items()}
+    document = json.dumps(found | {"runs": runs}, indent=1, ensure_ascii=False)
+    markdown.with_suffix(".json").write_text(document + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

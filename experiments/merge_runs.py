@@ -1,0 +1,121 @@
+"""Whole runs of `mergekit-yaml`, each its own process: how long, how much memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+# Each method as its users would call it; nothing here decides how much work it has.
+METHODS: dict[str, dict[str, Any]] = {
+    "linear": {"weight": 1.0},
+    "ties": {"weight": 1.0, "density": 0.2},
+    "dare_ties": {"weight": 1.0, "density": 0.2},
+    "pcb": {"density": 0.2},
+    "pcb-model": {"density": 0.2, "scope": "model"},
+}
+_PACKAGES = ("mergekit-pcb", "mergekit", "torch", "transformers", "safetensors")
+
+
+class Usage(NamedTuple):
+    """What one process took.
+
+    Attributes:
+        seconds: from its start to its end.
+        peak_mb: largest resident memory, in MB of 10^6 bytes.
+    """
+
+    seconds: float
+    peak_mb: float
+
+
+def measure(command: list[str]) -> Usage:
+    """Run a command that must succeed.
+
+    Linux counts the memory of the process that starts another as that of the started
+    one, so the caller must be small: it must not have imported torch.
+    """
+    assert "torch" not in sys.modules
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise click.ClickException(f"{' '.join(command)}: {process.returncode}")
+    unit = 1 if sys.platform == "darwin" else 1024
+    return Usage(seconds, usage.ru_maxrss * unit / 1e6)
+
+
+def merge(models: Path, method: str, shard_size: str) -> Usage:
+    """Merge the fine-tunes in a folder of models; the merged model is deleted."""
+    recipe, out = models / f"{method}.yml", models / "merged"
+    recipe.write_text(json.dumps(recipe_for(models, method)))  # JSON is YAML
+    options = ["--quiet", "--no-copy-tokenizer", "--out-shard-size", shard_size]
+    try:
+        return measure([_mergekit_yaml(), str(recipe), str(out), *options])
+    finally:
+        shutil.rmtree(out, ignore_errors=True)
+
+
+def recipe_for(models: Path, method: str) -> dict[str, Any]:
+    """The recipe of one row of the table."""
+    tuned = sorted(path for path in models.glob("tuned*") if path.is_dir())
+    recipe: dict[str, Any] = {
+        "merge_method": method.partition("-")[0],
+        "models": [{"model": str(path.absolute())} for path in tuned],
+        "parameters": METHODS[method],
+        "dtype": "bfloat16",
+    }
+    if method != "linear":
+        recipe["base_model"] = str((models / "base").absolute())
+    return recipe
+
+
+def imports() -> Usage:
+    """What every run takes before it does anything."""
+    return measure([_mergekit_yaml(), "--help"])
+
+
+def _mergekit_yaml() -> str:
+    command = shutil.which("mergekit-yaml", path=sysconfig.get_path("scripts"))
+    if command is None:
+        raise click.ClickException("mergekit-yaml is not installed beside this Python")
+    return command
+
+
+def make_models(folder: Path, **size: int) -> None:
+    """Write synthetic models in another process, which may be large."""
+    options = [f"--{name}={value}" for name, value in size.items()]
+    code = [sys.executable, "-m", "experiments.synthetic_llama", str(folder), *options]
+    subprocess.run(code, check=True)
+
+
+def conditions() -> dict[str, Any]:
+    """Versions and machine, for the record."""
+    cpu = platform.processor()
+    cpuinfo = Path("/proc/cpuinfo")  # on Linux, platform.processor() is often empty
+    if cpuinfo.exists():
+        names = re.findall(r"^model name\s*: (.*)$", cpuinfo.read_text(), re.MULTILINE)
+        cpu = next(iter(names), cpu)
+    return {
+        "versions": {name: metadata.version(name) for name in _PACKAGES},
+        "machine": {
+            "cpu": cpu,
+            "cores": os.cpu_count(),
+            "system": platform.system(),
+            "python": platform.python_version(),
+            "load before": round(os.getloadavg()[0], 1),
+        },
+    }
