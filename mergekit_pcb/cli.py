@@ -11,8 +11,16 @@ from mergekit_pcb import __version__
 # name -> (where its click command is, its line in --help)
 SUBCOMMANDS = {
     "check": ("mergekit_pcb.check:check", "Read a recipe and say what is wrong in it."),
+    "compare": (
+        "mergekit_pcb.compare:compare",
+        "Merge by several methods, and say which is best here.",
+    ),
     "demo": ("mergekit_pcb.demo:demo", "Train, merge and compare four tiny models."),
     "doctor": ("mergekit_pcb.doctor:doctor", "Say whether mergekit accepts `pcb`."),
+    "inspect": (
+        "mergekit_pcb.inspect:inspect",
+        "Show what a recipe would do to its models.",
+    ),
     "merge": (
         "mergekit_pcb.merge_command:merge",
         "Merge as mergekit-yaml does, without the start-up file.",

@@ -106,7 +106,7 @@ class Shelf:
     """
 
     def __init__(self) -> None:
-        self._piece = torch.empty(0)
+        self._piece = torch.empty(0, device="cpu")
         self._used = 0
 
     def keep(self, values: torch.Tensor) -> torch.Tensor:

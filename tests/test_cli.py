@@ -119,8 +119,10 @@ def test_an_unknown_subcommand_is_bad_use() -> None:
 
 
 def test_merge_takes_the_arguments_of_mergekit_yaml() -> None:
-    """Every parameter is mergekit-yaml's own."""
-    assert merge_command.merge.params == run_yaml.main.params
+    """Every parameter is mergekit-yaml's own, but the last."""
+    *theirs, ours = merge_command.merge.params
+    assert theirs == run_yaml.main.params
+    assert ours.name == "save_statistics"
 
 
 def test_merge_writes_what_mergekit_yaml_writes(recipe: Path, tmp_path: Path) -> None:

@@ -1,0 +1,101 @@
+"""The same number of tries for every method, whatever parameters it has."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+SCALE = "scale"
+"""What `linear` tries: how far to go from the base towards the average."""
+
+_NO_SCALE_GIVEN = (0.5, 1.5)
+_NO_FRACTION_GIVEN = (0.1, 1.0)
+
+Swept = Mapping[str, Sequence[Any]]
+
+
+def tries(
+    method: str, parameters: Collection[str], swept: Swept
+) -> list[dict[str, Any]]:
+    """The settings that a method tries.
+
+    A method that lacks a swept parameter tries its own nearest one instead, as often
+    as the others: more values of another swept parameter, else of lambda, else of what
+    stands in for it. There are fewer tries only where nothing can be turned at all.
+
+    Args:
+        method: mergekit's name of the method.
+        parameters: those that have an effect on it.
+        swept: values by parameter.
+
+    Example:
+        >>> tries("ties", {"lambda", "density"}, {"lambda": [1.0, 1.4]})
+        [{'lambda': 1.0}, {'lambda': 1.4}]
+        >>> tries("linear", {"weight"}, {"lambda": [1.0, 1.4]})
+        [{'scale': 1.0}, {'scale': 1.4}]
+        >>> tries("pcb", {"lambda"}, {"lambda": [1.0, 1.6], "select_topk": [0.1, 0.5]})
+        [{'lambda': 1.0}, {'lambda': 1.2}, {'lambda': 1.4}, {'lambda': 1.6}]
+    """
+    if not swept:
+        return [{}]
+    axes = {name: list(swept[name]) for name in swept if name in parameters}
+    missing = math.prod(len(swept[name]) for name in swept if name not in axes)
+    if missing > 1 or not axes:
+        numeric = [name for name, values in axes.items() if _are_numbers(values)]
+        if numeric:
+            values = axes[numeric[0]]
+            axes[numeric[0]] = spread(values, len(values) * missing)
+        else:
+            axes |= _stand_in(method, parameters, swept, missing)
+    return [
+        dict(zip(axes, values, strict=True))
+        for values in itertools.product(*axes.values())
+    ]
+
+
+def _stand_in(
+    method: str, parameters: Collection[str], swept: Swept, count: int
+) -> dict[str, list[float]]:
+    scales = swept.get("lambda") or _NO_SCALE_GIVEN
+    if "lambda" in parameters:
+        return {"lambda": spread(scales, count)}
+    if method == "linear":
+        return {SCALE: spread(scales, count)}
+    if "select_topk" in parameters:
+        # It is a density: the fraction of coordinates that are kept.
+        fractions = swept.get("density") or _NO_FRACTION_GIVEN
+        return {"select_topk": spread(fractions, count, evenly_in_logarithm=True)}
+    return {}
+
+
+def spread(
+    values: Sequence[Any], count: int, *, evenly_in_logarithm: bool = False
+) -> list[float]:
+    """``count`` values over the range of ``values``; those themselves if they fit.
+
+    Example:
+        >>> spread((0.1, 1.0), 3, evenly_in_logarithm=True)
+        [0.1, 0.316, 1.0]
+    """
+    if len(values) == count and len(set(values)) == count:
+        return list(values)
+    low, high = min(values), max(values)
+    if count == 1:
+        return [(low + high) / 2]
+    steps = [i / (count - 1) for i in range(count)]
+    if evenly_in_logarithm and low > 0:
+        return [_rounded(low * (high / low) ** step) for step in steps]
+    return [_rounded(low + (high - low) * step) for step in steps]
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.3g}")
+
+
+def _are_numbers(values: Sequence[Any]) -> bool:
+    return all(
+        isinstance(value, (int, float)) and not isinstance(value, bool)
+        for value in values
+    )

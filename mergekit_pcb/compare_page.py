@@ -1,0 +1,85 @@
+"""The report of a comparison as a page for a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from mergekit_pcb.compare_table import Column, columns, name, settings
+from mergekit_pcb.drawing import Picture
+from mergekit_pcb.page import figure, page
+from mergekit_pcb.standings import MERGE, Row, Standings
+
+if TYPE_CHECKING:
+    from mergekit_pcb.compare_report import Report
+
+
+def compare_page(
+    report: Report, verdict: str, notes: Sequence[str], drawn: Sequence[Picture]
+) -> str:
+    """The whole page."""
+    return page(report.title, _body(report, verdict, notes, drawn))
+
+
+def _body(
+    report: Report, verdict: str, notes: Sequence[str], drawn: Sequence[Picture]
+) -> Iterator[str]:
+    yield f'<p class="verdict">{escape(verdict)}</p>'
+    yield from _table(report.standings)
+    for picture in drawn:
+        yield figure(picture)
+    yield "<h2>How to read it</h2>\n<ul>"
+    for note in notes:
+        yield f"<li>{escape(note)}</li>"
+    yield "</ul>"
+    yield from _tried(report)
+    conditions = ", ".join(f"{k} {v}" for k, v in report.conditions.items())
+    yield f"<footer>{escape(conditions)}</footer>"
+
+
+def _table(standings: Standings) -> Iterator[str]:
+    found = columns(standings)
+    titles = "".join(f"<th>{escape(column.title)}</th>" for column in found)
+    yield '<div class="scroll"><table>'
+    yield f"<thead><tr><th>model</th><th></th>{titles}</tr></thead><tbody>"
+    before = ""
+    for number, row in enumerate(standings.rows):
+        first = ' class="first"' if row.kind == MERGE and before != MERGE else ""
+        before = row.kind
+        cells = "".join(f"<td>{_cell(column, number)}</td>" for column in found)
+        yield (
+            f"<tr{first}><th>{escape(name(row))}</th>"
+            f'<td class="words">{escape(settings(row))}</td>{cells}</tr>'
+        )
+    yield "</tbody></table></div>"
+
+
+def _cell(column: Column, number: int) -> str:
+    cell = escape(column.cells[number])
+    if number in column.best:
+        cell = f"<b>{cell}</b>"
+    detail = column.details[number] if column.details else ""
+    return f"{cell} <small>{escape(detail)}</small>" if detail else cell
+
+
+def _tried(report: Report) -> Iterator[str]:
+    rows = [row for row in report.rows if len(row.tried) > 1]
+    if not rows:
+        return
+    judge = Standings(report.references)
+    yield "<details><summary>Every setting tried</summary><table><thead>"
+    yield "<tr><th>merge</th><th></th><th>on the items that choose</th></tr></thead>"
+    yield "<tbody>"
+    for row in rows:
+        for tried in row.tried:
+            attempt = Row(MERGE, row.name, tried.scores)
+            mean = judge.mean(attempt)
+            height = judge.standing(attempt) if mean is None else mean
+            text = tried.failed or ("" if height is None else f"{height:.4f}")
+            cell = f"<b>{escape(text)}</b>" if tried.chosen else escape(text)
+            yield (
+                f'<tr><th>{escape(row.name)}</th><td class="words">'
+                f"{escape(tried.label)}</td><td>{cell}</td></tr>"
+            )
+    yield "</tbody></table></details>"

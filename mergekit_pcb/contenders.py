@@ -1,0 +1,269 @@
+"""From one recipe to one for every method and setting that shall be compared."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from mergekit import merge_methods
+from mergekit.merge_methods import BasePolicy, MergeMethod
+from mergekit.merge_methods.base import ParameterSpec
+from pydantic import ValidationError
+
+from mergekit_pcb import recipe_edits as edits
+from mergekit_pcb.budget import SCALE, Swept, tries
+from mergekit_pcb.customary import add_customary, take_over
+from mergekit_pcb.errors import PCBError
+from mergekit_pcb.findings import did_you_mean
+
+METHODS = (
+    "linear",
+    "task_arithmetic",
+    "ties",
+    "dare_ties",
+    "della",
+    "sce",
+    "pcb",
+    "pcb:model",
+)
+
+# What a label tells even where the recipe leaves it at the method's default.
+_TOLD = ("density", "epsilon", "gamma", "select_topk", "t", "weight", "lambda")
+_UNTOLD = ("int8_mask", "scope")
+
+
+Fixed = Mapping[str, Mapping[str, Any]]
+Methods = Mapping[str, MergeMethod]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The models of a recipe: the base, and the others by a short name."""
+
+    base: str
+    experts: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One merge of a comparison.
+
+    Attributes:
+        name: the row it competes for; of several with one name the best is chosen.
+        method: mergekit's name of the method.
+        recipe: what mergekit is given.
+        label: the settings in words.
+        swept: the values that were varied, by name.
+        note: what is different for this method, in words.
+    """
+
+    name: str
+    method: str
+    recipe: Mapping[str, Any]
+    label: str
+    swept: Mapping[str, Any]
+    note: str = ""
+
+
+def inputs_of(recipe: edits.Recipe) -> Inputs:
+    """The models that a recipe merges.
+
+    Raises:
+        PCBError: it names no base.
+    """
+    base = edits.base_of(recipe)
+    if base is None:
+        raise PCBError(
+            "the recipe names no base_model: add the model that the others were "
+            "fine-tuned from (methods that take none are run without it)"
+        )
+    entries = [entry for group in edits.groups(recipe) for entry in group]
+    models = dict.fromkeys(edits.model_name(entry["model"]) for entry in entries)
+    models.pop(base, None)
+    return Inputs(base, dict(zip(short_names(models), models, strict=True)))
+
+
+def short_names(models: Collection[str]) -> list[str]:
+    """The last part of each path, with as much before it as tells them apart.
+
+    Example:
+        >>> short_names(["/data/a/final", "/data/b/final", "org/chat"])
+        ['a/final', 'b/final', 'chat']
+    """
+    parts = [PurePath(model).parts for model in models]
+    for length in range(1, max(map(len, parts), default=0) + 1):
+        names = ["/".join(part[-length:]) for part in parts]
+        clashing = {name for name in names if names.count(name) > 1}
+        if not clashing:
+            break
+    shortest = [part[-1] for part in parts]
+    return [
+        short if shortest.count(short) == 1 else long
+        for short, long in zip(shortest, names if parts else [], strict=True)
+    ]
+
+
+def contenders(
+    recipe: edits.Recipe,
+    names: Sequence[str] = METHODS,
+    fixed: Fixed | None = None,
+    swept: Swept | None = None,
+) -> list[Contender]:
+    """Every merge to be made.
+
+    Args:
+        recipe: for any method. That method keeps it; the others take what they know.
+        names: of methods, with ``pcb:model`` for ``scope: model``.
+        fixed: parameters by the name of the contender or its method, or by ``""`` for
+            every method that knows them.
+        swept: values to try by parameter; every method gets as many tries.
+
+    Raises:
+        PCBError: a name is unknown, or a method needs what nobody has said.
+    """
+    fixed, swept = fixed or {}, swept or {}
+    methods = {name: _method(name) for name in names}
+    _require_known(fixed, swept, methods)
+    return [
+        _contender(recipe, name, method, fixed, setting)
+        for name, method in methods.items()
+        for setting in tries(method.spec.name, _effective(method), swept)
+    ]
+
+
+def _method(name: str) -> MergeMethod:
+    known = {method.spec.name: method for method in merge_methods.registered_methods()}
+    method, _, scope = name.partition(":")
+    if method not in known:
+        raise PCBError(f"there is no merge method `{method}`; {_hint(method, known)}")
+    if scope:
+        scopes = [p for p in known[method].spec.parameters if p.name == "scope"]
+        if not scopes:
+            raise PCBError(f"`{method}` has no scope: write `{method}`, not `{name}`")
+        scopes[0].validate(scope)
+    return known[method]
+
+
+def _hint(word: str, known: Collection[str]) -> str:
+    return did_you_mean(word, known) or f"known: {', '.join(sorted(known))}"
+
+
+def _effective(method: MergeMethod) -> set[str]:
+    names = {parameter.name for parameter in method.spec.parameters}
+    # mergekit gives task_arithmetic the parameters of its relatives that drop
+    # coordinates, and ignores these two.
+    if getattr(method, "sparsification_method", "some") is None:
+        names -= {"density", "rescale"}
+    return names
+
+
+def _require_known(fixed: Fixed, swept: Swept, methods: Methods) -> None:
+    for place, values in fixed.items():
+        meant = [
+            method
+            for name, method in methods.items()
+            if place in ("", name, method.spec.name)
+        ]
+        if not meant:
+            raise PCBError(f"`{place}` is not compared here; {_hint(place, methods)}")
+        of_whom = f"`{place}`" if place else "any method here"
+        _require_parameters(values, meant, of_whom)
+    # A method that lacks what is swept tries something else, so any method's will do.
+    _require_parameters(swept, merge_methods.registered_methods(), "any method")
+    for name in set(swept) & {name for values in fixed.values() for name in values}:
+        raise PCBError(f"`{name}` is both set and swept: choose one")
+
+
+def _require_parameters(
+    names: Collection[str], methods: Iterable[MergeMethod], of_whom: str
+) -> None:
+    known = set().union(*map(_effective, methods))
+    for name in names:
+        if name not in known:
+            raise PCBError(
+                f"`{name}` is no parameter of {of_whom}; {_hint(name, known)}"
+            )
+
+
+def _contender(
+    recipe: edits.Recipe,
+    name: str,
+    method: MergeMethod,
+    fixed: Fixed,
+    setting: Mapping[str, Any],
+) -> Contender:
+    spec, known = method.spec, _effective(method)
+    draft = copy.deepcopy(recipe)
+    own = draft["merge_method"] == spec.name
+    draft["merge_method"] = spec.name
+    dropped = [] if own else take_over(draft, recipe["merge_method"], spec.name, known)
+    values = {"scope": name.partition(":")[2] or "tensor", **setting}
+    for place in ("", spec.name, name):
+        values |= fixed.get(place, {})
+    for parameter in spec.parameters:
+        if parameter.name in values and parameter.name in known:
+            _require_valid(parameter, values[parameter.name], name)
+            edits.set_everywhere(draft, parameter.name, values[parameter.name])
+    if not own:
+        add_customary(draft, method)
+    label = _label(draft, method, setting)
+    if spec.contract.base == BasePolicy.IGNORED:
+        _do_without_base(draft, name, setting.get(SCALE), keep_entries=own)
+    note = f"without {', '.join(dropped)}" if dropped else ""
+    return Contender(name, spec.name, draft, label, setting, note)
+
+
+def _require_valid(parameter: ParameterSpec, value: Any, name: str) -> None:
+    for single in value if isinstance(value, list) else [value]:
+        if isinstance(single, dict):
+            continue
+        try:
+            parameter.validate(single)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise PCBError(
+                f"{name}: {parameter.name} is {single!r}: {reason}"
+            ) from error
+
+
+def _do_without_base(
+    draft: edits.Recipe, name: str, scale: float | None, *, keep_entries: bool
+) -> None:
+    base = edits.base_of(draft)
+    edits.without_base(draft, keep_entries=keep_entries and scale is None)
+    if scale is None or base is None:
+        return
+    if not edits.mix_base_in(draft, base, scale):
+        raise PCBError(
+            f"weights by layer cannot be swept for {name}: leave the method out "
+            "(--methods), or give it a plain weight (--set)"
+        )
+
+
+def _label(draft: edits.Recipe, method: MergeMethod, setting: Mapping[str, Any]) -> str:
+    specs = {parameter.name: parameter for parameter in method.spec.parameters}
+    known = _effective(method) - set(_UNTOLD)
+    told = [name for name in _TOLD if name in known]
+    told += sorted(n for n in known if n not in told and edits.mentions(draft, n))
+    words = [f"{SCALE} {setting[SCALE]:g}"] if SCALE in setting else []
+    for name in told:
+        default = None if specs[name].required else specs[name].default
+        words.append(f"{name} {_in_words(edits.values_of(draft, name, default))}")
+    return ", ".join(words)
+
+
+def _in_words(values: Sequence[Any]) -> str:
+    if any(isinstance(value, (list, dict)) for value in values):
+        return "by layer"
+    texts = [_in_word(value) for value in values]
+    different = list(dict.fromkeys(texts))
+    return texts[0] if len(different) == 1 else "/".join(texts)
+
+
+def _in_word(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, (int, float)) else str(value)

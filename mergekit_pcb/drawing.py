@@ -1,0 +1,215 @@
+"""What all pictures share; matplotlib is imported when the first one is drawn."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mergekit_pcb.errors import PCBError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_DPI = 150
+_SHOWN = 110
+# Colours that colour-blind readers can tell apart as well (Okabe and Ito), and then
+# some; more models begin again.
+_COLOURS = (
+    *("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"),
+    *("#B3A300", "#7F5AA6", "#8C564B", "#4D8C8C", "#F28E8C", "#7FB069"),
+)
+# Characters and lines of text in an inch.
+_CHARACTERS, _LINES = 13, 5.5
+# Numbers of layers in an inch of axis.
+_NUMBERS = 2.8
+
+
+class Theme(NamedTuple):
+    """Colours of all that is not data."""
+
+    paper: str
+    ink: str
+    faint: str
+    nothing: str
+
+
+LIGHT = Theme(paper="#ffffff", ink="#1f2328", faint="#d8dee4", nothing="#b4bcc4")
+DARK = Theme(paper="#161b22", ink="#e6edf3", faint="#30363d", nothing="#59636e")
+
+
+class Picture(NamedTuple):
+    """A figure yet to be drawn.
+
+    Attributes:
+        name: of its file, without the ending.
+        caption: how to read it.
+        draw: draws it in a theme.
+        setting: which setting it is about, if it is about one.
+    """
+
+    name: str
+    caption: str
+    draw: Callable[[Theme], Figure]
+    setting: int | None = None
+
+    def png(self, theme: Theme = LIGHT) -> bytes:
+        """The picture as a PNG file."""
+        return _png(self.draw, theme)
+
+
+@lru_cache(maxsize=64)
+def _png(draw: Callable[[Theme], Figure], theme: Theme) -> bytes:
+    # A picture goes into a file of its own and into a page.
+    file = io.BytesIO()
+    draw(theme).savefig(file, format="png", dpi=_DPI, facecolor=theme.paper)
+    return file.getvalue()
+
+
+def shown_width(png: bytes) -> int:
+    """How wide a picture should be on a page, in its pixels, which are larger."""
+    return int.from_bytes(png[16:20], "big") * _SHOWN // _DPI
+
+
+def require_matplotlib() -> None:
+    """Stop before the long work if there is nothing to draw with.
+
+    Raises:
+        PCBError: matplotlib is missing.
+    """
+    try:
+        import matplotlib.figure  # noqa: F401 - whether it can be imported
+    except ImportError as error:
+        raise PCBError(
+            "the pictures of --out need matplotlib: pip install 'mergekit-pcb[report]'"
+        ) from error
+
+
+def new_figure(
+    theme: Theme, width: float, height: float, rows: int = 1, columns: int = 1
+) -> tuple[Figure, list[Axes]]:
+    """A figure of inches, and its axes row by row; nothing of pyplot's is touched."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    colours = dict.fromkeys(
+        ("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), theme.ink
+    )
+    settings: Any = {
+        **colours,
+        "axes.edgecolor": theme.nothing,
+        "axes.facecolor": theme.paper,
+        "hatch.linewidth": 0.6,
+        "font.size": 9,
+    }
+    with rc_context(settings):
+        figure = Figure((width, height), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False)
+    return figure, list(grid.flat)
+
+
+def colour(i: int) -> str:
+    """The colour of model or setting ``i``."""
+    return _COLOURS[i % len(_COLOURS)]
+
+
+def heat_map(
+    axes: Axes, values: Sequence[Sequence[float]], theme: Theme, **options: Any
+) -> Any:
+    """Values as colours; where there is none, hatched paper shows."""
+    image = axes.imshow(values, **options)
+    axes.patch.set(facecolor=theme.paper, edgecolor=theme.faint, hatch="/////")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    # Ticks elsewhere would widen the axes.
+    axes.set_xlim(-0.5, len(values[0]) - 0.5)
+    return image
+
+
+def colorbar(
+    figure: Figure, image: Any, axes: Axes | Sequence[Axes], theme: Theme, label: str
+) -> None:
+    """Say which colour is which value."""
+    bar = figure.colorbar(image, ax=axes, label=label, fraction=0.05, pad=0.02)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(colors=theme.ink, length=3)
+    bar.ax.yaxis.label.set_color(theme.ink)
+
+
+def title(axes: Axes, text: str) -> None:
+    """Say what is to be seen."""
+    axes.set_title(text, loc="left", fontsize="medium")
+
+
+def legend(figure: Figure, axes: Axes, theme: Theme) -> None:
+    """Name the colours below the axes, in as many columns as fit."""
+    handles, names = axes.get_legend_handles_labels()
+    width, height = figure.get_size_inches()
+    columns = max(int(width * _CHARACTERS / (max(map(len, names)) + 8)), 1)
+    figure.set_size_inches(width, height - (-len(names) // columns) / _LINES)
+    figure.legend(
+        handles,
+        names,
+        loc="outside lower left",
+        ncols=columns,
+        frameon=False,
+        labelcolor=theme.ink,
+    )
+
+
+def spans(labels: Sequence[str]) -> list[tuple[int, int]]:
+    """First place on an axis and first place behind it, for each layer.
+
+    Stacks are set apart, and what is no layer is as wide as it takes to be seen.
+    """
+    wide = len(labels) // 25 + 1
+    found: list[tuple[int, int]] = []
+    before = None
+    for label in labels:
+        stack = stack_of(label)
+        start = found[-1][1] + (0 if stack == before else wide) if found else 0
+        found.append((start, start + (wide if stack == label else 1)))
+        before = stack
+    return found
+
+
+def stack_of(label: str) -> str:
+    """What stands before the number of a layer, or the whole label without one."""
+    stack, _, number = label.rpartition(" ")
+    return stack if number.isdecimal() else label
+
+
+def layer_axis(axes: Axes, labels: Sequence[str], inches: float) -> None:
+    """Label the horizontal axis with as many layers as are readable."""
+    where = spans(labels)
+    room = inches * _NUMBERS
+    every = next(n for n in (1, 2, 4, 5, 8, 10, 20, 50, 100) if len(labels) / n <= room)
+    shown: list[tuple[float, str]] = []
+    for stack, members in groupby(
+        zip(where, labels, strict=True), lambda member: stack_of(member[1])
+    ):
+        group = list(members)
+        middle = (group[0][0][0] + group[-1][0][1] - 1) / 2
+        if stack == group[0][1]:
+            shown.append((middle, stack))
+            continue
+        for (start, _), label in group:
+            number = label.rpartition(" ")[2]
+            # The last ones would run into the name of what comes next.
+            if int(number) % every == 0 and start + every / 2 <= group[-1][0][1]:
+                shown.append((start, number))
+        axes.annotate(
+            f"{stack} layer".strip(),
+            (middle, 0),
+            (0, -18),
+            xycoords=axes.get_xaxis_transform(),
+            textcoords="offset points",
+            ha="center",
+            va="top",
+            color=axes.yaxis.label.get_color(),
+        )
+    axes.set_xticks([at for at, _ in shown], [text for _, text in shown])
+    axes.tick_params(axis="x", length=0)

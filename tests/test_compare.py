@@ -1,0 +1,581 @@
+"""`mergekit-pcb compare`: what is run, what is resumed, what is kept."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import Result
+
+from mergekit_pcb import disk
+from mergekit_pcb.compare import compare
+from mergekit_pcb.comparison import Comparison
+from mergekit_pcb.contenders import contenders, inputs_of
+from mergekit_pcb.disk import merged_size, require_room
+from mergekit_pcb.errors import PCBError
+from mergekit_pcb.evaluation import ALL, TEST, VALIDATION, Function, Score
+from mergekit_pcb.measured_merge import Cost, measured_merge
+from mergekit_pcb.standings import Row
+from tests import tiny
+
+QUIET = ("--quiet", "--no-copy-tokenizer")
+LAMBDAS = {"lambda": [0.6, 1.0, 1.4]}
+
+
+class Watch:
+    """Counts."""
+
+    def __init__(self) -> None:
+        self.models = 0
+
+    @contextmanager
+    def working_on(self, what: str) -> Iterator[Callable[[float], None]]:
+        yield lambda percent: None
+
+    def done(self) -> None:
+        self.models += 1
+
+    def failed(self, trace: str) -> None:
+        assert "Traceback" in trace
+
+
+class Judge:
+    """Scores a merge by its lambda, for which validation and test items differ."""
+
+    what = "Evaluated by a judge"
+    how_chosen = "validation chose"
+    judges = True
+
+    def __init__(self, *, splits: bool = True, stop_after: int | None = None) -> None:
+        self.splits = splits
+        self.asked: list[tuple[str, str]] = []
+        self.stop_after = stop_after
+
+    def identity(self, part: str) -> Any:
+        return ["judge", part]
+
+    def __call__(self, model: Path, part: str, progress: object) -> dict[str, Score]:
+        if len(self.asked) == self.stop_after:
+            raise KeyboardInterrupt
+        self.asked.append((model.name.partition("-")[0], part))
+        value = {"base": 0.1, "a": 0.5, "b": 0.4}.get(model.name)
+        if value is None:
+            recipe = yaml.safe_load((model / "recipe.yml").read_text())
+            lambda_ = recipe["parameters"].get("lambda", 1.0)
+            best = {VALIDATION: 1.4, TEST: 0.6, ALL: 1.0}[part]
+            value = 0.9 - abs(lambda_ - best)
+        return {"task": Score(value, "accuracy", True)}
+
+
+def comparison(folder: Path, judge: Judge, **more: Any) -> Comparison:
+    """One of a base, experts a and b, and merges that only copy their recipe."""
+    for name in ("base", "a", "b"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    recipe = {
+        "merge_method": "pcb",
+        "base_model": str(folder / "base"),
+        "models": [{"model": str(folder / name)} for name in "ab"],
+    }
+    methods = more.pop("methods", ["ties", "pcb"])
+    swept = more.pop("swept", LAMBDAS)
+    options: dict[str, Any] = {
+        "folder": folder / "out",
+        "inputs": inputs_of(recipe),
+        "contenders": contenders(recipe, methods, swept=swept),
+        "evaluation": judge,
+        "merge": copy_recipe,
+        "merge_options": {},
+        "find": Path,
+        "keep": "none",
+        "watch": Watch(),
+    }
+    return Comparison(**options | more)
+
+
+def copy_recipe(recipe: Path, out: Path, progress: object) -> Cost:
+    out.mkdir(parents=True)
+    shutil.copy(recipe, out / "recipe.yml")
+    return Cost(1.5, 10**9)
+
+
+def merged(folder: Path) -> list[str]:
+    found = (folder / "out" / "merged").glob("*")
+    return sorted(path.name.partition("-")[0] for path in found)
+
+
+def named(rows: Sequence[Row], name: str) -> Row:
+    return next(row for row in rows if row.name == name)
+
+
+def test_validation_chooses_and_test_is_shown(tmp_path: Path) -> None:
+    """The setting that is best on validation is shown, however bad on test."""
+    judge = Judge()
+    rows, references = comparison(tmp_path, judge).run()
+    pcb = named(rows, "pcb")
+    assert [tried.chosen for tried in pcb.tried] == [False, False, True]
+    assert pcb.scores["task"].value == pytest.approx(0.9 - 0.8)
+    assert pcb.tried[2].scores["task"].value == pytest.approx(0.9)
+    assert (pcb.seconds, pcb.peak_bytes) == (1.5, 10**9)
+    assert [row.name for row in rows] == ["base", "a", "b", "ties", "pcb"]
+    assert [row.name for row in references] == ["base", "a", "b"]
+    tested = Counter(name for name, part in judge.asked if part == TEST)
+    assert tested == {"base": 1, "a": 1, "b": 1, "ties": 1, "pcb": 1}
+
+
+def test_the_same_items_for_both_where_none_are_apart(tmp_path: Path) -> None:
+    """An evaluation that cannot split is asked once for every model."""
+    judge = Judge(splits=False)
+    it = comparison(tmp_path, judge)
+    rows, _ = it.run()
+    assert not it.chooses_apart
+    assert {part for _, part in judge.asked} == {ALL}
+    assert named(rows, "pcb").tried[1].chosen
+    assert len(judge.asked) == 3 + 2 * 3
+
+
+def test_nothing_is_split_where_nothing_is_chosen(tmp_path: Path) -> None:
+    """Without a sweep every item counts."""
+    judge = Judge()
+    comparison(tmp_path, judge, swept={}).run()
+    assert {part for _, part in judge.asked} == {ALL}
+
+
+def test_every_step_is_counted(tmp_path: Path) -> None:
+    """The watch is told of as many models as it was told to expect."""
+    for swept in ({}, LAMBDAS):
+        it = comparison(tmp_path / str(len(swept)), Judge(), swept=swept)
+        it.run()
+        assert isinstance(it.watch, Watch)
+        assert it.watch.models == it.steps
+
+
+@pytest.mark.parametrize("keep", ["none", "best", "all"])
+def test_a_second_run_does_nothing(tmp_path: Path, keep: str) -> None:
+    """What is finished is neither merged nor evaluated again."""
+    first, _ = comparison(tmp_path, Judge(), keep=keep).run()
+
+    def refuse(*_: object) -> Cost:
+        raise AssertionError("merged again")
+
+    judge = Judge()
+    second, _ = comparison(tmp_path, judge, keep=keep, merge=refuse).run()
+    assert judge.asked == []
+    assert second == first
+
+
+@pytest.mark.parametrize("done", [0, 2, 5, 8, 11])
+def test_an_interrupted_run_goes_on(tmp_path: Path, done: int) -> None:
+    """After Ctrl-C only what is missing is evaluated, and the result is the same."""
+    whole = Judge()
+    expected, _ = comparison(tmp_path / "whole", whole).run()
+    broken = Judge(stop_after=done)
+    with pytest.raises(KeyboardInterrupt):
+        comparison(tmp_path / "broken", broken).run()
+    rest = Judge()
+    rows, _ = comparison(tmp_path / "broken", rest).run()
+    assert broken.asked + rest.asked == whole.asked
+    assert [row.scores for row in rows] == [row.scores for row in expected]
+
+
+def test_a_merge_that_was_kept_is_not_made_again(tmp_path: Path) -> None:
+    """Other tasks on the same merges need no merging."""
+    comparison(tmp_path, Judge(), keep="all").run()
+
+    class Other(Judge):
+        def identity(self, part: str) -> Any:
+            return ["other", part]
+
+    def refuse(*_: object) -> Cost:
+        raise AssertionError("merged again")
+
+    judge = Other()
+    comparison(tmp_path, judge, keep="all", merge=refuse).run()
+    assert len(judge.asked) == 3 * 2 + 2 * 3 + 2
+
+
+@pytest.mark.parametrize(
+    ("change", "asked"),
+    [
+        (lambda folder: (folder / "base" / "model.bin").write_text("other"), 14),
+        (lambda folder: (folder / "b" / "model.bin").write_text("other"), 10),
+    ],
+)
+def test_a_changed_model_counts_as_another(
+    tmp_path: Path, change: Callable[[Path], object], asked: int
+) -> None:
+    """A model that was trained again is evaluated again, and so are its merges."""
+    comparison(tmp_path, Judge()).run()
+    change(tmp_path)
+    judge = Judge()
+    comparison(tmp_path, judge).run()
+    assert len(judge.asked) == {14: 2, 10: 2}[asked] + 8
+
+
+def test_a_method_that_fails_has_a_row_that_says_why(tmp_path: Path) -> None:
+    """The others go on, and the next run tries again what failed."""
+
+    def picky(recipe: Path, out: Path, progress: object) -> Cost:
+        if "ties" in recipe.read_text():
+            raise PCBError("epsilon does not fit\nand more")
+        return copy_recipe(recipe, out, progress)
+
+    rows, _ = comparison(tmp_path, Judge(), merge=picky).run()
+    assert named(rows, "ties").failed == "epsilon does not fit"
+    assert not named(rows, "pcb").failed
+    rows, _ = comparison(tmp_path, Judge()).run()
+    assert not named(rows, "ties").failed
+
+
+def test_a_setting_that_fails_does_not_win(tmp_path: Path) -> None:
+    """The best of the settings that could be evaluated is shown."""
+
+    class Fussy(Judge):
+        def __call__(self, model: Path, part: str, progress: object) -> Any:
+            if (model / "recipe.yml").exists():
+                recipe = yaml.safe_load((model / "recipe.yml").read_text())
+                if recipe["parameters"]["lambda"] == 1.4:
+                    raise ValueError("it talks nonsense")
+            return super().__call__(model, part, progress)
+
+    rows, _ = comparison(tmp_path, Fussy()).run()
+    tried = named(rows, "pcb").tried
+    assert tried[2].failed == "ValueError: it talks nonsense"
+    assert tried[1].chosen
+
+
+def test_no_model_can_be_evaluated(tmp_path: Path) -> None:
+    """If even the inputs fail, nothing is merged."""
+
+    class Broken(Judge):
+        def __call__(self, model: Path, part: str, progress: object) -> Any:
+            raise RuntimeError("no such task")
+
+    def refuse(*_: object) -> Cost:
+        raise AssertionError("merged")
+
+    with pytest.raises(PCBError, match=r"no model could .*no such task"):
+        comparison(tmp_path, Broken(), merge=refuse).run()
+
+
+@pytest.mark.parametrize(
+    ("keep", "models"),
+    [("none", []), ("best", ["ties"]), ("all", ["pcb"] * 3 + ["ties"] * 3)],
+)
+def test_merged_models_are_kept_as_told(
+    tmp_path: Path, keep: str, models: list[str]
+) -> None:
+    """None, the best, or all stay; of equals the first is the best."""
+    most = 0
+
+    def counting(recipe: Path, out: Path, progress: object) -> Cost:
+        nonlocal most
+        cost = copy_recipe(recipe, out, progress)
+        most = max(most, len(merged(tmp_path)))
+        return cost
+
+    it = comparison(tmp_path, Judge(), keep=keep, merge=counting)
+    it.run()
+    assert merged(tmp_path) == models
+    assert most == it.models_at_a_time
+
+
+def test_measures_without_data_choose_nothing(tmp_path: Path) -> None:
+    """Where no score is good or bad, every setting has its row."""
+
+    class Measures(Judge):
+        judges = False
+
+    rows, _ = comparison(tmp_path, Measures(splits=False)).run()
+    assert [row.label for row in rows if row.name == "pcb"] == [
+        f"density 0.1, weight 1, lambda {value}" for value in ("0.6", "1", "1.4")
+    ]
+
+
+def test_room_on_disk_is_asked_for_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too little disk is one line, with what is there and what is needed."""
+    base, _ = tiny.save_family(tmp_path, 1, dtype=tiny.torch.bfloat16)
+    stored = (base.path / "model.safetensors").stat().st_size
+    assert merged_size(str(base.path), None) == stored
+    assert merged_size(str(base.path), "float32") == 2 * stored
+    assert merged_size("nobody/has-this", None) == 0
+    usage = shutil.disk_usage(tmp_path)._replace(free=10**6)
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(PCBError, match=r"0\.0 GB free, and 3 merged models"):
+        require_room(tmp_path / "not" / "there", str(base.path), None, 3)
+    require_room(tmp_path, "nobody/has-this", None, 3)
+
+
+FUNCTIONS = """
+def whole(model_dir):
+    return {"accuracy": 0.5, "val_loss": 2.0, "oddness": 1.0}
+
+def split(model_dir, split):
+    return {"accuracy": {"validation": 0.1, "test": 0.2, "all": 0.3}[split]}
+
+def nothing(model_dir):
+    return None
+
+def words(model_dir):
+    return {"accuracy": "high"}
+"""
+
+
+@pytest.fixture
+def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    name = f"functions_{abs(hash(tmp_path))}"
+    (tmp_path / f"{name}.py").write_text(FUNCTIONS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return name
+
+
+def ignore(percent: float) -> None:
+    pass
+
+
+def test_a_function_is_found_and_its_costs_are_known(functions: str) -> None:
+    """Losses are recognised by name, others are named on the command line."""
+    whole = Function(f"{functions}:whole", ["oddness"])
+    scores = whole(Path(), ALL, ignore)
+    assert {name: score.higher_is_better for name, score in scores.items()} == {
+        "accuracy": True,
+        "val_loss": False,
+        "oddness": False,
+    }
+    assert not whole.splits
+    split = Function(f"{functions}:split")
+    assert split.splits
+    assert split(Path(), VALIDATION, ignore)["accuracy"].value == 0.1
+    assert split.identity(VALIDATION) != split.identity(TEST)
+    assert whole.identity(VALIDATION) == whole.identity(TEST)
+
+
+@pytest.mark.parametrize(
+    ("function", "lower", "message"),
+    [
+        ("nothing", [], "must return a dict of numbers, not None"),
+        ("words", [], "gave 'high' for accuracy"),
+        ("whole", ["odness"], "gave no metric `odness`; did you mean `oddness`?"),
+    ],
+)
+def test_what_a_function_returns_is_checked(
+    functions: str, function: str, lower: list[str], message: str
+) -> None:
+    """A function that returns no numbers by name is told so."""
+    with pytest.raises(PCBError) as caught:
+        Function(f"{functions}:{function}", lower)(Path(), ALL, ignore)
+    assert message in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("nocolon", "write `module:function`"),
+        ("no_such_module:f", "cannot import no_such_module"),
+        ("json:no_such", "json has no function `no_such`"),
+    ],
+)
+def test_a_function_that_is_not_there(where: str, message: str) -> None:
+    """A wrong name is one line."""
+    with pytest.raises(PCBError, match=message):
+        Function(where)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "Missing option '--out'"),
+        (("--methods", "tise"), "did you mean `ties`?"),
+        (("--set", "density"), "write NAME=VALUE"),
+        (("--set", "ties.densty=1"), "did you mean `density`?"),
+        (("--tasks", "x", "--evaluate", "a:b"), "not by both"),
+        (("--tasks", "x", "--validation-tasks", "y"), "goes with --tasks and --sweep"),
+        (("--keep", "some"), "'some' is not one of"),
+    ],
+)
+def test_bad_use_exits_with_2(
+    tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    """A mistake on the command line is named, and nothing is written."""
+    recipe = tiny.write_recipe(
+        tiny.recipe_of("org/base", ["org/a"]), tmp_path / "r.yml"
+    )
+    out = ("--out", tmp_path / "out") if arguments else ()
+    result = tiny.invoke(compare, recipe, *out, *arguments)
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_wrong_recipe_is_refused(tmp_path: Path) -> None:
+    """What `check` calls an error stops the comparison before it begins."""
+    recipe = tiny.recipe_of("org/base", ["org/a"], parameters={"densty": 0.1})
+    file = tiny.write_recipe(recipe, tmp_path / "r.yml")
+    result = tiny.invoke(compare, file, "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "did you mean `density`?" in result.output
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe for three tiny Llamas of one base, with a tokenizer."""
+    folder = tmp_path_factory.mktemp("family")
+    base, tuned = tiny.save_family(folder, 3)
+    for model in (base, *tuned):
+        tiny.save_tokenizer(model.path)
+    return tiny.write_recipe(tiny.recipe_of(base, tuned), folder / "recipe.yml")
+
+
+NORM = """
+from safetensors.torch import load_file
+
+def norm(model_dir):
+    tensors = load_file(f"{model_dir}/model.safetensors")
+    return {"norm": float(tensors["lm_head.weight"].norm()), "loss": 1.0}
+"""
+
+
+def run_compare(recipe: Path, out: Path, *arguments: object) -> Result:
+    result = tiny.invoke(compare, recipe, "--out", out, *QUIET, *arguments)
+    assert not isinstance(result.exception, Exception), result.output
+    return result
+
+
+def test_end_to_end_with_a_function(
+    family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real merges by a function of one's own; a method that cannot take them fails."""
+    (tmp_path / "norms.py").write_text(NORM)
+    monkeypatch.chdir(tmp_path)
+    arguments = ("--methods", "pcb,slerp", "--evaluate", "norms:norm", "--set")
+    result = run_compare(family, tmp_path / "out", *arguments, "pcb.density=0.5")
+    assert result.exit_code == 0, result.output
+    document = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    rows = {row["name"]: row for row in document["rows"]}
+    assert list(rows) == ["base", "tuned0", "tuned1", "tuned2", "pcb", "slerp"]
+    assert rows["pcb"]["label"] == "density 0.5, weight 1, lambda 1"
+    assert rows["pcb"]["peak_bytes"] > 10**8
+    assert rows["pcb"]["scores"]["norm"]["value"] > 0
+    assert "requires" in rows["slerp"]["failed"]
+    assert "failed:" in result.output
+    kept = tmp_path / "out" / rows["pcb"]["model"]
+    assert (kept / "model.safetensors").exists()
+    before = sorted(tmp_path.rglob("*"))
+    again = run_compare(
+        family,
+        tmp_path / "out",
+        *arguments[:1],
+        "pcb",
+        *arguments[2:],
+        "pcb.density=0.5",
+    )
+    assert "pcb" in again.output
+    assert sorted(tmp_path.rglob("*")) == before, "nothing was done again"
+
+
+def test_a_merge_that_is_interrupted_leaves_nothing(
+    family: Path, tmp_path: Path
+) -> None:
+    """Ctrl-C ends the process of the merge, which tidies up after itself."""
+
+    def stop(percent: float) -> None:
+        raise KeyboardInterrupt
+
+    with (tmp_path / "log.txt").open("w") as log, pytest.raises(KeyboardInterrupt):
+        measured_merge(family, tmp_path / "merged" / "m", ["--no-quiet"], log, stop)
+    assert list((tmp_path / "merged").glob("*")) == []
+
+
+def write_tasks(folder: Path, count: int = 12) -> Path:
+    """Two task files of lm-evaluation-harness with their items beside them."""
+    rng = Random(0)
+    items = [
+        {
+            "text": " ".join(f"w{rng.randrange(3, tiny.VOCAB)}" for _ in range(9)),
+            "choices": ["w5", "w7"],
+            "answer": rng.randrange(2),
+        }
+        for _ in range(count)
+    ]
+    data = folder / "items.jsonl"
+    data.parent.mkdir()
+    data.write_text("".join(json.dumps(item) + "\n" for item in items))
+    common = {
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(data)}},
+        "test_split": "test",
+    }
+    reading = {
+        "task": "reading",
+        "output_type": "loglikelihood_rolling",
+        "doc_to_text": "",
+        "doc_to_target": "{{text}}",
+        "metric_list": [{"metric": "bits_per_byte"}, {"metric": "word_perplexity"}],
+    }
+    guessing = {
+        "task": "guessing",
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{text}}",
+        "doc_to_choice": "{{choices}}",
+        "doc_to_target": "{{answer}}",
+        "metric_list": [{"metric": "acc"}],
+    }
+    for task in (reading, guessing):
+        (folder / f"{task['task']}.yaml").write_text(yaml.safe_dump({**common, **task}))
+    return folder
+
+
+@pytest.mark.slow
+def test_end_to_end_with_the_harness(family: Path, tmp_path: Path) -> None:
+    """The real harness, offline: other items choose than are shown."""
+    pytest.importorskip("lm_eval", reason="needs the extra [eval]")
+    tasks = write_tasks(tmp_path / "tasks")
+    out = tmp_path / "out"
+    arguments = ("--tasks", "reading,guessing", "--include-path", tasks, "--limit", 10)
+    more = ("--methods", "pcb", "--sweep", "lambda=0.5,1.0", "--device", "cpu")
+    result = run_compare(family, out, *arguments, *more)
+    assert result.exit_code == 0, result.output
+    document = json.loads((out / "comparison.json").read_text())
+    assert document["tasks"] == {
+        "reading": {"higher_is_better": False},
+        "guessing": {"higher_is_better": True},
+    }
+    pcb = next(row for row in document["rows"] if row["name"] == "pcb")
+    assert pcb["scores"]["reading"]["metric"] == "bits_per_byte"
+    assert pcb["scores"]["reading"]["error"] > 0
+    assert any("items 0, 2, 4, …" in note for note in document["notes"])
+    units = [json.loads(f.read_text()) for f in (out / "runs").glob("score-*.json")]
+    parts = Counter(unit["part"] for unit in units)
+    assert parts == {VALIDATION: 6, TEST: 5}
+    for unit in units:
+        assert len(unit["scores"]["guessing"]["items"]) == 5
+    base = {u["part"]: u["scores"] for u in units if u["model"] == "base"}
+    reading = [base[part]["reading"]["items"] for part in (VALIDATION, TEST)]
+    assert not set(reading[0]) & set(reading[1])
+
+
+@pytest.mark.slow
+def test_the_harness_says_what_it_cannot_do(tmp_path: Path) -> None:
+    """An unknown task, an unknown metric and a task of one item are named."""
+    pytest.importorskip("lm_eval", reason="needs the extra [eval]")
+    from mergekit_pcb.harness import Harness, _metric_key
+
+    tasks = write_tasks(tmp_path / "tasks", count=1)
+    single = Harness(["guessing"], include_path=tasks)
+    with pytest.raises(PCBError, match="guessing has 1 items"):
+        single._half(["guessing"], VALIDATION)
+    with pytest.raises(PCBError, match="no metric `f1`; it has acc,none"):
+        _metric_key({"acc,none": 0.5}, "guessing", "f1", {})
+    with pytest.raises(PCBError, match="did you mean `guessing`"):
+        Harness(["guesing"], include_path=tasks)
