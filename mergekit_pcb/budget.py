@@ -7,17 +7,19 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from mergekit_pcb.errors import PCBError
+
 SCALE = "scale"
 """What `linear` tries: how far to go from the base towards the average."""
 
 _NO_SCALE_GIVEN = (0.5, 1.5)
 _NO_FRACTION_GIVEN = (0.1, 1.0)
 
-Swept = Mapping[str, Sequence[Any]]
+Values = Mapping[str, Sequence[Any]]
 
 
 def tries(
-    method: str, parameters: Collection[str], swept: Swept
+    method: str, parameters: Collection[str], swept: Values
 ) -> list[dict[str, Any]]:
     """The settings that a method tries.
 
@@ -40,7 +42,8 @@ def tries(
     """
     if not swept:
         return [{}]
-    axes = {name: list(swept[name]) for name in swept if name in parameters}
+    turned = {*parameters, SCALE} if method == "linear" else parameters
+    axes = {name: list(swept[name]) for name in swept if name in turned}
     missing = math.prod(len(swept[name]) for name in swept if name not in axes)
     if missing > 1 or not axes:
         numeric = [name for name, values in axes.items() if _are_numbers(values)]
@@ -56,7 +59,7 @@ def tries(
 
 
 def _stand_in(
-    method: str, parameters: Collection[str], swept: Swept, count: int
+    method: str, parameters: Collection[str], swept: Values, count: int
 ) -> dict[str, list[float]]:
     scales = swept.get("lambda") or _NO_SCALE_GIVEN
     if "lambda" in parameters:
@@ -68,6 +71,20 @@ def _stand_in(
         fractions = swept.get("density") or _NO_FRACTION_GIVEN
         return {"select_topk": spread(fractions, count, evenly_in_logarithm=True)}
     return {}
+
+
+def require_same_budget(settings: Mapping[str, Sequence[Any]]) -> None:
+    """Refuse a comparison in which one method may try more than another.
+
+    One that has nothing to turn is tried once, and that is fair.
+
+    Raises:
+        PCBError: says who would get how many.
+    """
+    counts = {name: len(tried) for name, tried in settings.items() if len(tried) > 1}
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise PCBError(f"every method needs the same number of tries: {told}")
 
 
 def spread(

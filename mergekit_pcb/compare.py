@@ -83,8 +83,9 @@ _OPTIONS: list[click.Parameter] = [
         ["--sweep"],
         callback=_pairs,
         multiple=True,
-        metavar="NAME=A,B,…",
-        help="Values to choose from. Every method gets as many tries.",
+        metavar="[METHOD.]NAME=A,B,…",
+        help="Values to choose from. Every method gets as many tries; one without that "
+        "parameter tries its nearest.",
     ),
     click.Option(
         ["--tasks"],
@@ -163,7 +164,8 @@ def _compare(
         document = _read(recipe)
         inputs = inputs_of(document)
         try:
-            merges = contenders(document, methods, _by_place(fixed), _values(sweep))
+            swept = [(name, _listed(values)) for name, values in sweep]
+            merges = contenders(document, methods, _by_place(fixed), _by_place(swept))
         except PCBError as error:
             raise click.UsageError(error.message) from error
         options = _merge_options(more, inputs, out)
@@ -240,22 +242,18 @@ def _read(file: str) -> Recipe:
     return with_absolute_paths(document)
 
 
-def _by_place(fixed: Sequence[tuple[str, Any]]) -> dict[str, dict[str, Any]]:
+def _by_place(pairs: Sequence[tuple[str, Any]]) -> dict[str, dict[str, Any]]:
     places: dict[str, dict[str, Any]] = {}
-    for name, value in fixed:
+    for name, value in pairs:
         place, _, parameter = name.rpartition(".")
         places.setdefault(place, {})[parameter] = value
     return places
 
 
-def _values(sweep: Sequence[tuple[str, Any]]) -> dict[str, list[Any]]:
-    return {name: list(dict.fromkeys(_listed(value))) for name, value in sweep}
-
-
 def _listed(value: Any) -> list[Any]:
     if isinstance(value, str):
-        return [yaml.safe_load(word) for word in value.split(",") if word.strip()]
-    return value if isinstance(value, list) else [value]
+        value = [yaml.safe_load(word) for word in value.split(",") if word.strip()]
+    return list(dict.fromkeys(value)) if isinstance(value, list) else [value]
 
 
 def _merge_options(

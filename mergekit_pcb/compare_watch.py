@@ -39,6 +39,9 @@ class BarsAndLog:
         """Show a step, and send to the log what is printed meanwhile."""
         self.log.write(f"\n== {what}\n")
         self._bars.reset(self._step, description=_short(what), total=100, visible=True)
+        if not self._bars.disable and not self._bars.console.is_terminal:
+            # Bars are drawn in place, which a file is not.
+            self._bars.console.print(what, markup=False, soft_wrap=True)
 
         def progress(percent: float) -> None:
             self._bars.update(self._step, completed=percent)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from mergekit import merge_methods
 from mergekit.merge_methods import BasePolicy, MergeMethod
 from mergekit.merge_methods.base import ParameterSpec
 from pydantic import ValidationError
 
 from mergekit_pcb import recipe_edits as edits
-from mergekit_pcb.budget import SCALE, Swept, tries
+from mergekit_pcb.budget import SCALE, Values, require_same_budget, tries
 from mergekit_pcb.customary import add_customary, take_over
 from mergekit_pcb.errors import PCBError
-from mergekit_pcb.findings import did_you_mean
+from mergekit_pcb.named import effective, method_called, require_known
 
 METHODS = (
     "linear",
@@ -35,8 +34,9 @@ _TOLD = ("density", "epsilon", "gamma", "select_topk", "t", "weight", "lambda")
 _UNTOLD = ("int8_mask", "scope")
 
 
+# By place: a contender's name, a method, or "" for all.
 Fixed = Mapping[str, Mapping[str, Any]]
-Methods = Mapping[str, MergeMethod]
+Swept = Mapping[str, Values]
 
 
 @dataclass(frozen=True)
@@ -119,73 +119,31 @@ def contenders(
         names: of methods, with ``pcb:model`` for ``scope: model``.
         fixed: parameters by the name of the contender or its method, or by ``""`` for
             every method that knows them.
-        swept: values to try by parameter; every method gets as many tries.
+        swept: values to try, likewise; what a method is given of its own takes the
+            place of what all are given. Every method gets as many tries.
 
     Raises:
-        PCBError: a name is unknown, or a method needs what nobody has said.
+        PCBError: a name is unknown, a method needs what nobody has said, or one would
+            get more tries than another.
     """
     fixed, swept = fixed or {}, swept or {}
-    methods = {name: _method(name) for name in names}
-    _require_known(fixed, swept, methods)
-    return [
-        _contender(recipe, name, method, fixed, setting)
+    methods = {name: method_called(name) for name in names}
+    require_known(fixed, swept, methods)
+    settings = {
+        name: tries(method.spec.name, effective(method), _nearest(swept, name))
         for name, method in methods.items()
-        for setting in tries(method.spec.name, _effective(method), swept)
+    }
+    require_same_budget(settings)
+    return [
+        _contender(recipe, name, methods[name], fixed, setting)
+        for name, of_method in settings.items()
+        for setting in of_method
     ]
 
 
-def _method(name: str) -> MergeMethod:
-    known = {method.spec.name: method for method in merge_methods.registered_methods()}
-    method, _, scope = name.partition(":")
-    if method not in known:
-        raise PCBError(f"there is no merge method `{method}`; {_hint(method, known)}")
-    if scope:
-        scopes = [p for p in known[method].spec.parameters if p.name == "scope"]
-        if not scopes:
-            raise PCBError(f"`{method}` has no scope: write `{method}`, not `{name}`")
-        scopes[0].validate(scope)
-    return known[method]
-
-
-def _hint(word: str, known: Collection[str]) -> str:
-    return did_you_mean(word, known) or f"known: {', '.join(sorted(known))}"
-
-
-def _effective(method: MergeMethod) -> set[str]:
-    names = {parameter.name for parameter in method.spec.parameters}
-    # mergekit gives task_arithmetic the parameters of its relatives that drop
-    # coordinates, and ignores these two.
-    if getattr(method, "sparsification_method", "some") is None:
-        names -= {"density", "rescale"}
-    return names
-
-
-def _require_known(fixed: Fixed, swept: Swept, methods: Methods) -> None:
-    for place, values in fixed.items():
-        meant = [
-            method
-            for name, method in methods.items()
-            if place in ("", name, method.spec.name)
-        ]
-        if not meant:
-            raise PCBError(f"`{place}` is not compared here; {_hint(place, methods)}")
-        of_whom = f"`{place}`" if place else "any method here"
-        _require_parameters(values, meant, of_whom)
-    # A method that lacks what is swept tries something else, so any method's will do.
-    _require_parameters(swept, merge_methods.registered_methods(), "any method")
-    for name in set(swept) & {name for values in fixed.values() for name in values}:
-        raise PCBError(f"`{name}` is both set and swept: choose one")
-
-
-def _require_parameters(
-    names: Collection[str], methods: Iterable[MergeMethod], of_whom: str
-) -> None:
-    known = set().union(*map(_effective, methods))
-    for name in names:
-        if name not in known:
-            raise PCBError(
-                f"`{name}` is no parameter of {of_whom}; {_hint(name, known)}"
-            )
+def _nearest(swept: Swept, name: str) -> Values:
+    places = (name, name.partition(":")[0], "")
+    return next((swept[place] for place in places if place in swept), {})
 
 
 def _contender(
@@ -195,7 +153,7 @@ def _contender(
     fixed: Fixed,
     setting: Mapping[str, Any],
 ) -> Contender:
-    spec, known = method.spec, _effective(method)
+    spec, known = method.spec, effective(method)
     draft = copy.deepcopy(recipe)
     own = draft["merge_method"] == spec.name
     draft["merge_method"] = spec.name
@@ -245,7 +203,7 @@ def _do_without_base(
 
 def _label(draft: edits.Recipe, method: MergeMethod, setting: Mapping[str, Any]) -> str:
     specs = {parameter.name: parameter for parameter in method.spec.parameters}
-    known = _effective(method) - set(_UNTOLD)
+    known = effective(method) - set(_UNTOLD)
     told = [name for name in _TOLD if name in known]
     told += sorted(n for n in known if n not in told and edits.mentions(draft, n))
     words = [f"{SCALE} {setting[SCALE]:g}"] if SCALE in setting else []

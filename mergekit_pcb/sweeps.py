@@ -253,7 +253,8 @@ def model_statistics(
         NotFiniteError: an input holds NaN or infinity.
     """
     n, size = domain.models, domain.size
-    sample = domain.sample()
+    with _one_torch_thread():
+        sample = domain.sample()
     ends = [clamp_ranks(size, clamp)] * n
     extents, _ = _ranked(domain, _magnitudes, ends, sample)
     pairs = [(low, high) for low, high in extents]
@@ -280,7 +281,8 @@ def _ranked(
     One sweep, unless a bracket misses or there are so many models that what lies
     inside their brackets must be collected in turns.
     """
-    measured = _measured(measure, sample)
+    with _one_torch_thread():
+        measured = _measured(measure, sample)
     found: list[list[float]] = [[] for _ in ranks]
     slack = [1.0] * len(ranks)
     pending = [i for i, row in enumerate(ranks) if row]
@@ -372,13 +374,14 @@ def merge_one_tensor(
         return merge_tensor(tensor, statistics, weight, scale=scale, inter=inter)
     like = tensor.models[0] if tensor.base is None else tensor.base
     out = torch.empty_like(like)
-    for span in spans:
-        tau = tensor.block(span)
-        _require_finite(tau.abs().amax(dim=1).tolist())
-        merged = merge_task_vectors(
-            tau, density=density, weight=weight, inter=inter, clamp=clamp
-        )
-        _put(out, span, tensor.base, merged, scale)
+    with _one_torch_thread():
+        for span in spans:
+            tau = tensor.block(span)
+            _require_finite(tau.abs().amax(dim=1).tolist())
+            merged = merge_task_vectors(
+                tau, density=density, weight=weight, inter=inter, clamp=clamp
+            )
+            _put(out, span, tensor.base, merged, scale)
     return out
 
 
@@ -416,30 +419,29 @@ def each_block(
         finally:
             rooms.append(memory)
 
-    if len(rooms) == 1:
-        yield from map(lend, spans)
-        return
-    with (
-        _torch_threads_restored(),
-        ThreadPoolExecutor(
+    with _one_torch_thread():
+        if len(rooms) == 1:
+            yield from map(lend, spans)
+            return
+        with ThreadPoolExecutor(
             len(rooms), initializer=torch.set_num_threads, initargs=(1,)
-        ) as pool,
-    ):
-        try:
-            yield from pool.map(lend, spans)
-        finally:
-            pool.shutdown(cancel_futures=True)
+        ) as pool:
+            try:
+                yield from pool.map(lend, spans)
+            finally:
+                pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
-def _torch_threads_restored() -> Iterator[None]:
-    """Put torch's threads back as they were.
+def _one_torch_thread() -> Iterator[None]:
+    """Keep torch to the calling thread, and put its setting back afterwards.
 
     torch splits even small blocks over its own threads, which wait for each other at
-    every operation: tens of times slower when the machine is busy. One thread a
-    worker; but the setting is also the default of threads yet to come.
+    every operation: tens of times slower when the machine is busy. What a worker sets
+    is also the default of threads yet to come, so it is put back here as well.
     """
     before = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
         yield
     finally:

@@ -27,7 +27,7 @@ from mergekit_pcb.standings import Row
 from tests import tiny
 
 QUIET = ("--quiet", "--no-copy-tokenizer")
-LAMBDAS = {"lambda": [0.6, 1.0, 1.4]}
+LAMBDAS = {"": {"lambda": [0.6, 1.0, 1.4]}}
 
 
 class Watch:

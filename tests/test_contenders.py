@@ -159,7 +159,7 @@ def test_slices_are_edited_like_models() -> None:
         "slices": [{"sources": sources, "base_model": MODELS[0]}],
     }
     assert inputs_of(copy.deepcopy(document)).base == MODELS[0]
-    (scaled, *_) = contenders(document, ["linear"], swept={"lambda": [0.5, 1.0]})
+    (scaled, *_) = contenders(document, ["linear"], swept={"": {"lambda": [0.5, 1.0]}})
     entries = scaled.recipe["slices"][0]["sources"]
     assert [entry["parameters"]["weight"] for entry in entries] == [0.25, 0.25, 0.5]
     assert entries[-1] == {
@@ -184,7 +184,7 @@ def test_every_method_gets_the_same_number_of_different_tries(swept: Any) -> Non
     budget = 1
     for values in swept.values():
         budget *= len(values)
-    found = contenders(recipe(), swept=swept)
+    found = contenders(recipe(), swept={"": swept})
     for name in METHODS:
         recipes = [str(c.recipe) for c in found if c.name == name]
         assert len(set(recipes)) == len(recipes) == budget, name
@@ -192,12 +192,13 @@ def test_every_method_gets_the_same_number_of_different_tries(swept: Any) -> Non
 
 def test_what_cannot_be_turned_is_tried_once() -> None:
     """Karcher means have no scale of any kind."""
-    assert only(recipe(), "karcher", swept={"lambda": [0.6, 1.0]}).swept == {}
+    assert only(recipe(), "karcher", swept={"": {"lambda": [0.6, 1.0]}}).swept == {}
 
 
 def test_scale_of_linear_is_its_lambda() -> None:
     """Scale s gives 1 - s to the base and s / n to each model."""
-    found = contenders(recipe(), ["linear"], swept={"lambda": [0.6, 1.0, 1.5]})
+    swept = {"": {"lambda": [0.6, 1.0, 1.5]}}
+    found = contenders(recipe(), ["linear"], swept=swept)
     assert weights_of(found[0]) == pytest.approx([0.2, 0.2, 0.2, 0.4])
     assert weights_of(found[1]) == [1.0, 1.0, 1.0]
     assert weights_of(found[2]) == pytest.approx([0.5, 0.5, 0.5, -0.5])
@@ -206,6 +207,24 @@ def test_scale_of_linear_is_its_lambda() -> None:
         {"scale": 0.6},
         {"scale": 1.0},
         {"scale": 1.5},
+    ]
+
+
+def test_a_method_may_have_a_range_of_its_own() -> None:
+    """Values for one method take the place of those for all."""
+    swept = {
+        "": {"lambda": [1.0, 1.4]},
+        "task_arithmetic": {"weight": [0.3, 0.6]},
+        "linear": {"scale": [1.0, 1.2]},
+    }
+    found = contenders(recipe(), ["linear", "task_arithmetic", "ties"], swept=swept)
+    assert [contender.swept for contender in found] == [
+        {"scale": 1.0},
+        {"scale": 1.2},
+        {"weight": 0.3},
+        {"weight": 0.6},
+        {"lambda": 1.0},
+        {"lambda": 1.4},
     ]
 
 
@@ -245,9 +264,14 @@ def test_what_is_set_beats_the_recipe_and_the_nearest_place_wins() -> None:
         ({"fixed": {"tis": {}}}, "`tis` is not compared here; did you mean `ties`?"),
         ({"fixed": {"ties": {"density": "much"}}}, "ties: density"),
         ({"fixed": {"pcb": {"density": 30}}}, "did you mean 0.3?"),
-        ({"swept": {"lamda": [1.0]}}, "did you mean `lambda`?"),
+        ({"swept": {"": {"lamda": [1.0]}}}, "did you mean `lambda`?"),
+        ({"swept": {"linear": {"lambda": [1.0]}}}, "no parameter of `linear`"),
         (
-            {"swept": {"lambda": [1.0]}, "fixed": {"pcb": {"lambda": 1.0}}},
+            {"swept": {"": {"lambda": [1.0, 2.0]}, "pcb": {"density": [0.1]}}},
+            "every method needs the same number of tries: ",
+        ),
+        (
+            {"swept": {"": {"lambda": [1.0]}}, "fixed": {"pcb": {"lambda": 1.0}}},
             "`lambda` is both set and swept",
         ),
     ],

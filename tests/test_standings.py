@@ -87,9 +87,7 @@ def test_lower_is_better() -> None:
     assert standings.normalised(rows[3], "maths") == pytest.approx(80)
     assert standings.normalised(rows[3], "chat") == pytest.approx(120)
     assert standings.best(rows) is rows[3]
-    assert "| **10.0** | **5.0** | **7.5** | **100.0** | -4.5 |" in markdown(
-        standings
-    )
+    assert "| **10.0** | **5.0** | **7.5** | **100.0** | -4.5 |" in markdown(standings)
 
 
 def test_tasks_of_both_directions_have_no_mean() -> None:
