@@ -56,7 +56,7 @@ def require_known(
         PCBError: says what was probably meant.
     """
     for place, names in fixed.items():
-        meant = _meant(place, methods)
+        meant: Iterable[MergeMethod] = _meant(place, methods)
         of_whom = f"`{place}`" if place else "any method here"
         _require_parameters(names, set().union(*map(effective, meant)), of_whom)
     for place, names in swept.items():

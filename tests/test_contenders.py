@@ -267,7 +267,12 @@ def test_what_is_set_beats_the_recipe_and_the_nearest_place_wins() -> None:
         ({"swept": {"": {"lamda": [1.0]}}}, "did you mean `lambda`?"),
         ({"swept": {"linear": {"lambda": [1.0]}}}, "no parameter of `linear`"),
         (
-            {"swept": {"": {"lambda": [1.0, 2.0]}, "pcb": {"density": [0.1]}}},
+            {
+                "swept": {
+                    "": {"lambda": [1.0, 2.0]},
+                    "pcb": {"density": [0.1, 0.2, 0.4]},
+                }
+            },
             "every method needs the same number of tries: ",
         ),
         (
