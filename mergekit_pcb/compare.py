@@ -347,7 +347,9 @@ def _show(
     if left_out:
         screen.print(f"Not shown here: {'; '.join(left_out)}.", markup=False)
     for note in reports.notes(report):
-        screen.print(note, markup=False)
+        # Every setting is in the files.
+        if not note.startswith("Tried: "):
+            screen.print(note, markup=False, style="dim")
     screen.print(f"Report: {out / reports.FILES[0]}, and as .md, .csv and .json")
     for row in report.rows:
         if row.model and (out / row.model).exists():

@@ -15,11 +15,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_BARS = (
-    "Scores. Bars begin at the base, and to the right is better; whiskers are standard "
-    "errors over the items. Orange: pcb. Grey: the experts."
-)
-_MEASURES = "Measures of what was added to the base. Orange: pcb. Grey: the experts."
+_BARS = "Scores. Bars begin at the base, and to the right is better."
+_WHISKERS = " Whiskers are standard errors over the items."
+_COLOURS = " Orange: pcb. Grey: the experts."
+_MEASURES = "Measures of what was added to the base."
 _CURVES = (
     "Score against the swept setting, on the items that choose; where several settings "
     "were swept, the best over the others. Large dots: the settings chosen."
@@ -46,7 +45,10 @@ def pictures(standings: Standings, judge: Standings) -> list[Picture]:
         judge: of base and experts on the items that chose the settings.
     """
     judged = standings.best(standings.merges) is not None
-    caption = _BARS if judged else _MEASURES
+    scores = [score for row in standings.rows for score in row.scores.values()]
+    caption = (_BARS if judged else _MEASURES) + _COLOURS
+    if any(score.error is not None for score in scores):
+        caption += _WHISKERS
     found = [Picture("scores", caption, partial(_bars, standings))]
     swept = _swept(standings.merges)
     if swept and judged and judge.tasks:
@@ -148,30 +150,46 @@ def _curves(
 ) -> Figure:
     width = min(2 + 3 * len(swept), _WIDTH)
     figure, all_axes = new_figure(theme, width, 3.2, columns=len(swept))
+    styles = _styles(merges)
     for axes, parameter in zip(all_axes, swept, strict=True):
-        for number, row in enumerate(merges):
+        for row in merges:
             points = _best_by_value(row, parameter, judge)
             if len(points) < 2:
                 continue
             values = sorted(points)
             heights = [points[value][0] for value in values]
-            axes.plot(values, heights, "o-", ms=3, lw=1.4, color=colour(number))
+            axes.plot(values, heights, "o", ms=3, lw=1.4, **styles[row.name])
             for value in values:
                 if points[value][1].chosen:
-                    axes.plot(value, points[value][0], "o", ms=8, color=colour(number))
+                    axes.plot(value, points[value][0], "o", ms=8, **styles[row.name])
         axes.set_xlabel(parameter)
         axes.locator_params(axis="x", nbins=6)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.sharey(all_axes[0]) if axes is not all_axes[0] else None
-    for number, row in enumerate(merges):
+        if axes is not all_axes[0]:
+            axes.sharey(all_axes[0])
+    for row in merges:
         if len(row.tried) > 1:
-            all_axes[0].plot([], [], "o-", ms=3, color=colour(number), label=row.name)
+            all_axes[0].plot([], [], "o", ms=3, label=row.name, **styles[row.name])
     if judge.direction is False:
         all_axes[0].invert_yaxis()
     mean = "mean" if len(judge.tasks) > 1 else judge.tasks[0]
     all_axes[0].set_ylabel("% of own expert" if judge.direction is None else mean)
     legend(figure, all_axes[0], theme)
     return figure
+
+
+def _styles(merges: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """Orange is for pcb, here as for the bars; its other scopes have broken lines."""
+    others = [colour(i) for i in range(12) if colour(i) not in (_PCB, "#E69F00")]
+    lines = ["-", "--", ":"]
+    found: dict[str, dict[str, Any]] = {}
+    for row in merges:
+        ours = row.method == "pcb"
+        before = sum((found[n]["color"] == _PCB) == ours for n in found)
+        shade = _PCB if ours else others[before % len(others)]
+        line = lines[before % len(lines)] if ours else "-"
+        found[row.name] = {"color": shade, "linestyle": line}
+    return found
 
 
 def _best_by_value(

@@ -213,7 +213,7 @@ def terminal(standings: Standings, width: int) -> tuple[Table, list[str]]:
         kind = row.kind
         title = Text(name(row))
         if settings(row):
-            lines = _lines(settings(row), min(room, _WIDEST_NAME))
+            lines = _lines(settings(row), min(room - _GAP, _WIDEST_NAME))
             title.append("\n" + "\n".join(lines), style="dim")
         table.add_row(title, *(_starred(column, number) for column in found))
     return table, left_out
