@@ -60,7 +60,7 @@ def _on_one_device(options: Any) -> Any:
 def _wrap(
     owner: Any, name: str, asked_of: Callable[[dict[str, Any]], tuple[Any, Any]]
 ) -> None:
-    """Wrap a function that plans; ``asked_of`` its arguments gets config and options."""
+    """Wrap what plans; ``asked_of`` gets config and options from its arguments."""
     original = getattr(owner, name)
     if hasattr(original, _WRAPPED):
         return
