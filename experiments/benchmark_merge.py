@@ -130,14 +130,14 @@ def in_turns(
             usage = merge_runs.merge(models, method, shard_size)
             click.echo(
                 f"{turn + 1}/{repeat} {method}: {usage.seconds:.1f} s, "
-                f"{usage.peak_mb:.0f} MB",
+                f"{usage.cpu_seconds:.1f} s on all cores, {usage.peak_mb:.0f} MB",
                 err=True,
             )
             yield method, usage
 
 
 def median(runs: Sequence[Usage]) -> Usage:
-    """Median time and median peak."""
+    """Median of each figure."""
     return Usage(*map(statistics.median, zip(*runs, strict=True)))
 
 
@@ -159,8 +159,8 @@ def table(found: dict[str, Any]) -> list[str]:
         "",
         "| method | time | from - to |"
         + "".join(f" times `{peer}` |" for peer in peers)
-        + " peak memory |",
-        "| --- | ---: | ---: |" + " ---: |" * len(peers) + " ---: |",
+        + " on all cores | peak memory |",
+        "| --- | ---: | ---: |" + " ---: |" * len(peers) + " ---: | ---: |",
     ]
     for name, usage in runs.items():
         seconds = [run.seconds for run in found["runs"][name]]
@@ -170,6 +170,7 @@ def table(found: dict[str, Any]) -> list[str]:
             f"{usage.seconds:.1f} s",
             f"{min(seconds):.1f} - {max(seconds):.1f} s",
             *(f"{ratio:.2f}" for ratio in ratios),
+            f"{usage.cpu_seconds:.1f} s",
             f"{usage.peak_mb:.0f} MB",
         ]
         lines.append(f"| {' | '.join(cells)} |")

@@ -33,10 +33,12 @@ class Usage(NamedTuple):
 
     Attributes:
         seconds: from its start to its end.
+        cpu_seconds: on all cores together; other work on the machine hardly adds to it.
         peak_mb: largest resident memory, in MB of 10^6 bytes.
     """
 
     seconds: float
+    cpu_seconds: float
     peak_mb: float
 
 
@@ -55,7 +57,8 @@ def measure(command: list[str]) -> Usage:
     if process.returncode:
         raise click.ClickException(f"{' '.join(command)}: {process.returncode}")
     unit = 1 if sys.platform == "darwin" else 1024
-    return Usage(seconds, usage.ru_maxrss * unit / 1e6)
+    cpu_seconds = usage.ru_utime + usage.ru_stime
+    return Usage(seconds, cpu_seconds, usage.ru_maxrss * unit / 1e6)
 
 
 def merge(models: Path, method: str, shard_size: str) -> Usage:

@@ -66,23 +66,23 @@ def test_mergekit_takes_the_recipes(method: str, models: Path) -> None:
 
 
 def found(runs: dict[str, list[Usage]], **more: object) -> dict:
-    imports = {"imports": [Usage(4.0, 400.0)]}
+    imports = {"imports": [Usage(4.0, 5.0, 400.0)]}
     return {"runs": imports | runs, "size": {"models": 3}, **more}
 
 
 def test_table_compares_medians() -> None:
     """A single disturbed run moves neither a time nor a ratio."""
     runs = {
-        "linear": [Usage(10, 500), Usage(99, 500), Usage(12, 500)],
-        "ties": [Usage(40, 700), Usage(36, 900), Usage(20, 100)],
-        "pcb": [Usage(18, 600), Usage(18, 640), Usage(90, 610)],
+        "linear": [Usage(10, 11, 500), Usage(99, 13, 500), Usage(12, 12, 500)],
+        "ties": [Usage(40, 50, 700), Usage(36, 9, 900), Usage(20, 40, 100)],
+        "pcb": [Usage(18, 30, 600), Usage(18, 30, 640), Usage(90, 33, 610)],
     }
     text = benchmark_merge.table(found(runs, parameters={8: 540_000_000}))
     assert "540 million" in text[0]
     assert text[-3:] == [
-        "| `linear` | 12.0 s | 10.0 - 99.0 s | 1.00 | 0.33 | 500 MB |",
-        "| `ties` | 36.0 s | 20.0 - 40.0 s | 3.00 | 1.00 | 700 MB |",
-        "| `pcb` | 18.0 s | 18.0 - 90.0 s | 1.50 | 0.50 | 610 MB |",
+        "| `linear` | 12.0 s | 10.0 - 99.0 s | 1.00 | 0.33 | 12.0 s | 500 MB |",
+        "| `ties` | 36.0 s | 20.0 - 40.0 s | 3.00 | 1.00 | 40.0 s | 700 MB |",
+        "| `pcb` | 18.0 s | 18.0 - 90.0 s | 1.50 | 0.50 | 30.0 s | 610 MB |",
     ]
     assert len({line.count("|") for line in text[2:]}) == 1
 
@@ -92,8 +92,8 @@ def test_table_of_depths_has_a_verdict(peak: float, verdict: str) -> None:
     """One depth whose ratio is too large is enough for a no."""
     runs = {}
     for depth, model in ((4, 500.0), (16, peak)):
-        runs[f"pcb, {depth} layers"] = [Usage(9, 500)]
-        runs[f"pcb-model, {depth} layers"] = [Usage(9, model)]
+        runs[f"pcb, {depth} layers"] = [Usage(9, 9, 500)]
+        runs[f"pcb-model, {depth} layers"] = [Usage(9, 9, model)]
     text = benchmark_merge.depth_table(
         found(runs, parameters={4: 10**7, 16: 4 * 10**7}), [4, 16]
     )
