@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 import yaml
+from huggingface_hub.errors import HFValidationError
 from mergekit.config import MergeConfiguration
 from pydantic import ValidationError
 from safetensors import SafetensorError
@@ -104,6 +105,12 @@ def _describe(error: BaseException, config_file: str) -> str:
     elif isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         text = f"{config_file}:{mark.line + 1}:{mark.column + 1}: {error.problem}"
+    elif any(
+        isinstance(e, HFValidationError)
+        for e in (error, error.__cause__, error.__context__)
+    ):
+        # What is not a folder here is taken for a name on the hub.
+        text = f"a model is neither a folder here nor a name on the hub: {error}"
     elif isinstance(error, OSError) and error.strerror:
         named = os.fspath(error.filename) if error.filename is not None else ""
         text = ": ".join(filter(None, [str(named), error.strerror]))

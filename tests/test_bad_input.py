@@ -250,3 +250,14 @@ def test_bad_recipe_in_mergekit_pytorch(
     result = invoke(merge_raw_pytorch.main, file, tmp_path / "merged", "--quiet")
     assert the_line(result).startswith(line)
     assert not (tmp_path / "merged").exists()
+
+
+def test_a_model_that_is_not_there(tmp_path: Path) -> None:
+    """A folder that does not exist is named as such, not as a bad name on the hub."""
+    base, tuned = save_family(tmp_path / "models")
+    recipe = recipe_of(base, tuned)
+    recipe["models"][0]["model"] = str(tmp_path / "nowhere")
+    line = failure(MERGEKIT_PCB, recipe, tmp_path)
+    assert line.startswith("a model is neither a folder here nor a name on the hub")
+    assert "nowhere" in line
+    assert not (tmp_path / "merged").exists()
