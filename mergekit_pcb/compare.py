@@ -163,14 +163,14 @@ def _compare(
     with one_line_errors(recipe, verbose=False):
         document = _read(recipe)
         inputs = inputs_of(document)
+        options = _merge_options(more, inputs, out)
+        find = _finder(options)
         try:
             swept = [(name, _listed(values)) for name, values in sweep]
             merges = contenders(document, methods, _by_place(fixed), _by_place(swept))
+            evaluation = _evaluation(more, inputs, find)
         except PCBError as error:
             raise click.UsageError(error.message) from error
-        options = _merge_options(more, inputs, out)
-        find = _finder(options)
-        evaluation = _evaluation(more, inputs, find)
         with watching(out, quiet=quiet) as watch:
             comparison = Comparison(
                 folder=out,

@@ -114,9 +114,11 @@ class Comparison:
 
     @property
     def models_at_a_time(self) -> int:
-        """How many merged models there can be on disk."""
+        """How many merged models there may be on disk that are not there yet."""
         if self.keep == "all":
-            return len(self.contenders)
+            return sum(not self.merged_folder(c).exists() for c in self.contenders)
+        if all(map(self._is_scored, self.contenders)):
+            return 0
         leads_its_row = any(len(group) > 1 for group in self.groups)
         leads_all = self.keep == "best" and len(self.groups) > 1
         return 1 + leads_its_row + leads_all
@@ -160,7 +162,7 @@ class Comparison:
     def _input_row(self, kind: str, name: str, model: str, part: str) -> Row:
         identity = [model, fingerprint(Path(model))]
         try:
-            scores = self._scores(name, identity, part, lambda: self.find(model))
+            scores = self._scores(name, "", identity, part, lambda: self.find(model))
         except Exception as error:
             return Row(kind, name, failed=self._in_few_words(error))
         finally:
@@ -226,7 +228,8 @@ class Comparison:
             if self.keep == "all":
                 self._merged(contender)
             scores = self._scores(
-                f"{contender.name} ({contender.label})",
+                contender.name,
+                contender.label,
                 self._merge_identity(contender),
                 part,
                 lambda: self._merged(contender),
@@ -237,18 +240,26 @@ class Comparison:
             self.watch.done()
         return replace(about, scores=scores)
 
+    def _is_scored(self, contender: Contender) -> bool:
+        about = self._about_score(self._merge_identity(contender), self.parts[0])
+        return self._finished.load("score", key_of(contender.name, about)) is not None
+
+    def _about_score(self, identity: Any, part: str) -> list[Any]:
+        return [identity, self.evaluation.identity(part), versions()]
+
     def _scores(
-        self, name: str, identity: Any, part: str, find: Callable[[], Path]
+        self, name: str, label: str, identity: Any, part: str, find: Callable[[], Path]
     ) -> Scores:
-        about = [identity, self.evaluation.identity(part), versions()]
-        key = key_of(name.partition(" (")[0], about)
+        about = self._about_score(identity, part)
+        key = key_of(name, about)
         known = self._finished.load("score", key)
         if known is None:
             model = find()
-            with self.watch.working_on(f"evaluating {name}") as progress:
+            called = f"{name} ({label})" if label else name
+            with self.watch.working_on(f"evaluating {called}") as progress:
                 scores = self.evaluation(model, part, progress)
             known = {
-                "model": name,
+                "model": called,
                 "part": part,
                 "scores": {task: _plain(score) for task, score in scores.items()},
                 "about": about,

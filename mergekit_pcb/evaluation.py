@@ -131,7 +131,7 @@ class Function:
     """Scores by a function of the user's, ``module:function``.
 
     The function takes the folder of a model and returns numbers by name. If it takes
-    ``split`` as well, that is ``"validation"``, ``"test"`` or ``"all"``.
+    ``split`` as well, that is ``"validation"`` to choose settings and else ``"test"``.
     """
 
     how_chosen = 'split="validation" chose, split="test" is shown'
@@ -155,12 +155,16 @@ class Function:
         source = Path(file).read_bytes() if file else b""
         digest = hashlib.sha256(source).hexdigest()
         lower = sorted(self._lower)
-        return [self._where, digest, lower, part if self.splits else ALL]
+        return [self._where, digest, lower, self._options(part)]
+
+    def _options(self, part: str) -> dict[str, str]:
+        if not self.splits:
+            return {}
+        return {"split": VALIDATION if part == VALIDATION else TEST}
 
     def __call__(self, model: Path, part: str, progress: Progress) -> Scores:
         """Call the function."""
-        options = {"split": part} if self.splits else {}
-        returned = self._function(str(model), **options)
+        returned = self._function(str(model), **self._options(part))
         if not isinstance(returned, Mapping) or not returned:
             raise PCBError(
                 f"{self._where} must return a dict of numbers, not {returned!r:.60}"

@@ -9,7 +9,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("mergekit-pcb", "mergekit", "torch", "transformers")
+from mergekit_pcb import __version__
+
+_PACKAGES = ("mergekit", "torch", "transformers")
 
 
 class Finished:
@@ -54,7 +56,8 @@ def write_whole(path: Path, text: str) -> None:
 
 def versions() -> dict[str, str]:
     """The versions that a merge or a score may depend on."""
-    return {name: metadata.version(name) for name in PACKAGES}
+    others = {name: metadata.version(name) for name in _PACKAGES}
+    return {"mergekit-pcb": __version__, **others}
 
 
 def fingerprint(folder: Path) -> list[Any]:

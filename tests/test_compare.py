@@ -16,6 +16,7 @@ import yaml
 from click.testing import Result
 
 from mergekit_pcb import disk
+from mergekit_pcb.closeness import Closeness
 from mergekit_pcb.compare import compare
 from mergekit_pcb.comparison import Comparison
 from mergekit_pcb.contenders import contenders, inputs_of
@@ -282,9 +283,11 @@ def test_merged_models_are_kept_as_told(
         return cost
 
     it = comparison(tmp_path, Judge(), keep=keep, merge=counting)
+    expected = it.models_at_a_time
     it.run()
     assert merged(tmp_path) == models
-    assert most == it.models_at_a_time
+    assert most == expected
+    assert it.models_at_a_time == 0, "nothing is left to do"
 
 
 def test_measures_without_data_choose_nothing(tmp_path: Path) -> None:
@@ -315,12 +318,37 @@ def test_room_on_disk_is_asked_for_first(
     require_room(tmp_path, "nobody/has-this", None, 3)
 
 
+def test_measures_without_data_by_hand(tmp_path: Path) -> None:
+    """Half the sum of two task vectors has norm ratio 1 and known cosines."""
+    shape = (tiny.VOCAB, tiny.HIDDEN)
+    zero, one, two = tiny.torch.zeros((3, *shape))
+    one[0, 0], two[0, 1] = 3.0, 4.0
+    tensors = {"base": zero, "a": one, "b": two, "half": (one + two) / 2}
+    for name, tensor in tensors.items():
+        weights = {"model.embed_tokens.weight": tensor, "lm_head.weight": zero.clone()}
+        tiny.save_llama(tmp_path / name, weights)
+    # An extended vocabulary has no counterpart in the base and is passed over.
+    extended = {
+        "model.embed_tokens.weight": (one + two) / 2,
+        "lm_head.weight": tiny.torch.ones(tiny.VOCAB + 1, tiny.HIDDEN),
+    }
+    tiny.save_llama(tmp_path / "extended", extended)
+    experts = {name: str(tmp_path / name) for name in "ab"}
+    measures = Closeness(str(tmp_path / "base"), experts, Path)
+    for name in ("half", "extended"):
+        scores = measures(tmp_path / name, ALL, ignore)
+        assert {name: score.value for name, score in scores.items()} == pytest.approx(
+            {"norm ratio": 1.0, "cos a": 0.6, "cos b": 0.8}
+        )
+    assert set(measures(tmp_path / "base", ALL, ignore)) == {"norm ratio"}
+
+
 FUNCTIONS = """
 def whole(model_dir):
     return {"accuracy": 0.5, "val_loss": 2.0, "oddness": 1.0}
 
 def split(model_dir, split):
-    return {"accuracy": {"validation": 0.1, "test": 0.2, "all": 0.3}[split]}
+    return {"accuracy": {"validation": 0.1, "test": 0.2}[split]}
 
 def nothing(model_dir):
     return None
@@ -356,7 +384,8 @@ def test_a_function_is_found_and_its_costs_are_known(functions: str) -> None:
     split = Function(f"{functions}:split")
     assert split.splits
     assert split(Path(), VALIDATION, ignore)["accuracy"].value == 0.1
-    assert split.identity(VALIDATION) != split.identity(TEST)
+    assert split(Path(), ALL, ignore)["accuracy"].value == 0.2
+    assert split.identity(VALIDATION) != split.identity(TEST) == split.identity(ALL)
     assert whole.identity(VALIDATION) == whole.identity(TEST)
 
 
@@ -484,6 +513,7 @@ def test_end_to_end_with_a_function(
     assert sorted(tmp_path.rglob("*")) == before, "nothing was done again"
 
 
+@pytest.mark.slow
 def test_a_merge_that_is_interrupted_leaves_nothing(
     family: Path, tmp_path: Path
 ) -> None:
