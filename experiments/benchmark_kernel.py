@@ -86,16 +86,14 @@ def scratch(shape: tuple[int, ...], models: int, method: str) -> float:
 
 def own_scratch(shape: tuple[int, ...], models: int, method: str) -> float:
     """The same for this process, whose peak must not have been raised before."""
-    tensors = [torch.randn(shape).bfloat16() for _ in range(1)]
+    tensors = [torch.randn(shape).bfloat16()]
     tensors += [tensors[0] + 0.001 for _ in range(models)]
-    # Imports and thread pools count as part of the program, not of the merge.
-    merge([tensor.flatten()[:300_000] for tensor in tensors], method)
-    held = torch.zeros(sum(t.numel() for t in tensors[:1]), dtype=torch.bfloat16)
+    # Imports count as part of the program, not of the merge.
+    merge([tensor.flatten()[:1000] for tensor in tensors], method)
     before = _resident()
     _reset_peak()
-    del held
-    merge(tensors, method)
-    return (_peak() - before) / 1e6
+    merged = merge(tensors, method)
+    return (_peak() - before - merged.nbytes) / 1e6
 
 
 def _resident() -> int:

@@ -7,6 +7,7 @@ layers, and layers to the model, and nothing but these few numbers is ever kept.
 from __future__ import annotations
 
 import math
+from collections import ChainMap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -15,13 +16,15 @@ import numpy as np
 import torch
 
 from mergekit_pcb.balancing import (
+    Cut,
+    Extents,
     ModelStatistics,
+    Room,
     balance,
     compete,
-    new_room,
     sum_models,
 )
-from mergekit_pcb.sweeps import TaskVectors, each_block
+from mergekit_pcb.blocks import Block, TaskVectors, in_blocks
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -173,24 +176,29 @@ def measure(
             not count as having left it untouched, and not at all in the mean.
     """
 
-    def visit(span: slice, tau: torch.Tensor, room: torch.Tensor) -> Tally:
-        base = None if vectors.base is None else vectors.base[span]
-        return measure_block(tau, base, contests, room, present)
+    def look(blocks: Iterable[Block]) -> dict[int, Tally]:
+        found = {}
+        for span, tau, room in blocks:
+            base = None if vectors.base is None else vectors.base[span]
+            found[span.start] = measure_block(tau, base, contests, room, present)
+        return found
 
-    return total(each_block(vectors, visit))
+    # Sums are rounded: their order must not depend on which thread was faster.
+    found = ChainMap(*in_blocks(vectors, look))
+    return total(found[start] for start in sorted(found))
 
 
 def measure_block(
     tau: torch.Tensor,
     base: torch.Tensor | None,
     contests: Sequence[Contest],
-    room: torch.Tensor,
+    room: Room,
     present: int | None = None,
 ) -> Tally:
     """The tally of a block of (n, m) task vectors; ``room`` is overwritten."""
     # Sums over billions of squares, which float32 cannot hold.
     wide = _wide(tau)
-    mean = sum_models(wide).div_(present or len(tau))
+    mean = sum_models(wide, torch.empty_like(wide[0])).div_(present or len(tau))
     up, down = tau > 0, tau < 0
     return Tally(
         weights=tau.shape[1],
@@ -204,7 +212,7 @@ def measure_block(
 
 
 def _outcomes(
-    tau: torch.Tensor, contests: Sequence[Contest], room: torch.Tensor
+    tau: torch.Tensor, contests: Sequence[Contest], room: Room
 ) -> Iterable[Outcome]:
     balanced = None
     for contest in contests:
@@ -212,10 +220,11 @@ def _outcomes(
             models, inter, extents = balanced = contest.balancing
             everybody = len(models) == len(tau)
             own = tau if everybody else tau[list(models)]
-            memory = room if everybody else new_room(own)
-            magnitude, b = balance(own, extents, inter, memory)
+            memory = room if everybody else Room.like(own)
+            magnitude, b = balance(own, Extents.of(extents, own), inter, memory)
         s = b.clone()
-        merged = compete(own, magnitude, s, contest.statistics, contest.weight, memory)
+        cut = Cut.of(contest.statistics, contest.weight, own)
+        merged = compete(own, magnitude, s, cut, memory)
         yield _outcome(merged * contest.scale, s, contest.models, len(tau))
 
 

@@ -10,9 +10,9 @@ import torch
 from mergekit.io import LazyTensorLoader
 
 from mergekit_pcb.anatomy import Tally, measure, total
+from mergekit_pcb.blocks import TaskVectors
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.evaluation import Progress, Score, Scores
-from mergekit_pcb.sweeps import TaskVectors
 
 NORM = "norm ratio"
 

@@ -26,9 +26,11 @@ from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
 from mergekit.multigpu_executor import MultiGPUExecutor
 from mergekit.options import MergeOptions
 
+from mergekit_pcb.blocks import TaskVectors
 from mergekit_pcb.inputs import name_of, naming_culprit, task_vectors
 from mergekit_pcb.model_scope import KEY, Answer, for_tensor
-from mergekit_pcb.sweeps import Measure, Survey, TaskVectors, survey_tensor
+from mergekit_pcb.ranking import Measure, survey_tensor
+from mergekit_pcb.survey import Survey
 
 # Coordinates in the sample: one in so many, up to this many, and at least these.
 _SAMPLE_RATE = 512
@@ -213,7 +215,7 @@ class GraphDomain:
         def look(vectors: TaskVectors, name: str) -> Survey:
             seen = survey.fresh()
             survey_tensor(vectors, measure, seen)
-            return seen.on_cpu()
+            return seen
 
         work = Work.on(self.references, look)
         label = f"PCB: {measure.__name__.strip('_')}"
@@ -337,13 +339,7 @@ def _draw(vectors: TaskVectors, name: str) -> Drawn:
     where = torch.randint(
         vectors.size, (count,), generator=generator, device=generator.device
     )
-    where = where.to(vectors.device)
-    # Unlike indexing, this does not wait for torch's threads.
-    drawn = TaskVectors(
-        None if vectors.base is None else vectors.base.index_select(0, where),
-        [model.index_select(0, where) for model in vectors.models],
-    )
-    tau = drawn.block(slice(None)).cpu()
+    tau = vectors.at(where.to(vectors.device)).cpu()
     base = 0 if vectors.base is None else _checksum(vectors.base)
     digests = [
         # A sum does not see what has changed places; the sample does.

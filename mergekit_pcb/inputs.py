@@ -7,8 +7,9 @@ from contextlib import contextmanager
 
 from mergekit.merge_methods import TensorGroup
 
+from mergekit_pcb.blocks import TaskVectors
 from mergekit_pcb.errors import PCBError
-from mergekit_pcb.sweeps import NotFiniteError, TaskVectors
+from mergekit_pcb.ranking import NotFiniteError
 
 
 def task_vectors(

@@ -24,8 +24,8 @@ from pydantic import BeforeValidator
 from mergekit_pcb.balancing import INTER_FORMS
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.inputs import naming_culprit, task_vectors
+from mergekit_pcb.merging import merge_one_tensor, merge_tensor
 from mergekit_pcb.model_scope import TensorStatistics, take_statistics
-from mergekit_pcb.sweeps import merge_one_tensor, merge_tensor
 
 SCOPES = ("tensor", "model")
 

@@ -16,7 +16,7 @@ from mergekit.merge_methods import TensorGroup
 from mergekit_pcb.balancing import ModelStatistics
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.inputs import task_vectors
-from mergekit_pcb.sweeps import Domain, TensorDomain, model_statistics
+from mergekit_pcb.ranking import Domain, TensorDomain, model_statistics
 
 Parameters = Mapping[str, Any]
 """Of one tensor: shared parameters by name, `density` by input id."""

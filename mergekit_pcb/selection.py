@@ -1,8 +1,8 @@
-"""Exact order statistics, of values in memory or of a stream of blocks.
+"""Exact order statistics, of values in memory or of a stream that is never stored.
 
-The stream is never stored. A random sample tells between which two values the
-wanted one must lie; a single sweep counts what is below and collects what is inside.
-The counts prove the answer, or prove that the bracket missed: never an estimate.
+A random sample tells between which two values the wanted one must lie; a single sweep
+counts what is below and collects what is inside. The counts prove the answer, or prove
+that the bracket missed: never an estimate.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +17,6 @@ import torch
 # Half the width of a bracket, in standard deviations of a sample quantile: a miss
 # is then a matter of one in 300,000 and costs no more than another sweep.
 _SIGMAS = 4.5
-# Up to this share of the values, catching the whole tail beats a second comparison.
-_TAIL = 0.04
 
 
 def kth_smallest(values: torch.Tensor, ranks: Sequence[int]) -> list[float]:
@@ -38,7 +35,7 @@ def kth_smallest(values: torch.Tensor, ranks: Sequence[int]) -> list[float]:
             raise IndexError(f"rank {rank} of {size} values")
     # Measured: a call for all rows wins while rows are short, numpy's partition of
     # each when they are long.
-    if values.device.type == "cpu" and size > 4096:
+    if values.device.type == "cpu" and size > 1 << 14:
         return [
             float(np.partition(row, rank)[rank])
             for row, rank in zip(values.numpy(), ranks, strict=True)
@@ -57,59 +54,59 @@ class Bracket:
     """Looks for the value of one rank among those between ``low`` and ``high``.
 
     Everything a sweep learns is a count or a set, so that partial results may be
-    merged in any order and still give the same answer.
+    merged in any order and still give the same answer. The edges are counted, not
+    collected: a plateau of equal values wider than the bracket covers one of them.
 
     Attributes:
         rank: zero-based rank among all values of the stream.
         low, high: where the value is looked for; -inf and inf are no bounds.
         expected: how many values of the stream are likely to lie between.
-        tail: -1 or 1 if nearly all values are above ``high``, or below ``low``.
-        below, at_low, at_high: values seen below ``low``, equal to it, and to ``high``.
+        below, at_low, at_high: values seen below ``low``, equal to it, and to ``high``
+            (if that is another number).
         inside: the values seen between the two.
+        lost: whether there were more of them than could be kept.
     """
 
     rank: int
     low: float = -math.inf
     high: float = math.inf
     expected: float = math.inf
-    tail: int = 0
     below: int = 0
     at_low: int = 0
     at_high: int = 0
     inside: list[torch.Tensor] = field(default_factory=list)
+    lost: bool = False
 
     @classmethod
     def around(
-        cls, rank: int, size: int, sample: torch.Tensor, slack: float = 1.0
+        cls, rank: int, size: int, ordered: torch.Tensor, slack: float = 1.0
     ) -> Bracket:
         """A bracket for ``rank`` of ``size`` values, judged by a sample of them.
 
         Args:
             rank: zero-based rank among the ``size`` values of the stream.
             size: how many values the stream will have.
-            sample: (m,) values drawn from it uniformly, with replacement.
+            ordered: (m,) values drawn from it uniformly, with replacement, ascending.
             slack: factor on the usual width, for another try after a miss.
         """
-        drawn = sample.numel()
+        drawn = ordered.numel()
         quantile = rank / size
         centre = quantile * drawn
         deviation = math.sqrt(drawn * quantile * (1 - quantile))
         # The 2 serves the ends, where a quantile's deviation says little.
         half = slack * (_SIGMAS * deviation + 2)
         first, last = math.floor(centre - half), math.ceil(centre + half)
-        row = sample.view(1, -1)
         return cls(
             rank,
-            kth_smallest(row, [first])[0] if first >= 0 else -math.inf,
-            kth_smallest(row, [last])[0] if last < drawn else math.inf,
+            float(ordered[first]) if first >= 0 else -math.inf,
+            float(ordered[last]) if last < drawn else math.inf,
             (min(last, drawn) - max(first, 0)) / drawn * size,
-            (first > drawn * (1 - _TAIL)) - (last < drawn * _TAIL),
         )
 
     def value(self) -> float | None:
         """The value at ``rank``, or None if it turned out to lie outside."""
         rank = self.rank - self.below
-        if rank < 0:
+        if rank < 0 or self.lost:
             return None
         if rank < self.at_low:
             return self.low
@@ -125,49 +122,8 @@ class Bracket:
         self.at_low += other.at_low
         self.at_high += other.at_high
         self.inside += other.inside
+        self.lost |= other.lost
 
     def fresh(self) -> Bracket:
         """The same bracket before it has seen anything."""
-        return Bracket(self.rank, self.low, self.high, self.expected, self.tail)
-
-
-def observe(brackets: Sequence[Bracket], values: torch.Tensor) -> None:
-    """Show the next block of the stream to all its brackets.
-
-    Args:
-        brackets: those that look for ranks of this stream.
-        values: (m,) floating point without NaN; not modified, not kept.
-    """
-    if not brackets:
-        return
-    # numpy compares and compresses several times faster than torch on a CPU, and
-    # both speak the same syntax.
-    block: Any = values.numpy() if values.device.type == "cpu" else values
-    nearby: Any = None
-    for bracket in brackets:
-        near = block <= bracket.high if bracket.tail < 0 else block >= bracket.low
-        if bracket.tail == 0:
-            bracket.below += len(block) - _count(near)
-            near &= block <= bracket.high
-        nearby = near if nearby is None else nearby | near
-    caught = block[nearby]
-    for bracket in brackets:
-        # In a tail the rest is so few that it is caught as well, and counted there.
-        if bracket.tail < 0:
-            bracket.below += _count(caught < bracket.low)
-        elif bracket.tail > 0:
-            bracket.below += len(block) - _count(caught >= bracket.low)
-        # The edges are counted, not collected: a plateau of equal values that is
-        # wider than the bracket always covers one of them.
-        bracket.at_low += _count(caught == bracket.low)
-        if bracket.high != bracket.low:
-            bracket.at_high += _count(caught == bracket.high)
-        between = caught[(caught > bracket.low) & (caught < bracket.high)]
-        on_cpu = isinstance(between, np.ndarray)
-        bracket.inside.append(torch.from_numpy(between) if on_cpu else between)
-
-
-def _count(mask: Any) -> int:
-    if isinstance(mask, np.ndarray):
-        return int(np.count_nonzero(mask))
-    return int(mask.sum())
+        return Bracket(self.rank, self.low, self.high, self.expected)

@@ -20,7 +20,7 @@ from mergekit_pcb.inputs import name_of, task_vectors
 from mergekit_pcb.inspection import Described, Inspection, Part
 from mergekit_pcb.model_scope import Answer, Question, for_tensor
 from mergekit_pcb.parts import kind_of, layer_of
-from mergekit_pcb.sweeps import TensorDomain, model_statistics
+from mergekit_pcb.ranking import TensorDomain, model_statistics
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from mergekit_pcb.anatomy import Contest, Tally, measure, measure_block, total
-from mergekit_pcb.balancing import ModelStatistics, merge_block, new_room
+from mergekit_pcb.balancing import ModelStatistics, Room
+from mergekit_pcb.blocks import TaskVectors
+from mergekit_pcb.merging import merge_tensor
 from mergekit_pcb.parts import Layer, kind_of, layer_of
-from mergekit_pcb.sweeps import TaskVectors, TensorDomain, model_statistics
+from mergekit_pcb.ranking import TensorDomain, model_statistics
 
 # Magnitudes are normalised to themselves, and score exp(2) tanh(2) is the highest.
 TERMS = ModelStatistics(
@@ -24,7 +26,7 @@ TWO = [0.0, 0.5, 1.0, 1.0]
 def tally(*tau: list[float], contests: tuple[Contest, ...] = (), **more: int) -> Tally:
     block = torch.tensor(tau)
     base = torch.full((block.shape[1],), 2.0)
-    return measure_block(block, base, contests, new_room(block), **more)
+    return measure_block(block, base, contests, Room.like(block), **more)
 
 
 def test_norms_and_cosine() -> None:
@@ -125,10 +127,10 @@ def test_blocks_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     for k in (0, 1):
         statistics = [of_model[k] for of_model in each]
         contests.append(Contest(range(3), statistics, [1.0, 0.5, 2.0], scale=1.5))
-    monkeypatch.setattr("mergekit_pcb.sweeps._CPU_BLOCK", 9_000)
+    monkeypatch.setattr("mergekit_pcb.blocks._CPU_BLOCK", 9_000)
     swept = measure(vectors, contests)
-    block = vectors.block(slice(None))
-    whole = measure_block(block, base, contests, new_room(block))
+    block = vectors.between(slice(0, vectors.size))
+    whole = measure_block(block, base, contests, Room.like(block))
     np.testing.assert_allclose(swept.dots, whole.dots)
     assert swept.mean_square == pytest.approx(
         block.double().mean(0).square().sum().item()
@@ -136,8 +138,8 @@ def test_blocks_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     for contest, outcome, other in zip(
         contests, swept.outcomes, whole.outcomes, strict=True
     ):
-        merged = merge_block(
-            block, contest.statistics, contest.weight, "raw", new_room(block)
+        merged = merge_tensor(
+            TaskVectors.of(None, list(block)), contest.statistics, contest.weight
         )
         norm = 1.5 * merged.double().norm().item()
         assert math.sqrt(outcome.merged_square) == pytest.approx(norm)

@@ -34,8 +34,9 @@ from tiny import (
 )
 
 from mergekit_pcb import graph_scope, statistics_store
+from mergekit_pcb.blocks import TaskVectors
 from mergekit_pcb.graph_scope import GraphDomain, whole_model_tasks
-from mergekit_pcb.sweeps import Survey, TaskVectors
+from mergekit_pcb.survey import Survey
 
 MODEL = {"scope": "model"}
 PASSES = ["PCB: sampling", "PCB: magnitudes", "PCB: scores"]

@@ -10,22 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mergekit_pcb import selection, sweeps
+from mergekit_pcb import blocks, ranking, selection
 from mergekit_pcb.balancing import INTER_FORMS, merge_task_vectors
-from mergekit_pcb.sweeps import (
-    NotFiniteError,
-    TaskVectors,
-    TensorDomain,
-    merge_one_tensor,
-    merge_tensor,
-    model_statistics,
-)
-
-
-def heavy_tailed(n: int, size: int, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    normal = torch.randn(2, n, size, generator=generator)
-    return 1e-3 * normal[0] * normal[1].exp()
+from mergekit_pcb.blocks import TaskVectors
+from mergekit_pcb.merging import merge_one_tensor, merge_tensor
+from mergekit_pcb.ranking import NotFiniteError, TensorDomain, model_statistics
+from tests.hard_cases import ADVERSARIAL, heavy_tailed
 
 
 def plain(tau: torch.Tensor, density: float, inter: str = "raw") -> torch.Tensor:
@@ -47,22 +37,6 @@ def threads():
     torch.set_num_threads(before)
 
 
-ADVERSARIAL = {
-    "heavy tails": heavy_tailed(3, 30_000),
-    "sorted": heavy_tailed(3, 30_000).sort(dim=1).values,
-    "all equal": torch.full((3, 30_000), 0.25),
-    "two values": torch.where(heavy_tailed(3, 30_000) > 0, 1e-3, -2e-3),
-    "99 % zeros": heavy_tailed(3, 30_000) * (torch.arange(30_000) % 100 == 7),
-    "98 % zeros": heavy_tailed(3, 30_000) * (torch.arange(30_000) % 50 == 7),
-    "denormal": heavy_tailed(3, 30_000) * 2.0**-130,
-    "one untouched": heavy_tailed(3, 30_000) * torch.tensor([[1.0], [0.0], [1.0]]),
-    "opposite": heavy_tailed(1, 30_000) * torch.tensor([[1.0], [-1.0]]),
-    "one value stands out": torch.cat(
-        [torch.full((2, 29_999), 1e-3), torch.ones(2, 1)], dim=1
-    ),
-}
-
-
 @pytest.mark.parametrize("inter", INTER_FORMS)
 @pytest.mark.parametrize("name", ADVERSARIAL)
 def test_blocks_leave_no_trace(
@@ -72,7 +46,7 @@ def test_blocks_leave_no_trace(
     tau = ADVERSARIAL[name]
     for density in (0.05, 0.1, 0.7, 1.0):
         expected = plain(tau, density, inter)
-        monkeypatch.setattr(sweeps, "_CPU_BLOCK", 3000)
+        monkeypatch.setattr(blocks, "_CPU_BLOCK", 3000)
         assert torch.equal(swept(tau, density, inter), expected)
         assert expected.isfinite().all()
 
@@ -86,7 +60,7 @@ def test_block_size_and_threads_leave_no_trace(
     tau = heavy_tailed(3, 50_001)
     expected = plain(tau, 0.1)
     threads(count)
-    monkeypatch.setattr(sweeps, "_CPU_BLOCK", block)
+    monkeypatch.setattr(blocks, "_CPU_BLOCK", block)
     assert torch.equal(swept(tau, 0.1), expected)
     assert torch.get_num_threads() == count
 
@@ -108,7 +82,7 @@ def test_missed_brackets_are_noticed(
 ) -> None:
     """Brackets too narrow to hold their rank cost another sweep, not the result."""
     tau = heavy_tailed(3, 60_000)
-    monkeypatch.setattr(sweeps, "_CPU_BLOCK", 9000)
+    monkeypatch.setattr(blocks, "_CPU_BLOCK", 9000)
     asked = []
     original = TensorDomain.sweep
 
@@ -125,7 +99,7 @@ def test_missed_brackets_are_noticed(
 def test_a_misleading_sample_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sample that has nothing to do with the values still ends in the exact ones."""
     tau = heavy_tailed(2, 40_000)
-    monkeypatch.setattr(sweeps, "_CPU_BLOCK", 8000)
+    monkeypatch.setattr(blocks, "_CPU_BLOCK", 8000)
     original = TensorDomain.sample
     monkeypatch.setattr(TensorDomain, "sample", lambda self: original(self)[:, :5] * 50)
     assert torch.equal(swept(tau, 0.1), plain(tau, 0.1))
@@ -134,8 +108,8 @@ def test_a_misleading_sample_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None
 def test_many_models_are_collected_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where not all brackets fit in memory at once, the result stays the same."""
     tau = heavy_tailed(12, 20_000)
-    monkeypatch.setattr(sweeps, "_CPU_BLOCK", 12_000)
-    monkeypatch.setattr(sweeps, "_COLLECTED", 1000)
+    monkeypatch.setattr(blocks, "_CPU_BLOCK", 12_000)
+    monkeypatch.setattr(ranking, "_COLLECTED", 1000)
     assert torch.equal(swept(tau, 0.1), plain(tau, 0.1))
 
 
@@ -237,7 +211,7 @@ def test_what_is_not_finite_is_refused(
     size: int, value: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """NaN and infinity are an error, wherever in the tensor they are."""
-    monkeypatch.setattr(sweeps, "_CPU_BLOCK", 10_000)
+    monkeypatch.setattr(blocks, "_CPU_BLOCK", 10_000)
     tau = heavy_tailed(2, size)
     tau[1, size * 2 // 3] = value
     with pytest.raises(NotFiniteError, match="task vector 1"):

@@ -1,0 +1,166 @@
+"""The task vectors of a tensor, computed block by block, on several threads."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+import torch
+
+from mergekit_pcb.balancing import Room
+
+# Task values in a block. On a CPU a block and three intermediate results stay in the
+# second-level cache of a core: larger ones fall out of it, and smaller ones pay more
+# for calls than for arithmetic.
+_CPU_BLOCK = 1 << 19
+_GPU_BLOCK = 1 << 24
+
+T = TypeVar("T")
+
+
+class Block(NamedTuple):
+    """Some coordinates of a tensor.
+
+    Attributes:
+        span: where they are.
+        tau: (n, m) task vectors there.
+        room: memory for intermediate results, with whatever is in it.
+    """
+
+    span: slice
+    tau: torch.Tensor
+    room: Room
+
+
+@dataclass(frozen=True)
+class TaskVectors:
+    """The task vectors of n models on one tensor.
+
+    Attributes:
+        base: (d,) flat tensor of the base model, or None if ``models`` hold task
+            vectors already.
+        models: n flat tensors of the same size and device, any floating-point dtype.
+    """
+
+    base: torch.Tensor | None
+    models: Sequence[torch.Tensor]
+
+    @classmethod
+    def of(
+        cls, base: torch.Tensor | None, models: Sequence[torch.Tensor]
+    ) -> TaskVectors:
+        """The same of tensors of any shape, cut off from autograd."""
+        flat = [tensor.detach().reshape(-1) for tensor in models]
+        return cls(None if base is None else base.detach().reshape(-1), flat)
+
+    @property
+    def size(self) -> int:
+        """Coordinates d."""
+        return self.models[0].numel()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the inputs are and the work is done."""
+        return self.models[0].device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """float64 if an input is, else float32: (1e-4)^2 is zero in float16."""
+        inputs = [*self.models] if self.base is None else [self.base, *self.models]
+        wide = any(tensor.dtype == torch.float64 for tensor in inputs)
+        return torch.float64 if wide else torch.float32
+
+    def memory(self, rows: int, count: int) -> torch.Tensor:
+        """(rows, count) memory for task values, with whatever is in it."""
+        return torch.empty(rows, count, dtype=self.dtype, device=self.device)
+
+    def at(self, where: torch.Tensor) -> torch.Tensor:
+        """The (n, m) task vectors at (m,) indices."""
+        # Unlike indexing, this does not wait for torch's threads.
+        drawn = TaskVectors(
+            None if self.base is None else self.base.index_select(0, where),
+            [model.index_select(0, where) for model in self.models],
+        )
+        return drawn.between(slice(0, len(where)))
+
+    def between(self, span: slice, memory: torch.Tensor | None = None) -> torch.Tensor:
+        """The (n, m) task vectors at a slice, in (n + 1, m) memory or new one."""
+        if memory is None:
+            memory = self.memory(len(self.models) + 1, span.stop - span.start)
+        tau, base = memory[:-1], memory[-1]
+        for task_vector, model in zip(tau, self.models, strict=True):
+            task_vector.copy_(model[span])
+        if self.base is not None:
+            tau -= base.copy_(self.base[span])
+        return tau
+
+    def spans(self) -> list[slice]:
+        """Slices that make blocks of a good size."""
+        budget = _CPU_BLOCK if self.device.type == "cpu" else _GPU_BLOCK
+        # Whole cache lines, whatever the number of models.
+        step = max(budget // len(self.models) // 64 * 64, 64)
+        return [
+            slice(start, min(start + step, self.size))
+            for start in range(0, self.size, step)
+        ]
+
+
+def in_blocks(tensor: TaskVectors, work: Callable[[Iterable[Block]], T]) -> Sequence[T]:
+    """Let as many workers share the blocks of a tensor as torch was given threads.
+
+    ``work`` gets the blocks that one worker meets, in no particular order; each is
+    gone when the next one comes.
+    """
+    threads = torch.get_num_threads() if tensor.device.type == "cpu" else 1
+    spans = tensor.spans()
+    workers = min(threads, len(spans))
+    waiting = deque(spans)
+
+    def some() -> Iterator[Block]:
+        # Fresh memory for every block would cost more than the arithmetic.
+        n = len(tensor.models)
+        memory = tensor.memory(4 * n + 2, spans[0].stop).view(-1)
+        while True:
+            try:
+                span = waiting.popleft()
+            except IndexError:
+                return
+            count = span.stop - span.start
+            rows = memory[: (4 * n + 2) * count].view(-1, count)
+            yield Block(span, tensor.between(span, rows[: n + 1]), Room.of(rows[n:]))
+
+    def take_part() -> T:
+        try:
+            return work(some())
+        finally:
+            # After an error or Ctrl-C the others need not go on.
+            waiting.clear()
+
+    with one_torch_thread():
+        if workers == 1:
+            return [take_part()]
+        with ThreadPoolExecutor(
+            workers - 1, initializer=torch.set_num_threads, initargs=(1,)
+        ) as pool:
+            others = [pool.submit(take_part) for _ in range(workers - 1)]
+            return [take_part(), *(other.result() for other in others)]
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Keep torch to the calling thread, and put its setting back afterwards.
+
+    torch splits even small blocks over its own threads, which wait for each other at
+    every operation: tens of times slower when the machine is busy. What a worker sets
+    is also the default of threads yet to come, so it is put back here as well.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

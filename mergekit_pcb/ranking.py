@@ -1,0 +1,219 @@
+"""What a domain as a whole says of each model, from sweeps over it: exact ranks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from mergekit_pcb.balancing import (
+    Extents,
+    ModelStatistics,
+    Room,
+    balance,
+    clamp_ranks,
+    threshold_rank,
+)
+from mergekit_pcb.blocks import Block, TaskVectors, in_blocks, one_torch_thread
+from mergekit_pcb.selection import Bracket
+from mergekit_pcb.survey import Survey
+
+# Task values drawn to place the brackets at most, and values collected inside them at
+# a time.
+_SAMPLE = 1 << 20
+_COLLECTED = 3 << 20
+
+Measure = Callable[[torch.Tensor, Room], torch.Tensor]
+"""Of (n, m) task vectors, and room for results, the (n, m) values to survey."""
+
+
+class NotFiniteError(ValueError):
+    """A task vector holds NaN or infinity."""
+
+
+class Domain(Protocol):
+    """A set of coordinates, on which n models compete, that can be swept."""
+
+    @property
+    def models(self) -> int:
+        """Number n of models."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Number d of coordinates."""
+        ...
+
+    @property
+    def room(self) -> int:
+        """How many values, of all models, a sweep may collect."""
+        ...
+
+    def sample(self) -> torch.Tensor:
+        """The (n, m) task vectors at m coordinates drawn uniformly."""
+        ...
+
+    def sweep(self, measure: Measure, survey: Survey) -> None:
+        """Show ``survey`` the ``measure`` of every block of task vectors."""
+        ...
+
+
+@dataclass(frozen=True)
+class TensorDomain:
+    """A domain of tensors that are all in memory."""
+
+    tensors: Sequence[TaskVectors]
+
+    @property
+    def models(self) -> int:  # noqa: D102 as in Domain
+        return len(self.tensors[0].models)
+
+    @property
+    def size(self) -> int:  # noqa: D102
+        return sum(tensor.size for tensor in self.tensors)
+
+    @property
+    def room(self) -> int:  # noqa: D102
+        return _COLLECTED
+
+    def sample(self) -> torch.Tensor:  # noqa: D102
+        # Drawing costs as much as the narrower brackets then save.
+        worthwhile = int(self.size ** (2 / 3))
+        count = max(min(worthwhile, _SAMPLE // self.models), 1000)
+        generator = torch.Generator().manual_seed(0)
+        drawn = torch.randint(
+            self.size, (count,), generator=generator, device=generator.device
+        )
+        if len(self.tensors) == 1:
+            return self.tensors[0].at(drawn.to(self.tensors[0].device))
+        parts, start = [], 0
+        for tensor in self.tensors:
+            here = drawn[(drawn >= start) & (drawn < start + tensor.size)] - start
+            parts.append(tensor.at(here.to(tensor.device)))
+            start += tensor.size
+        return torch.cat(parts, dim=1)
+
+    def sweep(self, measure: Measure, survey: Survey) -> None:  # noqa: D102
+        for tensor in self.tensors:
+            survey_tensor(tensor, measure, survey)
+
+
+def survey_tensor(tensor: TaskVectors, measure: Measure, survey: Survey) -> None:
+    """Show ``survey`` the ``measure`` of one tensor, block by block.
+
+    Raises:
+        NotFiniteError: the tensor holds NaN or infinity.
+    """
+
+    def look(blocks: Iterable[Block]) -> Survey:
+        observer = survey.observer(tensor.device, tensor.size)
+        for block in blocks:
+            observer.observe(measure(block.tau, block.room))
+        return observer.report()
+
+    for seen in in_blocks(tensor, look):
+        survey.absorb(seen)
+    require_finite(survey.top)
+
+
+def require_finite(tops: Sequence[float]) -> None:
+    """Refuse the largest magnitudes of models if one of them is not a number.
+
+    Raises:
+        NotFiniteError: it is not.
+    """
+    for i, top in enumerate(tops):
+        if not top < math.inf:
+            raise NotFiniteError(f"task vector {i} is not finite")
+
+
+def model_statistics(
+    domain: Domain,
+    density: Sequence[Sequence[float]],
+    *,
+    inter: str = "raw",
+    clamp: float = 0.01,
+) -> list[list[ModelStatistics]]:
+    """Exact statistics of a domain from two sweeps over it.
+
+    Args:
+        domain: at least one coordinate.
+        density: for each model the densities whose thresholds are wanted.
+        inter: form of the inter-balancing.
+        clamp: fraction of magnitudes clamped at each end.
+
+    Returns:
+        For each model, one `ModelStatistics` a density.
+
+    Raises:
+        NotFiniteError: an input holds NaN or infinity.
+    """
+    n, size = domain.models, domain.size
+    with one_torch_thread():
+        sample = domain.sample()
+    ends = [clamp_ranks(size, clamp)] * n
+    pairs, _ = _ranked(domain, _magnitudes, ends, sample)
+    extents = Extents.of([(low, high) for low, high in pairs], sample)
+
+    def scores(tau: torch.Tensor, room: Room) -> torch.Tensor:
+        return balance(tau, extents, inter, room)[1]
+
+    ranks = [[threshold_rank(size, r) for r in row] for row in density]
+    thresholds, top = _ranked(domain, scores, ranks, sample)
+    return [
+        [ModelStatistics.of(low, high, threshold, highest) for threshold in row]
+        for (low, high), row, highest in zip(pairs, thresholds, top, strict=True)
+    ]
+
+
+def _ranked(
+    domain: Domain,
+    measure: Measure,
+    ranks: Sequence[Sequence[int]],
+    sample: torch.Tensor,
+) -> tuple[list[list[float]], list[float]]:
+    """The values at each model's ranks, and its largest value.
+
+    One sweep, unless a bracket misses or there are so many models that what lies
+    inside their brackets must be collected in turns.
+    """
+    with one_torch_thread():
+        ordered = _measured(measure, sample).cpu()
+        for row in ordered.numpy():
+            row.sort()
+    found: list[list[float]] = [[] for _ in ranks]
+    slack = [1.0] * len(ranks)
+    pending = [i for i, row in enumerate(ranks) if row]
+    while True:
+        survey = Survey.of([[] for _ in ranks])
+        room: float = domain.room
+        for i in pending:
+            brackets = [
+                Bracket.around(k, domain.size, ordered[i], slack[i]) for k in ranks[i]
+            ]
+            room -= sum(bracket.expected for bracket in brackets)
+            if room < 0 and any(survey.brackets):
+                break
+            survey.brackets[i] = brackets
+        domain.sweep(measure, survey)
+        for i, brackets in enumerate(survey.brackets):
+            values = [bracket.value() for bracket in brackets]
+            if None in values:
+                slack[i] *= 4
+            elif values:
+                found[i] = [value for value in values if value is not None]
+        pending = [i for i in pending if not found[i]]
+        if not pending:
+            return found, survey.top
+
+
+def _measured(measure: Measure, sample: torch.Tensor) -> torch.Tensor:
+    parts = torch.split(sample, 1 << 13, dim=1)
+    return torch.cat([measure(part, Room.like(part)) for part in parts], dim=1)
+
+
+def _magnitudes(tau: torch.Tensor, room: Room) -> torch.Tensor:
+    return torch.abs(tau, out=room.magnitude)
