@@ -55,12 +55,14 @@ class Extents(NamedTuple):
     Attributes:
         low, high: smallest and largest.
         floor, spread: what to subtract, and then to divide by, to get u in [0, 1].
+        table: (n, 4), the same side by side.
     """
 
     low: torch.Tensor
     high: torch.Tensor
     floor: torch.Tensor
     spread: torch.Tensor
+    table: torch.Tensor
 
     @classmethod
     def of(cls, pairs: Sequence[tuple[float, float]], like: torch.Tensor) -> Extents:
@@ -70,7 +72,9 @@ class Extents(NamedTuple):
             (low, high, low, high - low) if low < high else (low, high, 0, high or 1)
             for low, high in pairs
         ]
-        return cls(*_columns(rows, like))
+        table = torch.tensor(rows, dtype=like.dtype, device=like.device)
+        low, high, floor, spread = table.split_with_sizes([1] * 4, dim=1)
+        return cls(low, high, floor, spread, table)
 
 
 class Cut(NamedTuple):
@@ -78,13 +82,17 @@ class Cut(NamedTuple):
 
     Attributes:
         threshold, span: what to subtract from a score, and then to divide it by.
-        weight: w_i, or None if all are 1.
+        weight: w_i.
+        table: (n, 3), the same side by side.
+        weighted: whether a weight is not 1.
         alike: thresholds of models whose scores are equal and cannot be rescaled.
     """
 
     threshold: torch.Tensor
     span: torch.Tensor
-    weight: torch.Tensor | None
+    weight: torch.Tensor
+    table: torch.Tensor
+    weighted: bool
     alike: Mapping[int, float]
 
     @classmethod
@@ -99,20 +107,13 @@ class Cut(NamedTuple):
             (m.threshold, m.top - m.threshold, w)
             for m, w in zip(statistics, weight, strict=True)
         ]
-        threshold, span, weights = _columns(rows, like)
+        table = torch.tensor(rows, dtype=like.dtype, device=like.device)
+        threshold, span, weights = table.split_with_sizes([1] * 3, dim=1)
+        weighted = any(w != 1 for w in weight)
         alike = {
             i: m.threshold for i, m in enumerate(statistics) if m.top <= m.threshold
         }
-        same = all(w == 1 for w in weight)
-        return cls(threshold, span, None if same else weights, alike)
-
-
-def _columns(
-    rows: Sequence[Sequence[float]], like: torch.Tensor
-) -> tuple[torch.Tensor, ...]:
-    """An (n, 1) tensor for each figure of n models."""
-    table = torch.tensor(rows, dtype=like.dtype, device=like.device)
-    return table.unsqueeze(-1).unbind(1)
+        return cls(threshold, span, weights, table, weighted, alike)
 
 
 def clamp_ranks(size: int, clamp: float) -> tuple[int, int]:
@@ -191,6 +192,35 @@ def merge_task_vectors(
     return compete(tau, magnitude, b, Cut.of(statistics, weight, tau), room)
 
 
+def subtract_base(
+    models: Sequence[torch.Tensor], base: torch.Tensor | None, memory: torch.Tensor
+) -> torch.Tensor:
+    """The (n, m) task vectors of a block.
+
+    Args:
+        models: n (m,) tensors of any floating-point dtype.
+        base: (m,) tensor, or None if the models are task vectors already.
+        memory: (n + 1, m), float32 or float64; the result is in its first n rows.
+    """
+    tau = memory[:-1]
+    for task_vector, model in zip(tau, models, strict=True):
+        task_vector.copy_(model)
+    return tau if base is None else tau.sub_(memory[-1].copy_(base))
+
+
+def scores(tau: torch.Tensor, extents: Extents, inter: str, room: Room) -> torch.Tensor:
+    """The (n, m) scores b of a block, see `balance`."""
+    return balance(tau, extents, inter, room)[1]
+
+
+def merge(
+    tau: torch.Tensor, extents: Extents, cut: Cut, inter: str, room: Room
+) -> torch.Tensor:
+    """The (m,) merged task vector of a block, see `balance` and `compete`."""
+    magnitude, b = balance(tau, extents, inter, room)
+    return compete(tau, magnitude, b, cut, room)
+
+
 def balance(
     tau: torch.Tensor, extents: Extents, inter: str, room: Room
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -218,9 +248,14 @@ def intra_balancing_(u: torch.Tensor) -> torch.Tensor:
     """
     n = u.shape[0]
     exponent = u.square_().mul_(n)
-    if n > _LARGEST_EXPONENT:
-        exponent -= n - _LARGEST_EXPONENT
+    if exponent_shift(n):
+        exponent -= exponent_shift(n)
     return exp_(exponent)
+
+
+def exponent_shift(n: int) -> float:
+    """What the exponents of n models are reduced by."""
+    return max(n - _LARGEST_EXPONENT, 0.0)
 
 
 def inter_balancing(
@@ -263,7 +298,7 @@ def compete(
     """
     s = drop_and_rescale(b, tau, cut)
     share = torch.sign(tau, out=room.u).mul_(magnitude).mul_(s)
-    if cut.weight is not None:
+    if cut.weighted:
         share *= cut.weight
     merged, total = room.sums
     sum_models(s, out=total).clamp_min_(1e-12)
@@ -295,7 +330,8 @@ def exp_(x: torch.Tensor) -> torch.Tensor:
     """Take the exponential in place; on a CPU numpy's is twice as fast as torch's."""
     if x.device.type != "cpu":
         return x.exp_()
-    np.exp(x.numpy(), out=x.numpy())
+    values = x.numpy()
+    np.exp(values, out=values)
     return x
 
 
@@ -303,5 +339,6 @@ def tanh_(x: torch.Tensor) -> torch.Tensor:
     """Take the tanh in place; on a CPU numpy's is six times as fast as torch's."""
     if x.device.type != "cpu":
         return x.tanh_()
-    np.tanh(x.numpy(), out=x.numpy())
+    values = x.numpy()
+    np.tanh(values, out=values)
     return x

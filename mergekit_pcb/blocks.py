@@ -7,17 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, TypeVar
 
 import torch
 
+from mergekit_pcb.backend import Backend, backend_for
 from mergekit_pcb.balancing import Room
-
-# Task values in a block. On a CPU a block and three intermediate results stay in the
-# second-level cache of a core: larger ones fall out of it, and smaller ones pay more
-# for calls than for arithmetic.
-_CPU_BLOCK = 1 << 19
-_GPU_BLOCK = 1 << 24
 
 T = TypeVar("T")
 
@@ -67,12 +63,17 @@ class TaskVectors:
         """Where the inputs are and the work is done."""
         return self.models[0].device
 
-    @property
+    @cached_property
     def dtype(self) -> torch.dtype:
         """float64 if an input is, else float32: (1e-4)^2 is zero in float16."""
         inputs = [*self.models] if self.base is None else [self.base, *self.models]
         wide = any(tensor.dtype == torch.float64 for tensor in inputs)
         return torch.float64 if wide else torch.float32
+
+    @cached_property
+    def backend(self) -> Backend:
+        """Who does the work."""
+        return backend_for(self.device, self.dtype)
 
     def memory(self, rows: int, count: int) -> torch.Tensor:
         """(rows, count) memory for task values, with whatever is in it."""
@@ -91,18 +92,14 @@ class TaskVectors:
         """The (n, m) task vectors at a slice, in (n + 1, m) memory or new one."""
         if memory is None:
             memory = self.memory(len(self.models) + 1, span.stop - span.start)
-        tau, base = memory[:-1], memory[-1]
-        for task_vector, model in zip(tau, self.models, strict=True):
-            task_vector.copy_(model[span])
-        if self.base is not None:
-            tau -= base.copy_(self.base[span])
-        return tau
+        base = None if self.base is None else self.base[span]
+        models = [model[span] for model in self.models]
+        return self.backend.arithmetic.subtract_base(models, base, memory)
 
     def spans(self) -> list[slice]:
         """Slices that make blocks of a good size."""
-        budget = _CPU_BLOCK if self.device.type == "cpu" else _GPU_BLOCK
         # Whole cache lines, whatever the number of models.
-        step = max(budget // len(self.models) // 64 * 64, 64)
+        step = max(self.backend.block // len(self.models) // 64 * 64, 64)
         return [
             slice(start, min(start + step, self.size))
             for start in range(0, self.size, step)

@@ -16,8 +16,6 @@ from mergekit_pcb.balancing import (
     Cut,
     Extents,
     ModelStatistics,
-    balance,
-    compete,
     merge_task_vectors,
 )
 from mergekit_pcb.blocks import Block, TaskVectors, in_blocks, one_torch_thread
@@ -47,13 +45,13 @@ def merge_tensor(
     out = _new_output(tensor)
     like = tensor.memory(0, 0)
     extents = Extents.of([(s.low, s.high) for s in statistics], like)
+    arithmetic = tensor.backend.arithmetic
     cut = Cut.of(statistics, weight, like)
 
     def merge(blocks: Iterable[Block]) -> None:
         for span, tau, room in blocks:
-            magnitude, b = balance(tau, extents, inter, room)
-            merged = compete(tau, magnitude, b, cut, room)
-            _put(out, span, tensor.base, merged, scale)
+            merged = arithmetic.merge(tau, extents, cut, inter, room)
+            _put(out, span, tensor.base, merged, scale, room.sums[1])
 
     in_blocks(tensor, merge)
     return out
@@ -89,7 +87,7 @@ def merge_one_tensor(
             merged = merge_task_vectors(
                 tau, density=density, weight=weight, inter=inter, clamp=clamp
             )
-            _put(out, span, tensor.base, merged, scale)
+            _put(out, span, tensor.base, merged, scale, torch.empty_like(merged))
     return out
 
 
@@ -103,8 +101,9 @@ def _put(
     base: torch.Tensor | None,
     merged: torch.Tensor,
     scale: float,
+    memory: torch.Tensor,
 ) -> None:
     merged *= scale
     if base is not None:
-        merged += base[span].to(merged.dtype)
+        merged += memory.copy_(base[span])
     out[span] = merged

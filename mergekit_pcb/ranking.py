@@ -9,11 +9,11 @@ from typing import Protocol
 
 import torch
 
+from mergekit_pcb.backend import Arithmetic, backend_for
 from mergekit_pcb.balancing import (
     Extents,
     ModelStatistics,
     Room,
-    balance,
     clamp_ranks,
     threshold_rank,
 )
@@ -26,7 +26,7 @@ from mergekit_pcb.survey import Survey
 _SAMPLE = 1 << 20
 _COLLECTED = 3 << 20
 
-Measure = Callable[[torch.Tensor, Room], torch.Tensor]
+Measure = Callable[[Arithmetic, torch.Tensor, Room], torch.Tensor]
 """Of (n, m) task vectors, and room for results, the (n, m) values to survey."""
 
 
@@ -107,11 +107,12 @@ def survey_tensor(tensor: TaskVectors, measure: Measure, survey: Survey) -> None
     Raises:
         NotFiniteError: the tensor holds NaN or infinity.
     """
+    backend = tensor.backend
 
     def look(blocks: Iterable[Block]) -> Survey:
-        observer = survey.observer(tensor.device, tensor.size)
+        observer = backend.observer(survey, tensor.size)
         for block in blocks:
-            observer.observe(measure(block.tau, block.room))
+            observer.observe(measure(backend.arithmetic, block.tau, block.room))
         return observer.report()
 
     for seen in in_blocks(tensor, look):
@@ -158,8 +159,8 @@ def model_statistics(
     pairs, _ = _ranked(domain, _magnitudes, ends, sample)
     extents = Extents.of([(low, high) for low, high in pairs], sample)
 
-    def scores(tau: torch.Tensor, room: Room) -> torch.Tensor:
-        return balance(tau, extents, inter, room)[1]
+    def scores(arithmetic: Arithmetic, tau: torch.Tensor, room: Room) -> torch.Tensor:
+        return arithmetic.scores(tau, extents, inter, room)
 
     ranks = [[threshold_rank(size, r) for r in row] for row in density]
     thresholds, top = _ranked(domain, scores, ranks, sample)
@@ -211,9 +212,11 @@ def _ranked(
 
 
 def _measured(measure: Measure, sample: torch.Tensor) -> torch.Tensor:
-    parts = torch.split(sample, 1 << 13, dim=1)
-    return torch.cat([measure(part, Room.like(part)) for part in parts], dim=1)
+    arithmetic = backend_for(sample.device, sample.dtype).arithmetic
+    parts = [part.contiguous() for part in torch.split(sample, 1 << 13, dim=1)]
+    measured = [measure(arithmetic, part, Room.like(part)) for part in parts]
+    return torch.cat(measured, dim=1)
 
 
-def _magnitudes(tau: torch.Tensor, room: Room) -> torch.Tensor:
+def _magnitudes(arithmetic: Arithmetic, tau: torch.Tensor, room: Room) -> torch.Tensor:
     return torch.abs(tau, out=room.magnitude)

@@ -44,11 +44,6 @@ class Survey:
             for bracket, seen in zip(mine, theirs, strict=True):
                 bracket.absorb(seen)
 
-    def observer(self, device: torch.device, size: int) -> Observer:
-        """Somebody to show up to ``size`` values a model to, on that device."""
-        on_cpu = device.type == "cpu"
-        return CPUObserver(self) if on_cpu else DeviceObserver(self, device, size)
-
 
 class Observer(Protocol):
     """Looks at blocks of values on behalf of a survey."""
@@ -61,7 +56,7 @@ class Observer(Protocol):
 
 
 @dataclass
-class _Layer:
+class Layer:
     """One bracket each of some models, that can be looked for in the same breath.
 
     Attributes:
@@ -78,38 +73,41 @@ class _Layer:
         return np.array([[[b.low, b.high] for b in self.brackets]]).T
 
 
-def _layers(survey: Survey) -> list[_Layer]:
+def _layers(survey: Survey) -> list[Layer]:
     layers = []
     for k in range(max(map(len, survey.brackets), default=0)):
         rows = [i for i, row in enumerate(survey.brackets) if len(row) > k]
         everybody = len(rows) == len(survey.brackets)
         brackets = [survey.brackets[i][k] for i in rows]
-        layers.append(_Layer(slice(None) if everybody else rows, brackets))
+        layers.append(Layer(slice(None) if everybody else rows, brackets))
     return layers
 
 
 class CPUObserver:
     """Compares and compresses with numpy: several times faster than torch there."""
 
-    def __init__(self, survey: Survey) -> None:
-        """Take the questions."""
+    def __init__(self, survey: Survey, size: int) -> None:
+        """Take the questions; ``size`` values a model will be seen."""
         self._seen = survey.fresh()
         self._top: Any = np.array(self._seen.top)
         self._layers = _layers(self._seen)
-        self._nets = [_Net(brackets) for brackets in self._seen.brackets]
+        self.nets = [Net(brackets) for brackets in self._seen.brackets]
         self._masks: Any = np.empty(0, dtype=bool)
 
     def observe(self, values: torch.Tensor) -> None:
         """Take in a block of (n, m) values."""
         block = values.numpy()
         self._top = np.maximum(self._top, block.max(axis=1))
-        if not self._layers:
-            return
+        if self._layers:
+            self.catch(block, self._layers)
+
+    def catch(self, block: Any, layers: Sequence[Layer]) -> None:
+        """Count what is below each bracket, and keep what is inside."""
         if self._masks.size < 3 * block.size:
             self._masks = np.empty(3 * block.size, dtype=bool)
         caught, *masks = self._masks[: 3 * block.size].reshape(3, *block.shape)
         caught[:] = False
-        for layer in self._layers:
+        for layer in layers:
             rows = block[layer.rows]
             low, high = layer.edges.astype(rows.dtype)
             near, under = (mask[: len(rows)] for mask in masks)
@@ -119,37 +117,40 @@ class CPUObserver:
             near &= np.less_equal(rows, high, out=under)
             caught[layer.rows] |= near
         # Once for all brackets of a model: this costs more than the comparisons.
-        for net, row, near in zip(self._nets, block, caught, strict=True):
+        for net, row, near in zip(self.nets, block, caught, strict=True):
             net.take(row[near])
 
     def report(self) -> Survey:
         """What was seen."""
-        for net in self._nets:
+        for net in self.nets:
             net.settle()
         self._seen.top = self._top.tolist()
         return self._seen
 
 
-class _Net:
+class Net:
     """Holds what was caught for a model's brackets until it is told whose it is."""
 
     def __init__(self, brackets: list[Bracket]) -> None:
-        self._brackets = brackets
+        """Take the brackets."""
+        self.brackets = brackets
         self._caught: list[Any] = []
         self._count = 0
 
     def take(self, caught: Any) -> None:
+        """Keep some values, which may be anybody's."""
         self._caught.append(caught)
         self._count += len(caught)
         if self._count > _WAITING:
             self.settle()
 
     def settle(self) -> None:
+        """Give every bracket its own."""
         if not self._count:
             return
         values = np.concatenate(self._caught)
         self._caught, self._count = [], 0
-        for bracket in self._brackets:
+        for bracket in self.brackets:
             low, high = bracket.low, bracket.high
             bracket.at_low += int(np.count_nonzero(values == low))
             if low < high:
@@ -165,13 +166,11 @@ class DeviceObserver:
     boolean index would have to tell the host how many there are.
     """
 
-    def __init__(self, survey: Survey, device: torch.device, size: int) -> None:
-        """Take the questions; ``size`` values a model will be seen on ``device``."""
+    def __init__(self, survey: Survey, size: int) -> None:
+        """Take the questions; ``size`` values a model will be seen."""
         self._seen = survey.fresh()
         self._top: torch.Tensor | None = None
-        self._parts = [
-            _DevicePart(layer, device, size) for layer in _layers(self._seen)
-        ]
+        self._parts = [_DevicePart(layer, size) for layer in _layers(self._seen)]
 
     def observe(self, values: torch.Tensor) -> None:
         """Take in a block of (n, m) values."""
@@ -192,19 +191,21 @@ class DeviceObserver:
 class _DevicePart:
     """Counts and collects for one layer of brackets."""
 
-    def __init__(self, layer: _Layer, device: torch.device, size: int) -> None:
+    def __init__(self, layer: Layer, size: int) -> None:
         self._layer = layer
-        self._counts = torch.zeros(4, len(layer.brackets), 1, device=device).long()
         # Twice what is likely, and some.
         expected = max(bracket.expected for bracket in layer.brackets)
         self._room = int(min(2 * expected + 4096, size))
         self._kept: torch.Tensor | None = None
         self._edges: Sequence[torch.Tensor] = ()
+        self._counts: Sequence[torch.Tensor] = ()
 
     def observe(self, values: torch.Tensor) -> None:
         rows = values[self._layer.rows]
         if self._kept is None:
             self._edges = rows.new_tensor(self._layer.edges).unbind()
+            counts = torch.zeros(4, len(rows), 1, dtype=torch.int64)
+            self._counts = counts.to(rows.device).unbind()
             # The last column is for all that is not wanted or has no room.
             self._kept = rows.new_empty(len(rows), self._room + 1)
         low, high = self._edges
@@ -220,7 +221,7 @@ class _DevicePart:
     def report(self) -> None:
         if self._kept is None:
             return
-        of_brackets = zip(*self._counts.squeeze(-1).tolist(), strict=True)
+        of_brackets = torch.cat(tuple(self._counts), dim=1).tolist()
         for bracket, counts, kept in zip(
             self._layer.brackets, of_brackets, self._kept, strict=True
         ):

@@ -127,7 +127,7 @@ def test_blocks_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     for k in (0, 1):
         statistics = [of_model[k] for of_model in each]
         contests.append(Contest(range(3), statistics, [1.0, 0.5, 2.0], scale=1.5))
-    monkeypatch.setattr("mergekit_pcb.blocks._CPU_BLOCK", 9_000)
+    monkeypatch.setattr("mergekit_pcb.backend._CPU_BLOCK", 9_000)
     swept = measure(vectors, contests)
     block = vectors.between(slice(0, vectors.size))
     whole = measure_block(block, base, contests, Room.like(block))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mergekit_pcb import blocks, ranking, selection
+from mergekit_pcb import backend, balancing, ranking, selection
 from mergekit_pcb.balancing import INTER_FORMS, merge_task_vectors
 from mergekit_pcb.blocks import TaskVectors
 from mergekit_pcb.merging import merge_one_tensor, merge_tensor
@@ -27,6 +28,14 @@ def swept(tau: torch.Tensor, density: float, inter: str = "raw") -> torch.Tensor
     n = len(tau)
     vectors = TaskVectors.of(None, list(tau))
     return merge_one_tensor(vectors, [density] * n, [1.0] * n, inter=inter)
+
+
+@pytest.fixture(autouse=True, params=["operations", "compiled"])
+def computed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything holds with and without the compiled loops."""
+    compiled = request.param == "compiled"
+    assert backend.fused_is_there()
+    monkeypatch.setattr(backend, "fused_is_there", lambda: compiled)
 
 
 @pytest.fixture
@@ -46,7 +55,7 @@ def test_blocks_leave_no_trace(
     tau = ADVERSARIAL[name]
     for density in (0.05, 0.1, 0.7, 1.0):
         expected = plain(tau, density, inter)
-        monkeypatch.setattr(blocks, "_CPU_BLOCK", 3000)
+        monkeypatch.setattr(backend, "_CPU_BLOCK", 3000)
         assert torch.equal(swept(tau, density, inter), expected)
         assert expected.isfinite().all()
 
@@ -60,7 +69,7 @@ def test_block_size_and_threads_leave_no_trace(
     tau = heavy_tailed(3, 50_001)
     expected = plain(tau, 0.1)
     threads(count)
-    monkeypatch.setattr(blocks, "_CPU_BLOCK", block)
+    monkeypatch.setattr(backend, "_CPU_BLOCK", block)
     assert torch.equal(swept(tau, 0.1), expected)
     assert torch.get_num_threads() == count
 
@@ -82,7 +91,7 @@ def test_missed_brackets_are_noticed(
 ) -> None:
     """Brackets too narrow to hold their rank cost another sweep, not the result."""
     tau = heavy_tailed(3, 60_000)
-    monkeypatch.setattr(blocks, "_CPU_BLOCK", 9000)
+    monkeypatch.setattr(backend, "_CPU_BLOCK", 9000)
     asked = []
     original = TensorDomain.sweep
 
@@ -99,7 +108,7 @@ def test_missed_brackets_are_noticed(
 def test_a_misleading_sample_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sample that has nothing to do with the values still ends in the exact ones."""
     tau = heavy_tailed(2, 40_000)
-    monkeypatch.setattr(blocks, "_CPU_BLOCK", 8000)
+    monkeypatch.setattr(backend, "_CPU_BLOCK", 8000)
     original = TensorDomain.sample
     monkeypatch.setattr(TensorDomain, "sample", lambda self: original(self)[:, :5] * 50)
     assert torch.equal(swept(tau, 0.1), plain(tau, 0.1))
@@ -108,7 +117,7 @@ def test_a_misleading_sample_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None
 def test_many_models_are_collected_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where not all brackets fit in memory at once, the result stays the same."""
     tau = heavy_tailed(12, 20_000)
-    monkeypatch.setattr(blocks, "_CPU_BLOCK", 12_000)
+    monkeypatch.setattr(backend, "_CPU_BLOCK", 12_000)
     monkeypatch.setattr(ranking, "_COLLECTED", 1000)
     assert torch.equal(swept(tau, 0.1), plain(tau, 0.1))
 
@@ -211,7 +220,7 @@ def test_what_is_not_finite_is_refused(
     size: int, value: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """NaN and infinity are an error, wherever in the tensor they are."""
-    monkeypatch.setattr(blocks, "_CPU_BLOCK", 10_000)
+    monkeypatch.setattr(backend, "_CPU_BLOCK", 10_000)
     tau = heavy_tailed(2, size)
     tau[1, size * 2 // 3] = value
     with pytest.raises(NotFiniteError, match="task vector 1"):
@@ -233,6 +242,60 @@ def test_several_merges_at_a_time_do_not_meet() -> None:
     for worker in workers:
         worker.join()
     assert all(map(torch.equal, results, expected))
+
+
+@given(
+    n=st.integers(1, 5),
+    size=st.integers(1, 400),
+    weights=st.sampled_from([1.0, -0.5, 0.0]),
+    seed=st.integers(0, 1000),
+)
+def test_every_way_to_compute_gives_the_same_bits(
+    n: int, size: int, weights: float, seed: int
+) -> None:
+    """The compiled loops do what the operations say, rounding and signs included."""
+    tau = heavy_tailed(n, size, seed).round(decimals=seed % 4 + 2)
+    tau[:, ::5] = -0.0
+    base = heavy_tailed(1, size, seed + 1)[0].bfloat16()
+    models = [(base + row).bfloat16() for row in tau]
+    vectors = TaskVectors.of(base, models)
+    fused, ours = (
+        TaskVectors.of(base, models).between(slice(0, size)),
+        balancing.subtract_base(models, base, torch.empty(n + 1, size)),
+    )
+    assert_same_bits(fused, ours)
+    found = model_statistics(TensorDomain([vectors]), [[0.2]] * n)
+    statistics = [of_model[0] for of_model in found]
+    extents = balancing.Extents.of([(s.low, s.high) for s in statistics], ours)
+    cut = balancing.Cut.of(statistics, [weights] * n, ours)
+    room, other = balancing.Room.like(ours), balancing.Room.like(ours)
+    arithmetic = vectors.backend.arithmetic
+    for inter in INTER_FORMS:
+        assert_same_bits(
+            arithmetic.scores(ours, extents, inter, room),
+            balancing.scores(ours, extents, inter, other),
+        )
+        assert_same_bits(
+            arithmetic.merge(ours, extents, cut, inter, room),
+            balancing.merge(ours, extents, cut, inter, other),
+        )
+
+
+def assert_same_bits(one: torch.Tensor, other: torch.Tensor) -> None:
+    assert torch.equal(one.view(torch.int32), other.view(torch.int32))
+
+
+def test_without_numba_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing or broken numba leaves the operations, not an error."""
+    monkeypatch.undo()
+    backend.fused_is_there.cache_clear()
+    monkeypatch.setitem(sys.modules, "numba", None)
+    monkeypatch.delitem(sys.modules, "mergekit_pcb.fused")
+    assert not backend.fused_is_there()
+    vectors = TaskVectors.of(None, list(heavy_tailed(2, 100)))
+    assert vectors.backend.arithmetic is balancing
+    monkeypatch.undo()
+    backend.fused_is_there.cache_clear()
 
 
 @pytest.mark.slow

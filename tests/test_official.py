@@ -11,7 +11,7 @@ import torch
 from mergekit.merge_methods import merge_state_dicts, merge_tensors
 
 import mergekit_pcb  # noqa: F401 registers the method
-from mergekit_pcb import blocks
+from mergekit_pcb import backend
 from mergekit_pcb.balancing import merge_task_vectors
 
 OFFICIAL = np.load(Path(__file__).parent / "data" / "official_outputs.npz")
@@ -58,7 +58,7 @@ def test_tensor_scope_equals_the_authors(
 ) -> None:
     """Each tensor merged by itself is what the authors' code makes of it."""
     if block:
-        monkeypatch.setattr(blocks, "_CPU_BLOCK", block)
+        monkeypatch.setattr(backend, "_CPU_BLOCK", block)
     for tau, official in zip(
         task_vectors(index), expected(index, "tensor"), strict=True
     ):

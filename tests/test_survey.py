@@ -11,9 +11,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mergekit_pcb import balancing
 from mergekit_pcb import survey as module
+from mergekit_pcb.backend import Backend
 from mergekit_pcb.balancing import merge_task_vectors
 from mergekit_pcb.blocks import TaskVectors
+from mergekit_pcb.fused import FusedObserver
 from mergekit_pcb.merging import merge_one_tensor
 from mergekit_pcb.selection import Bracket
 from mergekit_pcb.survey import CPUObserver, DeviceObserver, Observer, Survey
@@ -21,12 +24,12 @@ from tests.hard_cases import ADVERSARIAL
 
 EDGES = [0.0, -0.0, 1.0, -1.0, 2.0**-140]
 numbers = st.floats(-(2.0**100), 2.0**100, width=32) | st.sampled_from(EDGES)
-CPU = torch.device("cpu")
 
 Kind = Callable[[Survey, int], Observer]
 KINDS: dict[str, Kind] = {
-    "cpu": lambda survey, size: CPUObserver(survey),
-    "device": lambda survey, size: DeviceObserver(survey, CPU, size),
+    "numpy": CPUObserver,
+    "compiled": FusedObserver,
+    "device": DeviceObserver,
 }
 each_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
 
@@ -146,10 +149,8 @@ def test_a_device_merges_to_the_same_bits(
 ) -> None:
     """The sweeps that an accelerator would make, made here."""
     tau = ADVERSARIAL[name]
-    monkeypatch.setattr("mergekit_pcb.blocks._CPU_BLOCK", 10_000)
-    monkeypatch.setattr(
-        Survey, "observer", lambda self, device, size: KINDS["device"](self, size)
-    )
+    device = Backend(balancing, DeviceObserver, 10_000)
+    monkeypatch.setattr("mergekit_pcb.blocks.backend_for", lambda *_: device)
     n = len(tau)
     merged = merge_one_tensor(TaskVectors.of(None, list(tau)), [0.1] * n, [1.0] * n)
     plain = merge_task_vectors(tau, density=[0.1] * n, weight=[1.0] * n)
