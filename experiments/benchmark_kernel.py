@@ -4,8 +4,8 @@
 
 Methods take turns within one process, each on the same bfloat16 inputs through
 mergekit's own `merge_tensors`; the table shows ratios of medians. Memory is the growth
-of the peak resident set over what was there with inputs and outputs made, from a
-process of its own for each method.
+of the peak resident set beyond inputs and output, from a process of its own for each
+method. `pcb fast` is `pcb` with the extra `[fast]`, whose loops numba compiles.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import torch
 from mergekit.merge_methods import merge_tensors
 
 import mergekit_pcb
+from mergekit_pcb import backend
 
 SIZES = {
     "norm or bias, 1,536": ((1536,), 200),
@@ -36,7 +37,11 @@ METHODS = {
     "linear": {"weight": 1.0},
     "ties": {"weight": 1.0, "density": 0.2},
     "pcb": {"density": 0.1},
+    "pcb fast": {"density": 0.1},
 }
+
+
+OURS, PEERS = ("pcb", "pcb fast"), ("ties", "linear")
 
 
 def inputs(shape: tuple[int, ...], models: int) -> list[torch.Tensor]:
@@ -53,10 +58,19 @@ def inputs(shape: tuple[int, ...], models: int) -> list[torch.Tensor]:
 
 def merge(tensors: list[torch.Tensor], method: str) -> torch.Tensor:
     """Merge by one method, called as a user of mergekit in Python would."""
+    backend.fused_is_there = _WITH_NUMBA if method == "pcb fast" else _without_numba
     base_index = None if method == "linear" else 0
+    name = method.partition(" ")[0]
     return merge_tensors(
-        tensors, method, parameters=METHODS[method], base_index=base_index
+        tensors, name, parameters=METHODS[method], base_index=base_index
     )
+
+
+_WITH_NUMBA = backend.fused_is_there
+
+
+def _without_numba() -> bool:
+    return False
 
 
 def times(shape: tuple[int, ...], models: int, rounds: int) -> dict[str, float]:
@@ -114,14 +128,23 @@ def _peak() -> int:
 
 def environment() -> dict[str, str]:
     """What the figures depend on."""
-    versions = {name: metadata.version(name) for name in ("mergekit", "torch", "numpy")}
+    versions = {
+        name: metadata.version(name) for name in ("mergekit", "torch", "numpy", "numba")
+    }
     return {
         **versions,
         "mergekit-pcb": mergekit_pcb.__version__,
         "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}",
+        "machine": f"{platform.system()} {platform.machine()}, {_processor()}",
         "threads": str(torch.get_num_threads()),
     }
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(": ")[2]
+    return platform.processor()
 
 
 def main() -> None:
@@ -132,7 +155,11 @@ def main() -> None:
     asked = parser.parse_args()
 
     rows = []
-    header = ["tensor", "models", "pcb / ties", "pcb / linear", "scratch MB", "ties MB"]
+    if not _WITH_NUMBA():
+        sys.exit("this also measures the extra: pip install -e '.[fast]'")
+    header = ["tensor", "models"]
+    header += [f"{ours} / {peer}" for ours in OURS for peer in PEERS]
+    header += [f"{method} MB" for method in (*OURS, "ties")]
     lines = ["| " + " | ".join(header) + " |", "| --- " * len(header) + "|"]
     print(*lines, sep="\n", flush=True)
     for name, (shape, rounds) in SIZES.items():
@@ -141,15 +168,13 @@ def main() -> None:
             continue
         for models in (3, 8):
             median = times(shape, models, rounds)
-            row = {
-                "tensor": name,
-                "models": models,
-                "pcb / ties": median["pcb"] / median["ties"],
-                "pcb / linear": median["pcb"] / median["linear"],
-                "scratch MB": scratch(shape, models, "pcb") if large else None,
-                "ties MB": scratch(shape, models, "ties") if large else None,
-                "seconds": median,
-            }
+            row = {"tensor": name, "models": models, "seconds": median}
+            for ours in OURS:
+                for peer in PEERS:
+                    row[f"{ours} / {peer}"] = median[ours] / median[peer]
+            for method in (*OURS, "ties"):
+                used = scratch(shape, models, method) if large else None
+                row[f"{method} MB"] = used
             rows.append(row)
             cells = ["" if row[key] is None else _cell(row[key]) for key in header]
             lines.append("| " + " | ".join(cells) + " |")

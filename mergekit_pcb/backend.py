@@ -79,6 +79,6 @@ def fused_is_there() -> bool:
     """Whether what compiles the loops, the extra ``fast``, is installed and works."""
     try:
         importlib.import_module("mergekit_pcb.fused")
-    except ImportError:  # numba is not there, or not for this numpy
+    except ImportError:  # numba is not there, not for this numpy, or switched off
         return False
     return True

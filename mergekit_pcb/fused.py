@@ -23,6 +23,9 @@ from mergekit_pcb import balancing
 from mergekit_pcb.balancing import Cut, Extents, Room, exp_, tanh_
 from mergekit_pcb.survey import CPUObserver, Layer, Survey
 
+if getattr(numba.config, "DISABLE_JIT", False):  # by NUMBA_DISABLE_JIT=1
+    raise ImportError("interpreted, these loops would take hours")
+
 _ZERO, _TINY = np.float32(0), np.float32(1e-12)
 _LARGEST = np.finfo(np.float32).max
 

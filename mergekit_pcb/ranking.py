@@ -87,6 +87,8 @@ class TensorDomain:
         drawn = torch.randint(
             self.size, (count,), generator=generator, device=generator.device
         )
+        # In the order of memory, or of the file that it is still to be read from.
+        drawn = drawn.sort().values
         if len(self.tensors) == 1:
             return self.tensors[0].at(drawn.to(self.tensors[0].device))
         parts, start = [], 0

@@ -285,11 +285,17 @@ def assert_same_bits(one: torch.Tensor, other: torch.Tensor) -> None:
     assert torch.equal(one.view(torch.int32), other.view(torch.int32))
 
 
-def test_without_numba_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A missing or broken numba leaves the operations, not an error."""
+@pytest.mark.parametrize("how", ["missing", "switched off"])
+def test_without_numba_nothing_is_compiled(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then there are the operations, and neither an error nor interpreted loops."""
     monkeypatch.undo()
     backend.fused_is_there.cache_clear()
-    monkeypatch.setitem(sys.modules, "numba", None)
+    if how == "missing":
+        monkeypatch.setitem(sys.modules, "numba", None)
+    else:
+        monkeypatch.setattr("numba.config.DISABLE_JIT", 1)
     monkeypatch.delitem(sys.modules, "mergekit_pcb.fused")
     assert not backend.fused_is_there()
     vectors = TaskVectors.of(None, list(heavy_tailed(2, 100)))
