@@ -20,6 +20,8 @@ from mergekit_pcb.selection import kth_smallest
 
 INTER_FORMS = ("raw", "normalized", "pairwise")
 
+# Below this tanh(x) is x in float32, and task values times their sum seldom are above.
+_TANH_DIFFERS = np.float32(2.0**-12)
 # exp(n u^2) reaches exp(_LARGEST_EXPONENT) at most: float32 ends at exp(88).
 _LARGEST_EXPONENT = 80.0
 
@@ -340,5 +342,10 @@ def tanh_(x: torch.Tensor) -> torch.Tensor:
     if x.device.type != "cpu":
         return x.tanh_()
     values = x.numpy()
-    np.tanh(values, out=values)
+    if x.dtype != torch.float32:
+        np.tanh(values, out=values)
+    elif values.max() >= _TANH_DIFFERS or values.min() <= -_TANH_DIFFERS:
+        # Whatever numpy makes of small values, it must not depend on their neighbours.
+        large = np.abs(values) >= _TANH_DIFFERS
+        np.copyto(values, np.tanh(values), where=large)
     return x

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mergekit_pcb.balancing import (
+    _TANH_DIFFERS,
     INTER_FORMS,
     clamp_ranks,
     exp_,
@@ -153,6 +154,18 @@ def test_elementwise_functions(function, dtype: torch.dtype) -> None:
     for start in range(1, 70):
         assert torch.equal(function(x[start:].clone()), taken[start:])
     assert torch.equal(function(x[::3].clone()), taken[::3])
+
+
+def test_tanh_of_a_small_value_is_itself() -> None:
+    """With and without a neighbour for which that does not hold."""
+    bound = _TANH_DIFFERS
+    bits = torch.arange(0, int(bound.view(np.uint32)), 12_345, dtype=torch.int32)
+    small = bits.view(torch.float32)
+    assert torch.equal(torch.tanh(small), small)
+    assert torch.equal(tanh_(small.clone()), small)
+    mixed = torch.cat([small, -small, torch.tensor([bound, -bound, 2.0])])
+    assert torch.equal(tanh_(mixed.clone())[:-3], mixed[:-3])
+    assert torch.allclose(tanh_(mixed.clone())[-3:], torch.tanh(mixed[-3:]))
 
 
 def _sum(block: torch.Tensor) -> torch.Tensor:
