@@ -1,9 +1,9 @@
 """Merge three fine-tunes of a real model with PCB and its peers, and compare.
 
 ``python -m experiments.smollm2`` fetches SmolLM2-135M and three kinds of text, makes a
-short fine-tune on each, merges them through mergekit's own command with the same number
-of settings for every method, chooses each method's setting on validation text, and
-reports test text.
+short fine-tune on each, and hands them to ``mergekit-pcb compare`` with the same number
+of settings for every method and a task of lm-evaluation-harness for each kind of text:
+validation text chooses the settings, test text is shown.
 """
 
 from __future__ import annotations
@@ -11,36 +11,36 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import multiprocessing
 import os
-import platform
-import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 import transformers
-from tqdm import tqdm
+import yaml
 
-import mergekit_pcb
-from experiments import smollm2_jobs as jobs
-from experiments.score_table import Run
-from experiments.smollm2_grid import Setting, settings
-from experiments.smollm2_models import Training, prepare_base
+from experiments import smollm2_grid, smollm2_tasks
+from experiments.smollm2_models import Training, fine_tune, prepare_base
 from experiments.smollm2_packages import PACKAGES
-from experiments.smollm2_report import write_report
-from experiments.smollm2_texts import DOMAINS, read_documents, split_documents
+from experiments.smollm2_texts import DOMAINS, Split, read_documents, split_documents
+from mergekit_pcb.compare import compare
+from mergekit_pcb.drawing import require_matplotlib
 
 TEXT_BYTES = {"train_bytes": 300_000, "validation_bytes": 3_000, "test_bytes": 6_000}
 DISK_BYTES = 5 * 10**9
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 RESULTS = Path(__file__).parent / "results"
+# What is copied from the comparison, and what it is called among other results.
+COPIES = {
+    "comparison.md": "smollm2.md",
+    "comparison.json": "smollm2.json",
+    "scores.png": "smollm2-scores.png",
+    "settings.png": "smollm2-settings.png",
+}
 
 
 @click.command()
@@ -56,14 +56,7 @@ RESULTS = Path(__file__).parent / "results"
     type=click.Path(file_okay=False, path_type=Path),
     default=RESULTS,
     show_default=True,
-    help="Folder for smollm2.md and smollm2.json.",
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    default=2,
-    show_default=True,
-    help="Processes at a time. Each needs about 4 GB of memory.",
+    help="Folder for smollm2.md, smollm2.json and the pictures.",
 )
 @click.option(
     "--precision",
@@ -72,29 +65,31 @@ RESULTS = Path(__file__).parent / "results"
     show_default=True,
     help="Arithmetic of training and scoring; merges are always float32.",
 )
-def main(work: Path, out: Path, workers: int, precision: str) -> None:
+def main(work: Path, out: Path, precision: str) -> None:
     """Compare PCB with its peers on three short fine-tunes of SmolLM2-135M."""
-    work = work.expanduser().absolute()
+    require_matplotlib()
+    work, out = work.expanduser().absolute(), out.absolute()
     work.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(work).free < DISK_BYTES:
         need = f"{DISK_BYTES / 1e9:.0f} GB of free disk"
         raise click.ClickException(f"{work} needs {need}; --work DIR takes another")
-    conditions = _conditions(Training(precision=precision))
-    # Now, while the sources are those that the workers are about to import.
-    grid = {_key(setting): setting for setting in settings()}
     if not sys.stderr.isatty():
         transformers.utils.logging.disable_progress_bar()
-    study = _prepare(work, conditions)
-    with _worker_pool(workers) as pool:
-        models, merges = _run(pool, study, grid)
-    conditions["machine"] = {**_machine(), "workers": workers}
-    conditions["versions"]["mergekit-pcb"] = mergekit_pcb.__version__
-    table = write_report(out, conditions, models, merges)
-    click.echo(f"\n{table}\n\nreport: {out}\nmodels and recipes: {study.folder}")
+    training = Training(precision=precision)
+    study = work / f"study-{_digest(_conditions(training))}"
+    texts = _texts(work / "packages", training.seed)
+    _make_models(study / "models", work / "packages", texts, training)
+    smollm2_tasks.write_tasks(texts, study / "tasks")
+    (study / "smollm2.yml").write_text(_recipe(study / "models"), encoding="utf-8")
+    _compare(study, precision)
+    out.mkdir(parents=True, exist_ok=True)
+    for source, target in COPIES.items():
+        shutil.copyfile(study / "comparison" / source, out / target)
+    click.echo(f"Copied to {out}: {', '.join(COPIES.values())}")
 
 
 def _conditions(training: Training) -> dict[str, Any]:
-    """What a fine-tune and a score depend on, and what the report says of it."""
+    """What a fine-tune depends on."""
     names = ("mergekit", "torch", "transformers", "tokenizers")
     return {
         "packages": [f"{p.tool} {p.name} {p.version} ({p.licence})" for p in PACKAGES],
@@ -109,88 +104,47 @@ def _digest(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _prepare(work: Path, conditions: dict[str, Any]) -> jobs.Study:
-    """Fetch model and texts into a folder that belongs to the conditions."""
-    fetched = work / "packages"
-    seed = conditions["training"]["seed"]
-    texts = {
+def _texts(packages: Path, seed: int) -> dict[str, Split]:
+    return {
         domain: split_documents(
-            read_documents(domain, fetched), **TEXT_BYTES, seed=seed
+            read_documents(domain, packages), **TEXT_BYTES, seed=seed
         )
         for domain in DOMAINS
     }
-    training = Training(**conditions["training"])
-    study = jobs.Study(work / f"study-{_digest(conditions)}", training, texts)
-    prepare_base(study.model("base"), fetched)
-    # An interrupted run leaves the merges it was at, and may not come back for them.
-    shutil.rmtree(study.folder / "merged", ignore_errors=True)
-    return study
 
 
-def _run(
-    pool: ProcessPoolExecutor, study: jobs.Study, grid: Mapping[str, Setting]
-) -> tuple[list[Run], list[Run]]:
-    """Fine-tune, then score the models and all merges, in the order of the tables."""
-    tuning = [
-        pool.submit(jobs.fine_tune_domain, study, domain, bar)
-        for bar, domain in enumerate(DOMAINS, start=1)
-    ]
-    base = pool.submit(jobs.score_model, study, "base")
-    _wait([*tuning, base], "fine-tuning")
-    scores = [pool.submit(jobs.score_model, study, domain) for domain in DOMAINS]
-    merges = [
-        pool.submit(jobs.score_merge, study, setting, key)
-        for key, setting in grid.items()
-    ]
-    _wait([*scores, *merges], "merging and scoring")
-    return [f.result() for f in (base, *scores)], [f.result() for f in merges]
+def _make_models(
+    folder: Path, packages: Path, texts: Mapping[str, Split], training: Training
+) -> None:
+    base = folder / "base"
+    prepare_base(base, packages)
+    for domain, split in texts.items():
+        fine_tune(base, split.train, folder / domain, training, domain)
 
 
-def _wait(futures: Sequence[Future[Any]], what: str) -> None:
-    for future in tqdm(as_completed(futures), what, len(futures), disable=None):
-        future.result()
+def _recipe(models: Path) -> str:
+    """What shall be merged; the settings of each method are swept.
 
-
-def _key(setting: Setting) -> str:
-    """A file name that changes whenever the merge could come out differently."""
-    parts: list[Any] = [asdict(setting)]
-    if setting.method == "pcb":
-        sources = sorted(Path(mergekit_pcb.__file__).parent.glob("*.py"))
-        parts += [path.read_text(encoding="utf-8") for path in sources]
-    name = re.sub(r"[^a-z0-9._]+", "-", f"{setting.family} {setting.label}")
-    return f"{name}-{_digest(*parts)}"
-
-
-@contextmanager
-def _worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Yield a pool whose workers end at once when the block fails or Ctrl-C comes."""
-    context = multiprocessing.get_context("spawn")
-    bar_lock = context.RLock()
-    tqdm.set_lock(bar_lock)
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    pool = ProcessPoolExecutor(workers, context, jobs.start_worker, (threads, bar_lock))
-    try:
-        yield pool
-    except BaseException:
-        for worker in multiprocessing.active_children():
-            worker.terminate()
-        pool.shutdown(cancel_futures=True)
-        raise
-    pool.shutdown()
-
-
-def _machine() -> dict[str, Any]:
-    cpu = platform.processor()
-    cpuinfo = Path("/proc/cpuinfo")  # on Linux, platform.processor() is often empty
-    if cpuinfo.exists():
-        names = re.findall(r"^model name\s*: (.*)$", cpuinfo.read_text(), re.MULTILINE)
-        cpu = next(iter(names), cpu)
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "system": platform.system(),
-        "python": platform.python_version(),
+    Paths are absolute: for a relative one with a single slash, mergekit asks the hub
+    whether it is a model's name there.
+    """
+    document = {
+        "merge_method": "pcb",
+        "base_model": str(models / "base"),
+        "models": [{"model": str(models / domain)} for domain in DOMAINS],
+        "dtype": "float32",
     }
+    return yaml.safe_dump(document, sort_keys=False)
+
+
+def _compare(study: Path, precision: str) -> None:
+    # The report names the recipe as it is named here, which should be short.
+    os.chdir(study)
+    arguments = ["smollm2.yml", "--out", "comparison", "--keep", "none"]
+    arguments += smollm2_tasks.options(DOMAINS, study / "tasks")
+    arguments += smollm2_grid.options()
+    arguments += ["--model-args", f"dtype={precision}"]
+    compare.main(arguments, standalone_mode=False)
 
 
 if __name__ == "__main__":

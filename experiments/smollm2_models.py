@@ -70,12 +70,9 @@ def prepare_base(folder: Path, packages_folder: Path) -> None:
 
 
 def fine_tune(
-    base: Path, text: str, folder: Path, training: Training, name: str, bar: int
+    base: Path, text: str, folder: Path, training: Training, name: str
 ) -> None:
-    """Train all weights of ``base`` on ``text`` and write the result to ``folder``.
-
-    ``bar`` is the line of the progress bar, where several processes show one each.
-    """
+    """Train all weights of ``base`` on ``text`` and write the result to ``folder``."""
     if folder.exists():
         return
     tokenizer = AutoTokenizer.from_pretrained(base)
@@ -90,8 +87,6 @@ def fine_tune(
     steps = tqdm(
         range(training.steps),
         desc=f"fine-tuning on {name}",
-        position=bar,
-        leave=False,
         disable=None,
     )
     for _ in steps:

@@ -6,7 +6,7 @@ import csv
 import json
 import random
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,11 +24,14 @@ LEAK_LENGTH = 40
 
 @dataclass(frozen=True)
 class Split:
-    """The text of one domain: no document gives to more than one part."""
+    """The text of one domain: no document gives to more than one part.
+
+    Of the parts that are held out, each extract is from another document.
+    """
 
     train: str
-    validation: str
-    test: str
+    validation: Sequence[str]
+    test: Sequence[str]
 
 
 def split_documents(
@@ -51,12 +54,12 @@ def split_documents(
     test = _take(queue, test_bytes, seen, EXTRACT_BYTES)
     validation = _take(queue, validation_bytes, seen, EXTRACT_BYTES)
     train = _take(queue, train_bytes, seen, train_bytes)
-    return Split(train, validation, test)
+    return Split("".join(train), validation, test)
 
 
-def _take(queue: list[str], size: int, seen: set[str], per_document: int) -> str:
+def _take(queue: list[str], size: int, seen: set[str], per_document: int) -> list[str]:
     """Take about ``size`` bytes from the queue's front, and remember their lines."""
-    taken: list[str] = []
+    taken: list[list[str]] = []
     room = size
     while room > 0:
         if not queue:
@@ -64,9 +67,9 @@ def _take(queue: list[str], size: int, seen: set[str], per_document: int) -> str
         lines = [line for line in queue.pop(0).split("\n") if line not in seen]
         extract = _first_lines(lines, min(room, per_document))
         room -= sum(len(line.encode()) + 1 for line in extract)
-        taken += extract
-    seen.update(line for line in taken if len(line) >= LEAK_LENGTH)
-    return "".join(line + "\n" for line in taken)
+        taken.append(extract)
+    seen.update(line for lines in taken for line in lines if len(line) >= LEAK_LENGTH)
+    return ["".join(line + "\n" for line in lines) for lines in taken if lines]
 
 
 def _first_lines(lines: Iterable[str], size: int) -> list[str]:

@@ -217,8 +217,9 @@ compare = PrettyPrintHelp(
         "merges: by lm-evaluation-harness (--tasks), by a function of your own "
         "(--evaluate), or, with neither, by measures of the weights alone.\n\n"
         "RECIPE may be for any method. That method keeps its settings; the others take "
-        "those they know, and customary ones for the rest. DIR gets comparison.html, "
-        ".md, .csv and .json, and is resumed after an interruption."
+        "those that mean the same to them, and customary ones for the rest, such as "
+        "their own density. DIR gets comparison.html, .md, .csv and .json and the "
+        "pictures, and is resumed after an interruption."
     ),
 )
 
@@ -350,7 +351,10 @@ def _show(
         # Every setting is in the files.
         if not note.startswith("Tried: "):
             screen.print(note, markup=False, style="dim")
-    screen.print(f"Report: {out / reports.FILES[0]}, and as .md, .csv and .json")
+    pictures = "" if missing else "; pictures beside it"
+    screen.print(
+        f"Report: {out / reports.FILES[0]}, and as .md, .csv and .json{pictures}"
+    )
     for row in report.rows:
         if row.model and (out / row.model).exists():
             screen.print(f"Model of {row.name}: {out / row.model}", markup=False)

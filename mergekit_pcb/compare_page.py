@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from mergekit_pcb.compare_table import Column, columns, name, settings
+from mergekit_pcb.compare_table import Column, attempts, columns, name, settings
 from mergekit_pcb.drawing import Picture
 from mergekit_pcb.page import figure, page
-from mergekit_pcb.standings import MERGE, Row, Standings
+from mergekit_pcb.standings import MERGE, Standings
 
 if TYPE_CHECKING:
     from mergekit_pcb.compare_report import Report
@@ -64,22 +64,16 @@ def _cell(column: Column, number: int) -> str:
 
 
 def _tried(report: Report) -> Iterator[str]:
-    rows = [row for row in report.rows if len(row.tried) > 1]
-    if not rows:
+    found = attempts(report.rows, report.references)
+    if not found:
         return
-    judge = Standings(report.references)
     yield "<details><summary>Every setting tried</summary><table><thead>"
     yield "<tr><th>merge</th><th></th><th>on the items that choose</th></tr></thead>"
     yield "<tbody>"
-    for row in rows:
-        for tried in row.tried:
-            attempt = Row(MERGE, row.name, tried.scores)
-            mean = judge.mean(attempt)
-            height = judge.standing(attempt) if mean is None else mean
-            text = tried.failed or ("" if height is None else f"{height:.4f}")
-            cell = f"<b>{escape(text)}</b>" if tried.chosen else escape(text)
-            yield (
-                f'<tr><th>{escape(row.name)}</th><td class="words">'
-                f"{escape(tried.label)}</td><td>{cell}</td></tr>"
-            )
+    for merge, label, result, chosen in found:
+        cell = f"<b>{escape(result)}</b>" if chosen else escape(result)
+        yield (
+            f'<tr><th>{escape(merge)}</th><td class="words">'
+            f"{escape(label)}</td><td>{cell}</td></tr>"
+        )
     yield "</tbody></table></details>"

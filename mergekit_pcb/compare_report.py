@@ -13,7 +13,12 @@ from typing import Any
 from mergekit_pcb.budget import SCALE
 from mergekit_pcb.compare_figures import pictures
 from mergekit_pcb.compare_page import compare_page
-from mergekit_pcb.compare_table import digits, markdown
+from mergekit_pcb.compare_table import (
+    attempts,
+    digits,
+    markdown,
+    markdown_of_attempts,
+)
 from mergekit_pcb.drawing import require_matplotlib
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.finished import write_whole
@@ -151,7 +156,7 @@ def _on_settings(report: Report) -> Iterator[str]:
     dropped = [f"{row.name} {row.note}" for row in merges if row.note]
     words = f" ({'; '.join(dropped)})" if dropped else ""
     yield (
-        "Settings that were not given are the recipe's where the method knows them"
+        "Settings that were not given are the recipe's where they mean the same"
         f"{words}, else customary ones. Methods that add task vectors up, where others "
         "average, keep the proportions of the weights only."
     )
@@ -199,6 +204,10 @@ def write(report: Report, folder: Path) -> str:
     }
     for file, text in texts.items():
         write_whole(folder / file, text)
+    for stale in ("scores.png", "settings.png"):
+        (folder / stale).unlink(missing_ok=True)
+    for picture in drawn:
+        write_whole(folder / f"{picture.name}.png", picture.png())
     return missing
 
 
@@ -206,6 +215,8 @@ def _markdown(report: Report, told: Sequence[str]) -> str:
     standings = report.standings
     lines = [f"# {report.title}", "", verdict(standings), "", markdown(standings), ""]
     lines += [f"* {note}" for note in told]
+    if tried := attempts(report.rows, report.references):
+        lines += ["", "## Every setting tried", "", markdown_of_attempts(tried)]
     lines += ["", ", ".join(f"{k} {v}" for k, v in report.conditions.items()), ""]
     return "\n".join(lines)
 

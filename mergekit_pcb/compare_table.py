@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from rich import box
 from rich.table import Table
@@ -177,6 +178,49 @@ def digits(values: Iterable[float | None]) -> int:
     return max(usual, min(needed, usual + 1))
 
 
+class Attempt(NamedTuple):
+    """A line of the table of all that was tried: the score is on the items that choose.
+
+    Attributes:
+        name: of the merge.
+        label: its settings in words.
+        result: the score, or why there is none.
+        chosen: whether it is the best of its name.
+    """
+
+    name: str
+    label: str
+    result: str
+    chosen: bool
+
+
+def attempts(rows: Sequence[Row], references: Sequence[Row]) -> list[Attempt]:
+    """Every setting of the rows for which there were several.
+
+    Args:
+        rows: of the table.
+        references: base and experts on the items that choose.
+    """
+    judge = Standings(references)
+    found = []
+    for row in rows:
+        for tried in row.tried if len(row.tried) > 1 else ():
+            attempt = Row(MERGE, row.name, tried.scores)
+            mean = judge.mean(attempt)
+            height = judge.standing(attempt) if mean is None else mean
+            result = tried.failed or ("" if height is None else f"{height:.4f}")
+            found.append(Attempt(row.name, tried.label, result, tried.chosen))
+    return found
+
+
+def markdown_of_attempts(found: Sequence[Attempt]) -> str:
+    """The same in Markdown; what was chosen is bold."""
+    lines = [["merge", "settings", "on the items that choose"], ["---", "---", "---:"]]
+    for name, label, result, chosen in found:
+        lines.append([name, label, f"**{result}**" if chosen else result])
+    return _joined(lines)
+
+
 def markdown(standings: Standings) -> str:
     """The table in Markdown; the best merges are bold."""
     found = columns(standings)
@@ -185,6 +229,10 @@ def markdown(standings: Standings) -> str:
     for number, row in enumerate(standings.rows):
         cells = [_marked(column, number, "**") for column in found]
         lines.append([name(row), settings(row), *cells])
+    return _joined(lines)
+
+
+def _joined(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |"
         for line in lines

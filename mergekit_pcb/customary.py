@@ -29,8 +29,9 @@ _SUMMING = {
     *("breadcrumbs", "breadcrumbs_ties"),
 }
 _WEIGHT_IN_SUM = 0.4
-# They mean something else for every method, which has its own defaults.
-_SWITCHES = {"normalize", "rescale", "int8_mask"}
+# They mean something else for every method, which has its own defaults: half of the
+# values kept by chance is not the largest half, nor the half that scores highest.
+_OWN = {"density", "normalize", "rescale", "int8_mask"}
 
 
 def take_over(
@@ -47,7 +48,7 @@ def take_over(
     Returns:
         The names of what was dropped.
     """
-    dropped = edits.drop_unknown(draft, known - _SWITCHES)
+    dropped = edits.drop_unknown(draft, known - _OWN)
     if target in _SUMMING and source not in _SUMMING:
         edits.scale_weights(draft, _WEIGHT_IN_SUM)
     elif target == "pcb":

@@ -46,11 +46,12 @@ def key_of(name: str, about: Any) -> str:
     return f"{readable}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file that is complete or absent, whatever happens."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
+    plain = content.encode("utf-8") if isinstance(content, str) else content
+    partial.write_bytes(plain)
     partial.replace(path)
 
 

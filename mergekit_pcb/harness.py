@@ -91,7 +91,8 @@ class Harness:
         self.how_chosen = (
             "items 0, 2, 4, … of each task chose, items 1, 3, 5, … are shown"
             if self._halves
-            else f"{', '.join(validation_tasks)} chose, {', '.join(tasks)} is shown"
+            else f"those of {', '.join(validation_tasks)}; "
+            f"shown are those of {', '.join(tasks)}"
         )
 
     def identity(self, part: str) -> Any:
@@ -126,7 +127,7 @@ class Harness:
                 task_manager=self._manager,
                 bootstrap_iters=_BOOTSTRAP_DRAWS,
                 **chosen,
-                **self._options,
+                **{**self._options, "device": self._options.get("device") or _device()},
             )
         _free_memory()
         assert found is not None, "the harness returns nothing in side processes only"
@@ -244,6 +245,13 @@ def _for_the_harness() -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
+
+
+def _device() -> str:
+    # The harness would take "cuda" on a machine without one, and fail.
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _free_memory() -> None:

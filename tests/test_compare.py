@@ -573,7 +573,7 @@ def test_end_to_end_with_the_harness(family: Path, tmp_path: Path) -> None:
     tasks = write_tasks(tmp_path / "tasks")
     out = tmp_path / "out"
     arguments = ("--tasks", "reading,guessing", "--include-path", tasks, "--limit", 10)
-    more = ("--methods", "pcb", "--sweep", "lambda=0.5,1.0", "--device", "cpu")
+    more = ("--methods", "pcb", "--sweep", "lambda=0.5,1.0")
     result = run_compare(family, out, *arguments, *more)
     assert result.exit_code == 0, result.output
     document = json.loads((out / "comparison.json").read_text())

@@ -82,11 +82,11 @@ def test_own_method_keeps_its_recipe() -> None:
 
 
 def test_other_methods_take_what_they_know() -> None:
-    """Parameters that a method lacks are dropped, and the note says which."""
+    """What a method lacks, or means otherwise, is dropped, and the note says so."""
     found = only(recipe("pcb", density=0.3, clamp=0.0, **{"lambda": 1.2}), "ties")
-    assert found.recipe["parameters"] == {"density": 0.3, "lambda": 1.2, "weight": 1.0}
-    assert found.note == "without clamp"
-    assert found.label == "density 0.3, weight 1, lambda 1.2"
+    assert found.recipe["parameters"] == {"density": 0.2, "lambda": 1.2, "weight": 1.0}
+    assert found.note == "without clamp, density"
+    assert found.label == "density 0.2, weight 1, lambda 1.2"
 
 
 def test_switches_stay_with_their_method() -> None:
@@ -133,7 +133,8 @@ def test_gradients_are_left_alone() -> None:
 
 def test_della_gets_an_epsilon_that_fits_its_density() -> None:
     """Density plus and minus epsilon stays between 0 and 1."""
-    assert only(recipe(density=0.1), "della").recipe["parameters"]["epsilon"] == 0.05
+    found = only(recipe(), "della", fixed={"della": {"density": 0.1}})
+    assert found.recipe["parameters"]["epsilon"] == 0.05
 
 
 @pytest.mark.parametrize("listed", [False, True])

@@ -1,25 +1,18 @@
 from __future__ import annotations
 
-import math
+import json
+import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
+from click.testing import CliRunner
 
-from experiments.bits_per_byte import target_bits, window_bits, windows
-from experiments.score_table import (
-    Run,
-    Score,
-    best_peer,
-    choose,
-    difference,
-    markdown,
-    mean,
-)
-from experiments.smollm2_grid import BUDGET, recipe, settings
-from experiments.smollm2_texts import LEAK_LENGTH, split_documents
+from experiments import pictures, smollm2, smollm2_grid, smollm2_tasks
+from experiments.smollm2_texts import LEAK_LENGTH, Split, split_documents
+from mergekit_pcb.contenders import contenders
+from tests import tiny
 
 SIZES = {"train_bytes": 6_000, "validation_bytes": 2_500, "test_bytes": 2_500}
 
@@ -34,22 +27,14 @@ def documents(count: int = 40) -> dict[str, str]:
     }
 
 
-def score(*bits: float, text_bytes: int = 1) -> Score:
-    return Score(bits, text_bytes)
-
-
-def run(method: str | None, validation: float, test: float, label: str = "") -> Run:
-    part = [{"a": score(value), "b": score(value)} for value in (validation, test)]
-    return Run(method or "base", method, label, *part)
+def parts(split: Split) -> tuple[str, str, str]:
+    return split.train, "".join(split.validation), "".join(split.test)
 
 
 def test_parts_share_no_document() -> None:
     """A document whose line is in one part has no line in another."""
     split = split_documents(documents(), **SIZES, seed=0)
-    owners = [
-        {line.split()[4] for line in part.splitlines()}
-        for part in (split.train, split.validation, split.test)
-    ]
+    owners = [{line.split()[4] for line in part.splitlines()} for part in parts(split)]
     assert sum(map(len, owners)) == len(set.union(*owners))
 
 
@@ -57,12 +42,18 @@ def test_parts_have_the_size_asked_for() -> None:
     """Each part ends with the line that reaches its size."""
     split = split_documents(documents(), **SIZES, seed=0)
     line = 60
-    for part, size in (
-        (split.train, 6_000),
-        (split.validation, 2_500),
-        (split.test, 2_500),
-    ):
+    for part, size in zip(parts(split), (6_000, 2_500, 2_500), strict=True):
         assert size <= len(part.encode()) < size + line
+
+
+def test_held_out_extracts_are_of_different_documents() -> None:
+    """So the items of a task say something about each other's error."""
+    split = split_documents(documents(), **SIZES, seed=0)
+    for extracts in (split.validation, split.test):
+        owners = [{line.split()[4] for line in e.splitlines()} for e in extracts]
+        assert len(extracts) > 3
+        assert [len(of_extract) for of_extract in owners] == [1] * len(extracts)
+        assert len(set.union(*owners)) == len(extracts)
 
 
 def test_same_seed_same_split() -> None:
@@ -79,8 +70,9 @@ def test_repeated_lines_do_not_leak() -> None:
     assert len(refrain) >= LEAK_LENGTH
     texts = {name: f"{refrain}\n{text}" for name, text in documents().items()}
     split = split_documents(texts, **SIZES, seed=0)
-    assert refrain in split.test
-    assert refrain not in split.train + split.validation
+    train, validation, test = parts(split)
+    assert refrain in test
+    assert refrain not in train + validation
 
 
 def test_too_little_text_is_an_error() -> None:
@@ -89,118 +81,82 @@ def test_too_little_text_is_an_error() -> None:
         split_documents(documents(3), **SIZES, seed=0)
 
 
-@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 16])
-def test_every_token_is_predicted_once(count: int) -> None:
-    """The windows' targets are the text, and each follows its own input."""
-    tokens = list(range(100, 100 + count))
-    cut = windows(tokens, 8, start=1)
-    assert [t for _, targets in cut for t in targets] == tokens
-    assert [i for inputs, _ in cut for i in inputs] == [1, *tokens][:-1]
-    assert all(len(inputs) == len(targets) <= 8 for inputs, targets in cut)
+TEXTS = {
+    domain: Split("", ["w3 w4 å\n", "w5 w6\n"], ["w7 w8\n", "w9 w3 w4\n", "w5\n"])
+    for domain in smollm2.DOMAINS
+}
 
 
-def test_bits_of_a_known_distribution() -> None:
-    """Probabilities 1/2 and 1/8 cost 1 and 3 bits."""
-    half = [0.5, 0.25, 0.125, 0.125]
-    logits = torch.tensor([half, half]).log()
-    assert target_bits(logits, torch.tensor([0, 2])) == pytest.approx(4.0)
+def test_tasks_read_the_extracts(tmp_path: Path) -> None:
+    """One task for each domain and held-out part, whose items are its extracts."""
+    smollm2_tasks.write_tasks(TEXTS, tmp_path / "tasks")
+    tasks = [yaml.safe_load(f.read_text()) for f in (tmp_path / "tasks").glob("*.yaml")]
+    assert {task["task"] for task in tasks} == {
+        *smollm2.DOMAINS,
+        *(f"{domain}_validation" for domain in smollm2.DOMAINS),
+    }
+    for task in tasks:
+        split = TEXTS[task["task"].removesuffix("_validation")]
+        held_out = split.validation if "_" in task["task"] else split.test
+        lines = Path(task["dataset_kwargs"]["data_files"]["test"]).read_text("utf-8")
+        assert [json.loads(line)["text"] for line in lines.splitlines()] == held_out
 
 
-def test_bits_per_byte_of_a_uniform_model() -> None:
-    """A model that knows nothing of 16 tokens pays 4 bits each, here 2 per byte."""
-
-    class Uniform:
-        def base_model(self, input_ids: torch.Tensor) -> tuple[torch.Tensor]:
-            return (torch.zeros(*input_ids.shape, 3),)
-
-        def lm_head(self, hidden: torch.Tensor) -> torch.Tensor:
-            return torch.zeros(len(hidden), 16)
-
-    bits = window_bits(Uniform(), [3] * 70, length=40, start=1)
-    assert bits == pytest.approx([160.0, 120.0])
-    assert Score(bits, text_bytes=140).bits_per_byte == pytest.approx(2.0)
-
-
-def test_choice_looks_at_validation_only() -> None:
-    """The setting best on validation is chosen although another is better on test."""
-    good, lucky = run("ties", 1.0, 2.0, "good"), run("ties", 1.1, 0.1, "lucky")
-    other = run("pcb", 9.0, 9.0)
-    assert choose([lucky, good, other]) == [good, other]
-
-
-def test_refused_runs_are_chosen_last() -> None:
-    """A refused run stands for its family only where nothing else can."""
-    refused = Run("pcb", "pcb", "x", {}, {}, refused="PCBError: not yet")
-    done = run("pcb", 3.0, 3.0)
-    assert choose([refused, done]) == [done]
-    assert choose([refused]) == [refused]
-
-
-def test_mean_counts_domains_alike() -> None:
-    """A domain with more bytes weighs no more than another."""
-    scores = {"a": score(10.0, text_bytes=10), "b": score(300.0, text_bytes=100)}
-    assert mean(scores) == pytest.approx(2.0)
-
-
-def test_best_peer_is_of_another_method() -> None:
-    """Neither the base model nor another form of the same method is a peer."""
-    tensor, model = run("pcb", 1.0, 1.0), run("pcb", 1.2, 1.2)
-    ties, linear = run("ties", 1.5, 1.5), run("linear", 1.6, 1.6)
-    chosen = [run(None, 0.0, 0.0), tensor, model, ties, linear]
-    assert best_peer(tensor, chosen) is ties
-    assert best_peer(ties, chosen) is tensor
-    assert best_peer(tensor, [tensor, model]) is None
-
-
-def test_difference_and_its_error() -> None:
-    """Window differences 1 and 3 bits over 2 bytes: 2 per byte, standard error 1."""
-    a = Run("a", "a", "", {}, {"d": score(5.0, 7.0, text_bytes=2)})
-    b = Run("b", "b", "", {}, {"d": score(4.0, 4.0, text_bytes=2)})
-    value, error = difference(a, b)
-    # The sum of two differences of variance 2 has variance 4; per byte, its root is 1.
-    assert (value, error) == pytest.approx((2.0, 1.0))
-
-
-def test_table_shows_test_scores() -> None:
-    """Rows hold test text, the best merge is bold, a refusal stands in its row."""
-    rows = [
-        run("ties", 9.0, 1.25, "lambda 1"),
-        Run("pcb", "pcb", "", {}, {}, refused="PCBError: not yet"),
-        run("linear", 9.0, 1.5),
-    ]
-    lines = markdown([run(None, 9.0, 1.0)], rows, ["a", "b"]).splitlines()
-    assert lines[2] == "| base | 1.000 | 1.000 | 1.000 |  |"
-    assert lines[3].startswith(
-        "| ties (lambda 1) | **1.250** | **1.250** | **1.250** |"
-    )
-    assert "-0.2500 ± " in lines[3]
-    assert lines[4] == "| pcb: PCBError: not yet |  |  |  |  |"
-    assert "+0.2500 ± " in lines[5]
-    assert len({line.count("|") for line in lines}) == 1
+def test_tasks_that_are_the_same_are_left_alone(tmp_path: Path) -> None:
+    """A file that is written again would have every model scored again."""
+    smollm2_tasks.write_tasks(TEXTS, tmp_path)
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
+    other = TEXTS | {"swedish": Split("", ["other\n"], TEXTS["swedish"].test)}
+    smollm2_tasks.write_tasks(other, tmp_path)
+    changed = [f.name for f in before if f.stat().st_mtime_ns != before[f]]
+    assert changed == ["swedish_validation.jsonl"]
 
 
 def test_every_method_has_the_same_budget() -> None:
-    """No family of settings may try more often than another."""
-    assert set(Counter(s.family for s in settings()).values()) == {BUDGET}
-    assert len({(s.family, s.label) for s in settings()}) == len(settings())
+    """No method may try more often than another, nor the same thing twice."""
+    recipe = yaml.safe_load(smollm2._recipe(Path("models")))
+    fixed = {"": {"weight": 1.0}}
+    merges = contenders(recipe, smollm2_grid.METHODS, fixed, smollm2_grid.SWEPT)
+    assert set(Counter(merge.name for merge in merges).values()) == {6}
+    assert len({(merge.name, merge.label) for merge in merges}) == len(merges)
 
 
-def test_recipes_are_absolute_and_complete() -> None:
-    """Each recipe names absolute paths; all methods but linear have the base model."""
-    names = [Path(name) for name in ("sv", "dialogue", "words")]
-    for setting in settings():
-        document = yaml.safe_load(recipe(setting, Path("base"), names))
-        paths = [model["model"] for model in document["models"]]
-        assert all(Path(path).is_absolute() for path in paths)
-        assert ("base_model" in document) == (setting.method != "linear")
-        assert not any(math.isnan(w) for w in setting.weights)
+@pytest.mark.slow
+def test_smollm2_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiny models in its place: compared by the tasks, and the report is copied."""
+    pytest.importorskip("lm_eval", reason="needs the extra [eval]")
+
+    def make_models(folder: Path, *_: object) -> None:
+        base, tuned = tiny.save_family(folder, 3)
+        for model, name in zip((base, *tuned), ("base", *TEXTS), strict=True):
+            tiny.save_tokenizer(model.path)
+            model.path.rename(folder / name)
+
+    monkeypatch.setattr(smollm2, "_texts", lambda *_: TEXTS)
+    monkeypatch.setattr(smollm2, "_make_models", make_models)
+    monkeypatch.setattr(smollm2_grid, "SWEPT", {"pcb": {"lambda": (0.5, 1.0)}})
+    monkeypatch.setattr(smollm2_grid, "METHODS", ("pcb",))
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "out"
+    arguments = ["--work", str(tmp_path / "work"), "--out", str(out)]
+    result = CliRunner().invoke(smollm2.main, [*arguments, "--precision", "float32"])
+    assert result.exit_code == 0, result.output
+    assert {file.name for file in out.iterdir()} == set(smollm2.COPIES.values())
+    document = json.loads((out / "smollm2.json").read_text(encoding="utf-8"))
+    assert document["recipe"] == "smollm2.yml"
+    assert list(document["tasks"]) == list(TEXTS)
+    pcb = document["rows"][-1]
+    assert {score["metric"] for score in pcb["scores"].values()} == {"bits_per_byte"}
+    chosen = next(tried for tried in pcb["tried"] if tried["chosen"])
+    assert all(task.endswith("_validation") for task in chosen["scores"])
+    assert str(tmp_path) not in (out / "smollm2.md").read_text(encoding="utf-8")
 
 
-def test_finished_run_survives_json() -> None:
-    """What one session has scored, the next reads back equal."""
-    from dataclasses import asdict
-
-    finished = run("ties", 1.0, 2.0, "lambda 1")
-    again = Run.from_json(asdict(finished))
-    assert markdown([], [again], ["a"]) == markdown([], [finished], ["a"])
-    assert again == finished
+def test_a_picture_of_a_command(tmp_path: Path) -> None:
+    """It says what the command says, in colour, and loads nothing."""
+    result = CliRunner().invoke(pictures.main, ["--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    svg = (tmp_path / "check.svg").read_text(encoding="utf-8")
+    assert "`densty`" in svg
+    assert len(set(re.findall("fill: (#[0-9a-f]{6})", svg))) > 2
+    assert "url(http" not in svg

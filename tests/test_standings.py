@@ -264,9 +264,9 @@ def test_every_file_of_the_report_says_the_same(tmp_path: Path) -> None:
     """Markdown, CSV, JSON and page hold the numbers; the page needs no network."""
     pytest.importorskip("matplotlib", reason="the page's pictures need matplotlib")
     assert write(report_of(SWEPT), tmp_path) == ""
-    assert "| pcb | best of 3: lambda 1.4 | **0.600** |" in (
-        tmp_path / "comparison.md"
-    ).read_text(encoding="utf-8")
+    text = (tmp_path / "comparison.md").read_text(encoding="utf-8")
+    assert "| pcb | best of 3: lambda 1.4 | **0.600** |" in text
+    assert "| pcb | lambda 1.4 | **0.6000** |" in text
     with (tmp_path / "comparison.csv").open(encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     assert [line["maths"] for line in lines] == ["0.1", "0.9", "0.5", "0.6"]
@@ -275,6 +275,9 @@ def test_every_file_of_the_report_says_the_same(tmp_path: Path) -> None:
     assert document["rows"][3]["tried"][2]["chosen"] is True
     page = (tmp_path / "comparison.html").read_text(encoding="utf-8")
     assert page.count("<figure>") == 2
+    pictures = sorted(tmp_path.glob("*.png"))
+    assert [file.name for file in pictures] == ["scores.png", "settings.png"]
+    assert all(file.read_bytes().startswith(b"\x89PNG") for file in pictures)
     assert "expert &lt;b&gt;" in page
     assert "http" not in page
     assert not list(tmp_path.glob(".*")), "nothing half-written stays"
