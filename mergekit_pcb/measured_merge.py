@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -72,6 +73,8 @@ def measured_merge(
                 said = _follow(process, log, progress)
             except BaseException:
                 _end(process)
+                # It may have come to its end all the same, but nobody has its figures.
+                shutil.rmtree(out, ignore_errors=True)
                 raise
         if process.returncode != 0 or not facts.exists():
             raise PCBError(_reason(said, process.returncode))

@@ -515,7 +515,7 @@ def test_end_to_end_with_a_function(
 
 @pytest.mark.slow
 def test_a_merge_that_is_interrupted_leaves_nothing(
-    family: Path, tmp_path: Path
+    family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C ends the process of the merge, which tidies up after itself."""
 
@@ -524,6 +524,17 @@ def test_a_merge_that_is_interrupted_leaves_nothing(
 
     with (tmp_path / "log.txt").open("w") as log, pytest.raises(KeyboardInterrupt):
         measured_merge(family, tmp_path / "merged" / "m", ["--no-quiet"], log, stop)
+    assert list((tmp_path / "merged").glob("*")) == []
+
+    # As if the interruption came when the merge had just been done.
+    def late(process: Any, *_: object) -> str:
+        process.communicate()
+        assert (tmp_path / "merged" / "m").exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mergekit_pcb.measured_merge._follow", late)
+    with (tmp_path / "log.txt").open("w") as log, pytest.raises(KeyboardInterrupt):
+        measured_merge(family, tmp_path / "merged" / "m", [], log, ignore)
     assert list((tmp_path / "merged").glob("*")) == []
 
 
