@@ -15,6 +15,9 @@ import torch
 from mergekit_pcb.backend import Backend, backend_for
 from mergekit_pcb.balancing import Room
 
+# Calls are made by one thread at a time, which leaves little for more workers to do.
+_MOST_WORKERS = 4
+
 T = TypeVar("T")
 
 
@@ -96,10 +99,18 @@ class TaskVectors:
         models = [model[span] for model in self.models]
         return self.backend.arithmetic.subtract_base(models, base, memory)
 
-    def spans(self) -> list[slice]:
+    @property
+    def workers(self) -> int:
+        """On how many threads to work: what torch was given, up to a number."""
+        on_cpu = self.device.type == "cpu"
+        return min(torch.get_num_threads(), _MOST_WORKERS) if on_cpu else 1
+
+    def spans(self, workers: int) -> list[slice]:
         """Slices that make blocks of a good size."""
+        # No more memory for many workers than for two.
+        budget = self.backend.block * 2 // max(workers, 2)
         # Whole cache lines, whatever the number of models.
-        step = max(self.backend.block // len(self.models) // 64 * 64, 64)
+        step = max(budget // len(self.models) // 64 * 64, 64)
         return [
             slice(start, min(start + step, self.size))
             for start in range(0, self.size, step)
@@ -107,14 +118,13 @@ class TaskVectors:
 
 
 def in_blocks(tensor: TaskVectors, work: Callable[[Iterable[Block]], T]) -> Sequence[T]:
-    """Let as many workers share the blocks of a tensor as torch was given threads.
+    """Let several workers share the blocks of a tensor.
 
     ``work`` gets the blocks that one worker meets, in no particular order; each is
     gone when the next one comes.
     """
-    threads = torch.get_num_threads() if tensor.device.type == "cpu" else 1
-    spans = tensor.spans()
-    workers = min(threads, len(spans))
+    spans = tensor.spans(tensor.workers)
+    workers = min(tensor.workers, len(spans))
     waiting = deque(spans)
 
     def some() -> Iterator[Block]:

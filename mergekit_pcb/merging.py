@@ -71,7 +71,7 @@ def merge_one_tensor(
     Arguments and result are those of `merge_tensor`, errors those of
     `model_statistics`.
     """
-    spans = tensor.spans()
+    spans = tensor.spans(tensor.workers)
     if len(spans) > 1:
         domain = TensorDomain([tensor])
         each = model_statistics(

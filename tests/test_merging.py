@@ -74,6 +74,19 @@ def test_block_size_and_threads_leave_no_trace(
     assert torch.get_num_threads() == count
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 64])
+@pytest.mark.parametrize("n", [1, 3, 50])
+def test_memory_does_not_grow_with_threads_or_models(
+    n: int, count: int, threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All workers together have at most two blocks in hand."""
+    monkeypatch.setattr(backend, "_CPU_BLOCK", 20_000)
+    threads(count)
+    vectors = TaskVectors.of(None, list(torch.zeros(n, 90_000)))
+    largest = vectors.spans(vectors.workers)[0].stop
+    assert 0.8 * 20_000 < largest * n * max(vectors.workers, 2) / 2 <= 20_000
+
+
 def test_threads_yet_to_come_keep_their_setting(threads) -> None:
     """One thread a worker is not left behind as the default of later threads."""
     threads(3)
