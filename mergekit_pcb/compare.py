@@ -24,7 +24,7 @@ from mergekit_pcb.contenders import METHODS, Inputs, contenders, inputs_of
 from mergekit_pcb.disk import require_room
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.evaluation import Evaluation, Function
-from mergekit_pcb.findings import ERROR
+from mergekit_pcb.findings import require_no_errors
 from mergekit_pcb.finished import versions
 from mergekit_pcb.harness import Harness
 from mergekit_pcb.measured_merge import measured_merge
@@ -233,12 +233,7 @@ def _require_consistent(more: Mapping[str, Any], sweep: Sequence[Any]) -> None:
 
 def _read(file: str) -> Recipe:
     text = Path(file).read_text(encoding="utf-8")
-    errors = [f for f in check_recipe(text, file, "yaml") if f.severity == ERROR]
-    if errors:
-        more = (
-            f" (and {len(errors) - 1} more: mergekit-pcb check)" if errors[1:] else ""
-        )
-        raise PCBError(f"{errors[0]}{more}")
+    require_no_errors(check_recipe(text, file, "yaml"), file)
     document: Recipe = yaml.safe_load(text)
     return with_absolute_paths(document)
 

@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import shutil
+import sysconfig
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import metadata
@@ -334,4 +335,15 @@ def _show_what_to_do_next(out: Path) -> None:
     click.echo(f"\nEverything is in {out}: models, recipes, merged, results.json.")
     click.echo("This recipe made the untuned pcb row; change it and run it again:\n")
     click.echo(recipe.read_text(encoding="utf-8").partition("\n")[2])
-    click.echo(f"  mergekit-yaml {shlex.quote(str(recipe))} my-merge")
+    command = shlex.join([_mergekit_yaml(), str(recipe), "my-merge"])
+    click.echo(f"  {command}")
+
+
+def _mergekit_yaml() -> str:
+    """What to type to run it: its path, where the environment is not activated."""
+    ours = Path(sysconfig.get_path("scripts"), "mergekit-yaml")
+    found = shutil.which("mergekit-yaml")
+    if found and Path(found).parent == ours.parent:
+        return "mergekit-yaml"
+    inside = ours.is_relative_to(Path.cwd())
+    return str(ours.relative_to(Path.cwd()) if inside else ours)

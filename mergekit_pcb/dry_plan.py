@@ -26,7 +26,7 @@ from mergekit.plan import MergePlanner
 from mergekit.scripts.merge_raw_pytorch import RawPyTorchMergeConfig, plan_flat_merge
 
 from mergekit_pcb.errors import PCBError
-from mergekit_pcb.findings import ERROR
+from mergekit_pcb.findings import require_no_errors
 from mergekit_pcb.recipe import read
 from mergekit_pcb.rules import findings_of
 from mergekit_pcb.rules.document import PYTORCH, Document
@@ -91,11 +91,7 @@ def _checked(text: str, file: str, base: str | None) -> Document:
         findings += findings_of(document)
     # With another base the recipe's method need not accept its own inputs.
     excused = {f for d in documents if base is not None for f in broken_contract(d)}
-    errors = sorted(f for f in findings if f.severity == ERROR and f not in excused)
-    if errors:
-        first = str(errors[0]).replace(f" {ERROR}: ", " ", 1)
-        more_of_them = f" ({len(errors) - 1} more: run `mergekit-pcb check {file}`)"
-        raise PCBError(first + more_of_them * (len(errors) > 1))
+    require_no_errors((f for f in findings if f not in excused), file)
     if len(documents) > 1:
         raise PCBError(f"{file} holds {len(documents)} merges; inspect takes one")
     return documents[0]

@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from mergekit_pcb.errors import PCBError
+
 ERROR = "error"
 ADVICE = "advice"
 
@@ -31,6 +33,19 @@ class Finding:
         text = f"{self.message}; {self.fix}" if self.fix else self.message
         where = f"{self.file}:{self.line}:{self.column}"
         return f"{where}: {self.severity}: {' '.join(text.split())}"
+
+
+def require_no_errors(findings: Iterable[Finding], file: str) -> None:
+    """Let nothing but advice pass.
+
+    Raises:
+        PCBError: the first error, and how many more there are.
+    """
+    errors = sorted(found for found in findings if found.severity == ERROR)
+    if errors:
+        first = str(errors[0]).replace(f" {ERROR}: ", " ", 1)
+        more = f" ({len(errors) - 1} more: run `mergekit-pcb check {file}`)"
+        raise PCBError(first + more * (len(errors) > 1))
 
 
 def _folded(word: str) -> str:

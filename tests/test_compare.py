@@ -453,6 +453,7 @@ def test_a_wrong_recipe_is_refused(tmp_path: Path) -> None:
     result = tiny.invoke(compare, file, "--out", tmp_path / "out")
     assert result.exit_code == 1
     assert "did you mean `density`?" in result.output
+    assert result.output.lower().count("error") == 1
     assert not (tmp_path / "out").exists()
 
 

@@ -348,12 +348,22 @@ def test_an_interrupted_demo_leaves_nothing(
 
 
 @pytest.mark.usefixtures("without_training")
-def test_what_is_said_at_the_end_can_be_copied(tmp_path: Path) -> None:
-    """The recipe is shown without its comment, and the command quotes its path."""
+@pytest.mark.parametrize("activated", [True, False])
+def test_what_is_said_at_the_end_can_be_copied(
+    activated: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recipe is shown without its comment, and the command runs as it stands."""
+    scripts = tmp_path / "venv" / "bin"
+    scripts.mkdir(parents=True)
+    (scripts / "mergekit-yaml").touch(mode=0o755)
+    monkeypatch.setattr(demo_module.sysconfig, "get_path", lambda _: str(scripts))
+    monkeypatch.setenv("PATH", str(scripts) if activated else "")
+    monkeypatch.chdir(tmp_path)
+    command = "mergekit-yaml" if activated else "venv/bin/mergekit-yaml"
     out = tmp_path / "a long name with spaces that no line of eighty columns could hold"
     result = call("--out", out)
     recipe = out / "recipes" / "pcb.yml"
-    assert f"\n  mergekit-yaml '{recipe}' my-merge\n" in result.stdout
+    assert f"\n  {command} '{recipe}' my-merge\n" in result.stdout
     assert "\nmerge_method: pcb\n" in result.stdout
     assert "# header" not in result.stdout
 
