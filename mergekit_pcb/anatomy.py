@@ -24,7 +24,8 @@ from mergekit_pcb.balancing import (
     compete,
     sum_models,
 )
-from mergekit_pcb.blocks import Block, TaskVectors, in_blocks
+from mergekit_pcb.blocks import Share, TaskVectors, share_out
+from mergekit_pcb.operations import block_size
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -176,15 +177,15 @@ def measure(
             not count as having left it untouched, and not at all in the mean.
     """
 
-    def look(blocks: Iterable[Block]) -> dict[int, Tally]:
+    def look(share: Share) -> dict[int, Tally]:
         found = {}
-        for span, tau, room in blocks:
+        for span, tau, room in share.blocks(vectors):
             base = None if vectors.base is None else vectors.base[span]
             found[span.start] = measure_block(tau, base, contests, room, present)
         return found
 
     # Sums are rounded: their order must not depend on which thread was faster.
-    found = ChainMap(*in_blocks(vectors, look))
+    found = ChainMap(*share_out(vectors, block_size(vectors.device), look))
     return total(found[start] for start in sorted(found))
 
 

@@ -13,17 +13,16 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
+from mergekit_pcb.elementary import LOG2_E, exp2_, tanh_
 from mergekit_pcb.selection import kth_smallest
 
 INTER_FORMS = ("raw", "normalized", "pairwise")
 
-# Below this tanh(x) is x in float32, and task values times their sum seldom are above.
-_TANH_DIFFERS = np.float32(2.0**-12)
-# exp(n u^2) reaches exp(_LARGEST_EXPONENT) at most: float32 ends at exp(88).
-_LARGEST_EXPONENT = 80.0
+# exp(n u^2) is 2 to the power of this at most, with room for the other factors: float32
+# ends at 2^128. Below the other, it is not normal any more.
+_LARGEST_EXPONENT, LEAST_EXPONENT = 115.5, -126.0
 
 
 class ModelStatistics(NamedTuple):
@@ -50,6 +49,11 @@ class ModelStatistics(NamedTuple):
             return cls(low, high, math.inf, -math.inf)
         return cls(low, high, threshold, top)
 
+    @property
+    def alike(self) -> bool:
+        """Whether all scores that reach the threshold are equal."""
+        return self.top <= self.threshold
+
 
 class Extents(NamedTuple):
     """Range of the magnitudes of n models after clamping, as (n, 1) tensors.
@@ -69,14 +73,18 @@ class Extents(NamedTuple):
     @classmethod
     def of(cls, pairs: Sequence[tuple[float, float]], like: torch.Tensor) -> Extents:
         """Those of low and high of each model, for work on tensors like that."""
+        table = like.new_tensor(cls.rows(pairs))
+        low, high, floor, spread = table.split_with_sizes([1] * 4, dim=1)
+        return cls(low, high, floor, spread, table)
+
+    @staticmethod
+    def rows(pairs: Sequence[tuple[float, float]]) -> list[tuple[float, ...]]:
+        """The rows of the table."""
         # Equal magnitudes: u = 1. All of them 0: u = 0, nothing to compete with.
-        rows = [
+        return [
             (low, high, low, high - low) if low < high else (low, high, 0, high or 1)
             for low, high in pairs
         ]
-        table = torch.tensor(rows, dtype=like.dtype, device=like.device)
-        low, high, floor, spread = table.split_with_sizes([1] * 4, dim=1)
-        return cls(low, high, floor, spread, table)
 
 
 class Cut(NamedTuple):
@@ -105,17 +113,21 @@ class Cut(NamedTuple):
         like: torch.Tensor,
     ) -> Cut:
         """That of some statistics and weights, for work on tensors like that."""
-        rows = [
+        table = like.new_tensor(cls.rows(statistics, weight))
+        threshold, span, weights = table.split_with_sizes([1] * 3, dim=1)
+        weighted = any(w != 1 for w in weight)
+        alike = {i: m.threshold for i, m in enumerate(statistics) if m.alike}
+        return cls(threshold, span, weights, table, weighted, alike)
+
+    @staticmethod
+    def rows(
+        statistics: Sequence[ModelStatistics], weight: Sequence[float]
+    ) -> list[tuple[float, ...]]:
+        """The rows of the table."""
+        return [
             (m.threshold, m.top - m.threshold, w)
             for m, w in zip(statistics, weight, strict=True)
         ]
-        table = torch.tensor(rows, dtype=like.dtype, device=like.device)
-        threshold, span, weights = table.split_with_sizes([1] * 3, dim=1)
-        weighted = any(w != 1 for w in weight)
-        alike = {
-            i: m.threshold for i, m in enumerate(statistics) if m.top <= m.threshold
-        }
-        return cls(threshold, span, weights, table, weighted, alike)
 
 
 def clamp_ranks(size: int, clamp: float) -> tuple[int, int]:
@@ -210,17 +222,26 @@ def subtract_base(
     return tau if base is None else tau.sub_(memory[-1].copy_(base))
 
 
-def scores(tau: torch.Tensor, extents: Extents, inter: str, room: Room) -> torch.Tensor:
-    """The (n, m) scores b of a block, see `balance`."""
-    return balance(tau, extents, inter, room)[1]
+def add_to_base(
+    merged: torch.Tensor,
+    scale: float,
+    base: torch.Tensor | None,
+    out: torch.Tensor,
+    memory: torch.Tensor,
+) -> None:
+    """Put base + lambda * merged task vector of a block into ``out``.
 
-
-def merge(
-    tau: torch.Tensor, extents: Extents, cut: Cut, inter: str, room: Room
-) -> torch.Tensor:
-    """The (m,) merged task vector of a block, see `balance` and `compete`."""
-    magnitude, b = balance(tau, extents, inter, room)
-    return compete(tau, magnitude, b, cut, room)
+    Args:
+        merged: (m,) merged task vector; overwritten.
+        scale: lambda.
+        base: (m,) tensor, or None to add nothing.
+        out: (m,) tensor of any floating-point dtype.
+        memory: (m,) like ``merged``, for the base.
+    """
+    merged *= scale
+    if base is not None:
+        merged += memory.copy_(base)
+    out.copy_(merged)
 
 
 def balance(
@@ -243,21 +264,21 @@ def balance(
 
 
 def intra_balancing_(u: torch.Tensor) -> torch.Tensor:
-    """Turn (n, m) normalised magnitudes into exp(n u^2): competition within a model.
+    """Turn (n, m) normalised magnitudes into exp(n u^2): competition within a model."""
+    steepness, shift = exponent_of(len(u))
+    exponent = u.square_().mul_(steepness)
+    if shift:
+        exponent.sub_(shift).clamp_min_(LEAST_EXPONENT)
+    return exp2_(exponent)
+
+
+def exponent_of(n: int) -> tuple[float, float]:
+    """What u^2 is multiplied by, and reduced by, so that exp(n u^2) is a power of two.
 
     Scores matter only up to a factor a model: beyond 80 models the exponent is
-    shifted, so that it never overflows.
+    reduced, so that it never overflows.
     """
-    n = u.shape[0]
-    exponent = u.square_().mul_(n)
-    if exponent_shift(n):
-        exponent -= exponent_shift(n)
-    return exp_(exponent)
-
-
-def exponent_shift(n: int) -> float:
-    """What the exponents of n models are reduced by."""
-    return max(n - _LARGEST_EXPONENT, 0.0)
+    return n * LOG2_E, max(n * LOG2_E - _LARGEST_EXPONENT, 0.0)
 
 
 def inter_balancing(
@@ -326,26 +347,3 @@ def sum_models(block: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     for row in others[1:]:
         out += row
     return out
-
-
-def exp_(x: torch.Tensor) -> torch.Tensor:
-    """Take the exponential in place; on a CPU numpy's is twice as fast as torch's."""
-    if x.device.type != "cpu":
-        return x.exp_()
-    values = x.numpy()
-    np.exp(values, out=values)
-    return x
-
-
-def tanh_(x: torch.Tensor) -> torch.Tensor:
-    """Take the tanh in place; on a CPU numpy's is six times as fast as torch's."""
-    if x.device.type != "cpu":
-        return x.tanh_()
-    values = x.numpy()
-    if x.dtype != torch.float32:
-        np.tanh(values, out=values)
-    elif values.max() >= _TANH_DIFFERS or values.min() <= -_TANH_DIFFERS:
-        # Whatever numpy makes of small values, it must not depend on their neighbours.
-        large = np.abs(values) >= _TANH_DIFFERS
-        np.copyto(values, np.tanh(values), where=large)
-    return x

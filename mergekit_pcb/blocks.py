@@ -12,27 +12,12 @@ from typing import NamedTuple, TypeVar
 
 import torch
 
-from mergekit_pcb.backend import Backend, backend_for
-from mergekit_pcb.balancing import Room
+from mergekit_pcb.balancing import Room, subtract_base
 
 # Calls are made by one thread at a time, which leaves little for more workers to do.
 _MOST_WORKERS = 4
 
 T = TypeVar("T")
-
-
-class Block(NamedTuple):
-    """Some coordinates of a tensor.
-
-    Attributes:
-        span: where they are.
-        tau: (n, m) task vectors there.
-        room: memory for intermediate results, with whatever is in it.
-    """
-
-    span: slice
-    tau: torch.Tensor
-    room: Room
 
 
 @dataclass(frozen=True)
@@ -66,21 +51,24 @@ class TaskVectors:
         """Where the inputs are and the work is done."""
         return self.models[0].device
 
+    @property
+    def inputs(self) -> list[torch.Tensor]:
+        """The models, and the base if there is one."""
+        return [*self.models] if self.base is None else [*self.models, self.base]
+
     @cached_property
     def dtype(self) -> torch.dtype:
         """float64 if an input is, else float32: (1e-4)^2 is zero in float16."""
-        inputs = [*self.models] if self.base is None else [self.base, *self.models]
-        wide = any(tensor.dtype == torch.float64 for tensor in inputs)
+        wide = any(tensor.dtype == torch.float64 for tensor in self.inputs)
         return torch.float64 if wide else torch.float32
-
-    @cached_property
-    def backend(self) -> Backend:
-        """Who does the work."""
-        return backend_for(self.device, self.dtype)
 
     def memory(self, rows: int, count: int) -> torch.Tensor:
         """(rows, count) memory for task values, with whatever is in it."""
         return torch.empty(rows, count, dtype=self.dtype, device=self.device)
+
+    def output(self) -> torch.Tensor:
+        """Memory for a merge: (d,), of the base's dtype, or else the models'."""
+        return torch.empty_like(self.models[0] if self.base is None else self.base)
 
     def at(self, where: torch.Tensor) -> torch.Tensor:
         """The (n, m) task vectors at (m,) indices."""
@@ -96,8 +84,7 @@ class TaskVectors:
         if memory is None:
             memory = self.memory(len(self.models) + 1, span.stop - span.start)
         base = None if self.base is None else self.base[span]
-        models = [model[span] for model in self.models]
-        return self.backend.arithmetic.subtract_base(models, base, memory)
+        return subtract_base([model[span] for model in self.models], base, memory)
 
     @property
     def workers(self) -> int:
@@ -105,10 +92,10 @@ class TaskVectors:
         on_cpu = self.device.type == "cpu"
         return min(torch.get_num_threads(), _MOST_WORKERS) if on_cpu else 1
 
-    def spans(self, workers: int) -> list[slice]:
-        """Slices that make blocks of a good size."""
+    def spans(self, block: int) -> list[slice]:
+        """Slices that make blocks of so many task values, or fewer."""
         # No more memory for many workers than for two.
-        budget = self.backend.block * 2 // max(workers, 2)
+        budget = block * 2 // max(self.workers, 2)
         # Whole cache lines, whatever the number of models.
         step = max(budget // len(self.models) // 64 * 64, 64)
         return [
@@ -117,32 +104,61 @@ class TaskVectors:
         ]
 
 
-def in_blocks(tensor: TaskVectors, work: Callable[[Iterable[Block]], T]) -> Sequence[T]:
-    """Let several workers share the blocks of a tensor.
+class Block(NamedTuple):
+    """Some coordinates of a tensor.
 
-    ``work`` gets the blocks that one worker meets, in no particular order; each is
-    gone when the next one comes.
+    Attributes:
+        span: where they are.
+        tau: (n, m) task vectors there.
+        room: memory for intermediate results, with whatever is in it.
     """
-    spans = tensor.spans(tensor.workers)
-    workers = min(tensor.workers, len(spans))
-    waiting = deque(spans)
 
-    def some() -> Iterator[Block]:
+    span: slice
+    tau: torch.Tensor
+    room: Room
+
+
+class Share(NamedTuple):
+    """What one worker gets to do.
+
+    Attributes:
+        spans: slices of a tensor; in no particular order, and while there are any.
+        largest: coordinates in the largest of them.
+    """
+
+    spans: Iterable[slice]
+    largest: int
+
+    def blocks(self, tensor: TaskVectors) -> Iterator[Block]:
+        """The task vectors there; each block is gone when the next one comes."""
         # Fresh memory for every block would cost more than the arithmetic.
         n = len(tensor.models)
-        memory = tensor.memory(4 * n + 2, spans[0].stop).view(-1)
-        while True:
-            try:
-                span = waiting.popleft()
-            except IndexError:
-                return
+        memory = tensor.memory(4 * n + 2, self.largest).view(-1)
+        for span in self.spans:
             count = span.stop - span.start
             rows = memory[: (4 * n + 2) * count].view(-1, count)
             yield Block(span, tensor.between(span, rows[: n + 1]), Room.of(rows[n:]))
 
+
+def share_out(
+    tensor: TaskVectors, block: int, work: Callable[[Share], T]
+) -> Sequence[T]:
+    """Let several workers do their share of blocks of so many task values."""
+    spans = tensor.spans(block)
+    workers = min(tensor.workers, len(spans))
+    largest = spans[0].stop
+    waiting = deque(spans)
+
+    def some() -> Iterator[slice]:
+        while True:
+            try:
+                yield waiting.popleft()
+            except IndexError:
+                return
+
     def take_part() -> T:
         try:
-            return work(some())
+            return work(Share(some(), largest))
         finally:
             # After an error or Ctrl-C the others need not go on.
             waiting.clear()

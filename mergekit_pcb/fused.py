@@ -1,121 +1,157 @@
-"""The arithmetic of a block in compiled loops: what `mergekit_pcb.balancing` says.
-
-Each loop does in one pass over the memory what takes a pass an operation there. The
-same operations in the same order give the same bits: no factor is moved, and no
-product is fused with a sum. Only the exponential and the tanh are numpy's, as there.
-
-numba compiles a loop at its first use, for the processor it runs on, and keeps the
-result on disk. Loops run without the interpreter's lock, so that threads do not wait
-for each other.
-"""
+"""Sweeps by compiled loops, for `inter: raw` and float32: the extra ``fast``."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import NamedTuple
 
-import numba
 import numpy as np
 import torch
 
-from mergekit_pcb import balancing
-from mergekit_pcb.balancing import Cut, Extents, Room, exp_, tanh_
-from mergekit_pcb.survey import CPUObserver, Layer, Survey
+from mergekit_pcb import loops
+from mergekit_pcb.balancing import (
+    Cut,
+    Extents,
+    ModelStatistics,
+    add_to_base,
+    clamp_ranks,
+    exponent_of,
+    threshold_rank,
+)
+from mergekit_pcb.blocks import Share, TaskVectors
+from mergekit_pcb.loops import Array
+from mergekit_pcb.survey import Net, Survey, require_finite
+from mergekit_pcb.sweeps import Measure, Merge, Scores
 
-if getattr(numba.config, "DISABLE_JIT", False):  # by NUMBA_DISABLE_JIT=1
-    raise ImportError("interpreted, these loops would take hours")
-
-_ZERO, _TINY = np.float32(0), np.float32(1e-12)
-_LARGEST = np.finfo(np.float32).max
-
-Array = Any
-"""A contiguous numpy array; of float32 unless said otherwise."""
-
-
-def _compiled(function: Callable[..., Any]) -> Any:
-    # Division by zero is what it is to numpy and torch.
-    compiled = functools.partial(numba.njit, nogil=True, error_model="numpy")
-    try:
-        return compiled(function, cache=True)
-    except RuntimeError:  # there is no folder to keep anything in
-        return compiled(function)
+# Task values to work on at a time: what is done to them stays in the last-level cache,
+# and the few calls that a block takes do not show.
+BLOCK = 1 << 19
 
 
-def subtract_base(
-    models: Sequence[torch.Tensor], base: torch.Tensor | None, memory: torch.Tensor
+def survey(
+    tensor: TaskVectors, measure: Measure, asked: Survey, share: Share
+) -> Survey:
+    """What there is to see of a measure in a share of a tensor."""
+    observer = FusedObserver(asked)
+    bench = Bench(tensor, share.largest)
+    for span in share.spans:
+        tau = bench.load(span)
+        if isinstance(measure, Scores):
+            extents = measure.extents.table.numpy()
+            observer.observe(loops.see_scores, tau, bench.exponent, extents)
+        else:
+            observer.observe(loops.see_magnitudes, tau)
+    return observer.report()
+
+
+def merge(tensor: TaskVectors, task: Merge, share: Share) -> None:
+    """Merge a share of a tensor."""
+    cut = task.cut.table.numpy()
+    alike = np.zeros(len(cut), dtype=np.bool_)
+    alike[list(task.cut.alike)] = True
+    terms = Terms(task.extents.table.numpy(), cut, alike)
+    bench = Bench(tensor, share.largest)
+    for span in share.spans:
+        bench.load(span)
+        bench.merge(span, terms, task.scale, task.out)
+
+
+def merge_whole(
+    tensor: TaskVectors,
+    density: Sequence[float],
+    weight: Sequence[float],
+    *,
+    scale: float,
+    inter: str,
+    clamp: float,
 ) -> torch.Tensor:
-    """Task vectors of a block, as by `balancing.subtract_base`."""
-    if base is None or any(t.dtype != torch.bfloat16 for t in (base, *models)):
-        return balancing.subtract_base(models, base, memory)
-    tau, bits = memory[:-1], _bits(base)
-    for task_vector, model in zip(tau.numpy(), models, strict=True):
-        _subtract(_bits(model), bits, task_vector)
-    return tau
-
-
-def scores(tau: torch.Tensor, extents: Extents, inter: str, room: Room) -> torch.Tensor:
-    """Scores b of a block, (n, m) float32, as by `balancing.scores`."""
-    if inter != "raw":
-        return balancing.scores(tau, extents, inter, room)
-    exponent, agreement = room.u, room.b
-    _prepare(
-        tau.numpy(),
-        extents.table.numpy(),
-        np.float32(balancing.exponent_shift(len(tau))),
-        exponent.numpy(),
-        agreement.numpy(),
-        room.sums[0].numpy(),
+    """Merge a tensor that is one block and one domain: `merging.merge_one_tensor`."""
+    assert inter == "raw"
+    n, d = len(tensor.models), tensor.size
+    everything = slice(0, d)
+    bench = Bench(tensor, d)
+    tau = bench.load(everything)
+    values = np.abs(tau)
+    ends = _at_ranks(values, [[*clamp_ranks(d, clamp), d - 1]] * n)
+    require_finite([top for _, _, top in ends])
+    extents = np.array(
+        Extents.rows([(low, high) for low, high, _ in ends]), dtype=np.float32
     )
-    return tanh_(agreement).mul_(exp_(exponent))
+    loops.all_scores(tau, bench.exponent, extents, values)
+    found = _at_ranks(values, [[threshold_rank(d, r), d - 1] for r in density])
+    statistics = [
+        ModelStatistics.of(low, high, threshold, top)
+        for (low, high, _), (threshold, top) in zip(ends, found, strict=True)
+    ]
+    cut = np.array(Cut.rows(statistics, weight), dtype=np.float32)
+    alike = np.array([of_model.alike for of_model in statistics])
+    out = tensor.output()
+    bench.merge(everything, Terms(extents, cut, alike), scale, out)
+    return out
 
 
-def merge(
-    tau: torch.Tensor, extents: Extents, cut: Cut, inter: str, room: Room
-) -> torch.Tensor:
-    """Merged task vector of a block, (m,) float32, as by `balancing.merge`."""
-    b = scores(tau, extents, inter, room)
-    alike = np.zeros(len(tau), dtype=np.bool_)
-    alike[list(cut.alike)] = True
-    _compete(
-        tau.numpy(),
-        b.numpy(),
-        extents.table.numpy(),
-        cut.table.numpy(),
-        alike,
-        *room.sums.numpy(),
-    )
-    return room.sums[0]
+def _at_ranks(values: Array, ranks: Sequence[Sequence[int]]) -> list[list[float]]:
+    """The values at each model's ranks, of (n, m) values, which are overwritten."""
+    bits = np.array(ranks, dtype=np.int64)
+    loops.select(values.view(np.int32), bits)
+    found: list[list[float]] = bits.astype(np.int32).view(np.float32).tolist()
+    return found
 
 
-class FusedObserver(CPUObserver):
-    """Counts and collects for all brackets in one pass."""
+class Terms(NamedTuple):
+    """On what terms n models compete.
 
-    def __init__(self, survey: Survey, size: int) -> None:
-        """Take the questions; ``size`` values a model will be seen."""
-        super().__init__(survey, size)
-        most = max(len(net.brackets) for net in self.nets)
-        # Nothing is between infinity and minus infinity.
-        self._edges: Array = np.full((len(self.nets), most, 2), (np.inf, -np.inf))
-        for of_model, net in zip(self._edges, self.nets, strict=True):
-            for edges, bracket in zip(of_model, net.brackets, strict=False):
-                edges[:] = bracket.low, bracket.high
-        self._edges = self._edges.astype(np.float32)
-        self._caught: Array = np.empty((len(self.nets), 0), dtype=np.float32)
+    Attributes:
+        extents: (n, 4), of `Extents`.
+        cut: (n, 3), of `Cut`.
+        alike: (n,) bool, those whose scores are equal.
+    """
 
-    def catch(self, block: Array, layers: Sequence[Layer]) -> None:
-        """Count what is below each bracket, and keep what is inside."""
-        n, m = block.shape
-        if self._caught.shape[1] <= m:
-            self._caught = np.empty((n, m + 1), dtype=np.float32)
-        mask = np.empty(-(-m // 8) * 8, dtype=np.uint8)
-        below = np.zeros(self._edges.shape[:2], dtype=np.int64)
-        counts = np.zeros(n, dtype=np.int64)
-        _catch(block, self._edges, mask, below, counts, self._caught)
-        for i, net in enumerate(self.nets):
-            for bracket, seen in zip(net.brackets, below[i].tolist(), strict=False):
-                bracket.below += seen
-            net.take(self._caught[i, : counts[i]].copy())
+    extents: Array
+    cut: Array
+    alike: Array
+
+
+class Bench:
+    """Loads and merges one block after the other, in the same memory.
+
+    Attributes:
+        exponent: what u^2 is multiplied and reduced by, see `balancing.exponent_of`.
+    """
+
+    def __init__(self, tensor: TaskVectors, largest: int) -> None:
+        """Make room for blocks of up to ``largest`` coordinates."""
+        self.exponent: Array = np.array(exponent_of(len(tensor.models)), dtype="f4")
+        self._tensor = tensor
+        # Of halves: views of torch take longer to make than small blocks to load.
+        halves = all(part.dtype == torch.bfloat16 for part in tensor.inputs)
+        self._bits = [_bits(part) for part in tensor.inputs] if halves else []
+        self._memory = tensor.memory(len(tensor.models) + 3, largest).view(-1)
+
+    def load(self, span: slice) -> Array:
+        """The (n, m) task vectors at a slice."""
+        n, count = len(self._tensor.models), span.stop - span.start
+        rows = self._memory[: (n + 3) * count].view(n + 3, count)
+        self._rows, self._tau = rows, rows[:n].numpy()
+        if self._tensor.base is None or not self._bits:
+            self._tensor.between(span, rows[: n + 1])
+        else:
+            *models, base = [bits[span] for bits in self._bits]
+            for model, task_vector in zip(models, self._tau, strict=True):
+                loops.subtract(model, base, task_vector)
+        return self._tau
+
+    def merge(self, span: slice, terms: Terms, scale: float, out: torch.Tensor) -> None:
+        """Put base + lambda * merged task vector of what was loaded into its place."""
+        base, out = self._tensor.base, out[span]
+        *_, merged, memory = self._rows
+        loops.merge(self._tau, self.exponent, *terms, merged.numpy())
+        if base is not None and self._bits:
+            bits = self._bits[-1][span], _bits(out)
+            loops.add_to_base(merged.numpy(), np.float32(scale), *bits)
+        else:
+            part = None if base is None else base[span]
+            add_to_base(merged, scale, part, out, memory)
 
 
 def _bits(tensor: torch.Tensor) -> Array:
@@ -123,95 +159,45 @@ def _bits(tensor: torch.Tensor) -> Array:
     return tensor.view(torch.int16).numpy().view(np.uint16)
 
 
-@_compiled
-def _subtract(model: Array, base: Array, out: Array) -> None:
-    for j in range(out.size):
-        value = np.uint32(np.uint32(model[j]) << 16).view(np.float32)
-        out[j] = value - np.uint32(np.uint32(base[j]) << 16).view(np.float32)
+class FusedObserver:
+    """Counts and collects for all brackets in one pass."""
 
+    def __init__(self, asked: Survey) -> None:
+        """Take the questions."""
+        self._seen = asked.fresh()
+        self._nets = [Net(brackets) for brackets in self._seen.brackets]
+        most = max(map(len, asked.brackets))
+        # Nothing is between infinity and minus infinity.
+        edges = np.full((len(self._nets), most, 2), (np.inf, -np.inf))
+        for of_model, brackets in zip(edges, asked.brackets, strict=True):
+            for pair, bracket in zip(of_model, brackets, strict=False):
+                pair[:] = bracket.low, bracket.high
+        self._edges: Array = edges.astype(np.float32)
+        self._top: Array = np.array(self._seen.top, dtype=np.float32)
+        self._inside: Array = np.empty((len(self._nets), 0), dtype=np.float32)
 
-@_compiled
-def _prepare(
-    tau: Array,
-    extents: Array,
-    shift: np.float32,
-    exponent: Array,
-    agreement: Array,
-    total: Array,
-) -> None:
-    """What the exponential and the tanh are taken of, both (n, m)."""
-    n, m = tau.shape
-    for j in range(m):
-        total[j] = tau[0, j]
-    for i in range(1, n):
-        for j in range(m):
-            total[j] += tau[i, j]
-    for j in range(m):
-        finite = _ZERO if total[j] != total[j] else total[j]
-        total[j] = min(max(finite, -_LARGEST), _LARGEST)
-    models = np.float32(n)
-    for i in range(n):
-        low, high, floor, spread = extents[i]
-        for j in range(m):
-            magnitude = max(min(abs(tau[i, j]), high), low)
-            u = (magnitude - floor) / spread
-            exponent[i, j] = u * u * models - shift
-            agreement[i, j] = tau[i, j] * total[j]
+    def observe(self, see: Callable[..., None], tau: Array, *others: Array) -> None:
+        """Take in what a loop sees in a block of (n, m) task vectors."""
+        n, m = tau.shape
+        if self._inside.shape[1] < m:
+            self._inside = np.empty((n, m), dtype=np.float32)
+        counts = np.zeros((*self._edges.shape[:2], 3), dtype=np.int64)
+        kept = np.zeros(n, dtype=np.int64)
+        see(tau, *others, self._edges, counts, self._inside, kept, self._top)
+        for net, seen, inside, count in zip(
+            self._nets, counts.tolist(), self._inside, kept.tolist(), strict=True
+        ):
+            for bracket, (below, at_low, at_high) in zip(
+                net.brackets, seen, strict=False
+            ):
+                bracket.below += below
+                bracket.at_low += at_low
+                bracket.at_high += at_high if bracket.low < bracket.high else 0
+            net.take(inside[:count].copy())
 
-
-@_compiled
-def _compete(
-    tau: Array,
-    b: Array,
-    extents: Array,
-    cut: Array,
-    alike: Array,
-    merged: Array,
-    total: Array,
-) -> None:
-    """Merged task vector from scores; ``alike`` is (n,) bool."""
-    n, m = tau.shape
-    for i in range(n):
-        low, high, _, _ = extents[i]
-        threshold, span, weight = cut[i]
-        for j in range(m):
-            magnitude = max(min(abs(tau[i, j]), high), low)
-            sign = np.float32(tau[i, j] > 0) - np.float32(tau[i, j] < 0)
-            s = max(b[i, j] - threshold, _ZERO) / span
-            if alike[i]:
-                s = np.float32((b[i, j] >= threshold) & (sign != 0))
-            share = sign * magnitude * s * weight
-            merged[j] = share if i == 0 else merged[j] + share
-            total[j] = s if i == 0 else total[j] + s
-    for j in range(m):
-        merged[j] /= max(total[j], _TINY)
-
-
-@_compiled
-def _catch(
-    block: Array, edges: Array, mask: Array, below: Array, counts: Array, caught: Array
-) -> None:
-    """Count and collect for (n, k, 2) edges of a block.
-
-    ``mask`` is uint8 memory for the values of a model, in whole words of eight; what is
-    below and what is kept is counted in (n, k) ``below`` and (n,) ``counts``, int64,
-    and the latter kept in (n, m + 1) ``caught``.
-    """
-    n, m = block.shape
-    for i in range(n):
-        mask[:] = 0
-        for k in range(edges.shape[1]):
-            low, high = edges[i, k]
-            under = np.uint32(0)
-            for j in range(m):
-                under = np.uint32(under + np.uint32(block[i, j] < low))
-                mask[j] |= np.uint8((block[i, j] >= low) & (block[i, j] <= high))
-            below[i, k] = under
-        words = mask.view(np.uint64)
-        count = 0
-        for word in range(words.size):
-            if words[word]:  # few hold anything
-                for j in range(8 * word, min(8 * word + 8, m)):
-                    caught[i, count] = block[i, j]
-                    count += np.int64(mask[j])
-        counts[i] = count
+    def report(self) -> Survey:
+        """What was seen."""
+        for net in self._nets:
+            net.settle()
+        self._seen.top = self._top.tolist()
+        return self._seen

@@ -29,8 +29,9 @@ from mergekit.options import MergeOptions
 from mergekit_pcb.blocks import TaskVectors
 from mergekit_pcb.inputs import name_of, naming_culprit, task_vectors
 from mergekit_pcb.model_scope import KEY, Answer, for_tensor
-from mergekit_pcb.ranking import Measure, survey_tensor
+from mergekit_pcb.ranking import survey_tensor
 from mergekit_pcb.survey import Survey
+from mergekit_pcb.sweeps import Measure
 
 # Coordinates in the sample: one in so many, up to this many, and at least these.
 _SAMPLE_RATE = 512
@@ -218,7 +219,7 @@ class GraphDomain:
             return seen
 
         work = Work.on(self.references, look)
-        label = f"PCB: {measure.__name__.strip('_')}"
+        label = f"PCB: {measure.name}"
         shelf = Shelf()
         for _, seen in run_work(self.merges, work, self.options, label):
             for bracket in itertools.chain.from_iterable(seen.brackets):

@@ -9,7 +9,7 @@ from mergekit.merge_methods import TensorGroup
 
 from mergekit_pcb.blocks import TaskVectors
 from mergekit_pcb.errors import PCBError
-from mergekit_pcb.ranking import NotFiniteError
+from mergekit_pcb.survey import NotFiniteError
 
 
 def task_vectors(

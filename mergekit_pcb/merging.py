@@ -8,18 +8,16 @@ threads leave no trace in the result.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Sequence
 
 import torch
 
-from mergekit_pcb.balancing import (
-    Cut,
-    Extents,
-    ModelStatistics,
-    merge_task_vectors,
-)
-from mergekit_pcb.blocks import Block, TaskVectors, in_blocks, one_torch_thread
-from mergekit_pcb.ranking import TensorDomain, model_statistics, require_finite
+from mergekit_pcb.backend import backend_for
+from mergekit_pcb.balancing import ModelStatistics
+from mergekit_pcb.blocks import TaskVectors, one_torch_thread, share_out
+from mergekit_pcb.ranking import TensorDomain, model_statistics
+from mergekit_pcb.sweeps import Merge
 
 
 def merge_tensor(
@@ -42,18 +40,11 @@ def merge_tensor(
     Returns:
         A new (d,) tensor of the base's dtype (without a base: of the models').
     """
-    out = _new_output(tensor)
+    out = tensor.output()
     like = tensor.memory(0, 0)
-    extents = Extents.of([(s.low, s.high) for s in statistics], like)
-    arithmetic = tensor.backend.arithmetic
-    cut = Cut.of(statistics, weight, like)
-
-    def merge(blocks: Iterable[Block]) -> None:
-        for span, tau, room in blocks:
-            merged = arithmetic.merge(tau, extents, cut, inter, room)
-            _put(out, span, tensor.base, merged, scale, room.sums[1])
-
-    in_blocks(tensor, merge)
+    task = Merge.of(statistics, weight, inter, scale, out, like)
+    backend = backend_for(tensor, inter)
+    share_out(tensor, backend.block, functools.partial(backend.merge, tensor, task))
     return out
 
 
@@ -71,39 +62,13 @@ def merge_one_tensor(
     Arguments and result are those of `merge_tensor`, errors those of
     `model_statistics`.
     """
-    spans = tensor.spans(tensor.workers)
-    if len(spans) > 1:
-        domain = TensorDomain([tensor])
-        each = model_statistics(
-            domain, [[r] for r in density], inter=inter, clamp=clamp
-        )
-        statistics = [of_model[0] for of_model in each]
-        return merge_tensor(tensor, statistics, weight, scale=scale, inter=inter)
-    out = _new_output(tensor)
-    with one_torch_thread():
-        for span in spans:
-            tau = tensor.between(span)
-            require_finite(tau.abs().amax(dim=1).tolist())
-            merged = merge_task_vectors(
-                tau, density=density, weight=weight, inter=inter, clamp=clamp
+    backend = backend_for(tensor, inter)
+    if len(tensor.spans(backend.block)) == 1:
+        with one_torch_thread():
+            return backend.merge_whole(
+                tensor, density, weight, scale=scale, inter=inter, clamp=clamp
             )
-            _put(out, span, tensor.base, merged, scale, torch.empty_like(merged))
-    return out
-
-
-def _new_output(tensor: TaskVectors) -> torch.Tensor:
-    return torch.empty_like(tensor.models[0] if tensor.base is None else tensor.base)
-
-
-def _put(
-    out: torch.Tensor,
-    span: slice,
-    base: torch.Tensor | None,
-    merged: torch.Tensor,
-    scale: float,
-    memory: torch.Tensor,
-) -> None:
-    merged *= scale
-    if base is not None:
-        merged += memory.copy_(base[span])
-    out[span] = merged
+    domain = TensorDomain([tensor])
+    each = model_statistics(domain, [[r] for r in density], inter=inter, clamp=clamp)
+    statistics = [of_model[0] for of_model in each]
+    return merge_tensor(tensor, statistics, weight, scale=scale, inter=inter)

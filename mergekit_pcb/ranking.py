@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
-from mergekit_pcb.backend import Arithmetic, backend_for
+from mergekit_pcb.backend import backend_for
 from mergekit_pcb.balancing import (
     Extents,
     ModelStatistics,
@@ -17,21 +18,15 @@ from mergekit_pcb.balancing import (
     clamp_ranks,
     threshold_rank,
 )
-from mergekit_pcb.blocks import Block, TaskVectors, in_blocks, one_torch_thread
+from mergekit_pcb.blocks import TaskVectors, one_torch_thread, share_out
 from mergekit_pcb.selection import Bracket
-from mergekit_pcb.survey import Survey
+from mergekit_pcb.survey import Survey, require_finite
+from mergekit_pcb.sweeps import Magnitudes, Measure, Scores
 
 # Task values drawn to place the brackets at most, and values collected inside them at
 # a time.
 _SAMPLE = 1 << 20
 _COLLECTED = 3 << 20
-
-Measure = Callable[[Arithmetic, torch.Tensor, Room], torch.Tensor]
-"""Of (n, m) task vectors, and room for results, the (n, m) values to survey."""
-
-
-class NotFiniteError(ValueError):
-    """A task vector holds NaN or infinity."""
 
 
 class Domain(Protocol):
@@ -109,28 +104,11 @@ def survey_tensor(tensor: TaskVectors, measure: Measure, survey: Survey) -> None
     Raises:
         NotFiniteError: the tensor holds NaN or infinity.
     """
-    backend = tensor.backend
-
-    def look(blocks: Iterable[Block]) -> Survey:
-        observer = backend.observer(survey, tensor.size)
-        for block in blocks:
-            observer.observe(measure(backend.arithmetic, block.tau, block.room))
-        return observer.report()
-
-    for seen in in_blocks(tensor, look):
+    backend = backend_for(tensor, measure.inter)
+    work = functools.partial(backend.survey, tensor, measure, survey)
+    for seen in share_out(tensor, backend.block, work):
         survey.absorb(seen)
     require_finite(survey.top)
-
-
-def require_finite(tops: Sequence[float]) -> None:
-    """Refuse the largest magnitudes of models if one of them is not a number.
-
-    Raises:
-        NotFiniteError: it is not.
-    """
-    for i, top in enumerate(tops):
-        if not top < math.inf:
-            raise NotFiniteError(f"task vector {i} is not finite")
 
 
 def model_statistics(
@@ -158,17 +136,22 @@ def model_statistics(
     with one_torch_thread():
         sample = domain.sample()
     ends = [clamp_ranks(size, clamp)] * n
-    pairs, _ = _ranked(domain, _magnitudes, ends, sample)
+    pairs, _ = _ranked(domain, Magnitudes(), ends, sample)
     extents = Extents.of([(low, high) for low, high in pairs], sample)
-
-    def scores(arithmetic: Arithmetic, tau: torch.Tensor, room: Room) -> torch.Tensor:
-        return arithmetic.scores(tau, extents, inter, room)
-
-    ranks = [[threshold_rank(size, r) for r in row] for row in density]
-    thresholds, top = _ranked(domain, scores, ranks, sample)
+    # A model that left everything untouched has no scores that matter.
+    ranks = [
+        [threshold_rank(size, r) for r in row if high]
+        for row, (_, high) in zip(density, pairs, strict=True)
+    ]
+    thresholds, top = _ranked(domain, Scores(extents, inter), ranks, sample)
     return [
-        [ModelStatistics.of(low, high, threshold, highest) for threshold in row]
-        for (low, high), row, highest in zip(pairs, thresholds, top, strict=True)
+        [
+            ModelStatistics.of(low, high, threshold, highest)
+            for threshold in found or [math.inf] * len(row)
+        ]
+        for (low, high), row, found, highest in zip(
+            pairs, density, thresholds, top, strict=True
+        )
     ]
 
 
@@ -188,9 +171,10 @@ def _ranked(
         for row in ordered.numpy():
             row.sort()
     found: list[list[float]] = [[] for _ in ranks]
+    top = [math.nan] * len(ranks)
     slack = [1.0] * len(ranks)
     pending = [i for i, row in enumerate(ranks) if row]
-    while True:
+    while pending:
         survey = Survey.of([[] for _ in ranks])
         room: float = domain.room
         for i in pending:
@@ -207,18 +191,13 @@ def _ranked(
             if None in values:
                 slack[i] *= 4
             elif values:
+                top[i] = survey.top[i]
                 found[i] = [value for value in values if value is not None]
         pending = [i for i in pending if not found[i]]
-        if not pending:
-            return found, survey.top
+    return found, top
 
 
 def _measured(measure: Measure, sample: torch.Tensor) -> torch.Tensor:
-    arithmetic = backend_for(sample.device, sample.dtype).arithmetic
     parts = [part.contiguous() for part in torch.split(sample, 1 << 13, dim=1)]
-    measured = [measure(arithmetic, part, Room.like(part)) for part in parts]
+    measured = [measure(part, Room.like(part)) for part in parts]
     return torch.cat(measured, dim=1)
-
-
-def _magnitudes(arithmetic: Arithmetic, tau: torch.Tensor, room: Room) -> torch.Tensor:
-    return torch.abs(tau, out=room.magnitude)

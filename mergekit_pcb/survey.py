@@ -16,6 +16,21 @@ from mergekit_pcb.selection import Bracket
 _WAITING = 1 << 14
 
 
+class NotFiniteError(ValueError):
+    """A task vector holds NaN or infinity."""
+
+
+def require_finite(tops: Sequence[float]) -> None:
+    """Refuse the largest magnitudes of models if one of them is not a number.
+
+    Raises:
+        NotFiniteError: it is not.
+    """
+    for i, top in enumerate(tops):
+        if not top < math.inf:
+            raise NotFiniteError(f"task vector {i} is not finite")
+
+
 @dataclass
 class Survey:
     """Some ranks of each model's values, and the top.

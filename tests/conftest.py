@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import metadata
 
 import pytest
@@ -47,6 +47,18 @@ def _restored_registry() -> Iterator[None]:
     for registry, content in zip(registries, before, strict=True):
         registry.clear()
         registry.update(content)
+
+
+@pytest.fixture
+def blocks_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Sets how many task values are worked on at a time."""
+    from mergekit_pcb import fused, operations
+
+    def of(values: int) -> None:
+        monkeypatch.setattr(operations, "_CPU_BLOCK", values)
+        monkeypatch.setattr(fused, "BLOCK", values)
+
+    return of
 
 
 @pytest.fixture(autouse=True)

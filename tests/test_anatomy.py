@@ -116,7 +116,7 @@ def test_nobody_keeps_anything() -> None:
     assert found.merged_over_mean(outcome) is None
 
 
-def test_blocks_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_add_up(blocks_of) -> None:
     """Swept in blocks or at once, the figures are those of the merged task vector."""
     generator = torch.Generator().manual_seed(0)
     tau = torch.randn(3, 40_000, generator=generator) ** 3 * 1e-3
@@ -127,7 +127,7 @@ def test_blocks_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     for k in (0, 1):
         statistics = [of_model[k] for of_model in each]
         contests.append(Contest(range(3), statistics, [1.0, 0.5, 2.0], scale=1.5))
-    monkeypatch.setattr("mergekit_pcb.backend._CPU_BLOCK", 9_000)
+    blocks_of(9_000)
     swept = measure(vectors, contests)
     block = vectors.between(slice(0, vectors.size))
     whole = measure_block(block, base, contests, Room.like(block))

@@ -9,14 +9,11 @@ import pytest
 import torch
 
 from mergekit_pcb.balancing import (
-    _TANH_DIFFERS,
     INTER_FORMS,
     clamp_ranks,
-    exp_,
     intra_balancing_,
     merge_task_vectors,
     sum_models,
-    tanh_,
     threshold_rank,
 )
 
@@ -139,33 +136,6 @@ def test_clamp_ranks(size: int, clamp: float, ranks: tuple[int, int]) -> None:
 def test_threshold_rank(size: int, density: float, rank: int) -> None:
     """Density is the kept fraction; the rank never leaves the domain."""
     assert threshold_rank(size, density) == rank
-
-
-@pytest.mark.parametrize("function", [exp_, tanh_])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_elementwise_functions(function, dtype: torch.dtype) -> None:
-    """They are right to 2 units in the last place, wherever in memory a value is."""
-    x = torch.linspace(-30, 30, 10_001, dtype=dtype)
-    x[::7] *= 1e-6
-    plain = {exp_: torch.exp, tanh_: torch.tanh}[function](x.double())
-    taken = function(x.clone())
-    error = (taken.double() - plain).abs() / plain.abs().clamp(min=1e-300)
-    assert error.max() < 2 * torch.finfo(dtype).eps
-    for start in range(1, 70):
-        assert torch.equal(function(x[start:].clone()), taken[start:])
-    assert torch.equal(function(x[::3].clone()), taken[::3])
-
-
-def test_tanh_of_a_small_value_is_itself() -> None:
-    """With and without a neighbour for which that does not hold."""
-    bound = _TANH_DIFFERS
-    bits = torch.arange(0, int(bound.view(np.uint32)), 12_345, dtype=torch.int32)
-    small = bits.view(torch.float32)
-    assert torch.equal(torch.tanh(small), small)
-    assert torch.equal(tanh_(small.clone()), small)
-    mixed = torch.cat([small, -small, torch.tensor([bound, -bound, 2.0])])
-    assert torch.equal(tanh_(mixed.clone())[:-3], mixed[:-3])
-    assert torch.allclose(tanh_(mixed.clone())[-3:], torch.tanh(mixed[-3:]))
 
 
 def _sum(block: torch.Tensor) -> torch.Tensor:

@@ -8,14 +8,17 @@ import threading
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mergekit_pcb import backend, balancing, ranking, selection
-from mergekit_pcb.balancing import INTER_FORMS, merge_task_vectors
-from mergekit_pcb.blocks import TaskVectors
+from mergekit_pcb import backend, fused, operations, ranking, selection
+from mergekit_pcb.balancing import INTER_FORMS, Extents, merge_task_vectors
+from mergekit_pcb.blocks import Share, TaskVectors
 from mergekit_pcb.merging import merge_one_tensor, merge_tensor
-from mergekit_pcb.ranking import NotFiniteError, TensorDomain, model_statistics
+from mergekit_pcb.ranking import TensorDomain, model_statistics
+from mergekit_pcb.selection import Bracket
+from mergekit_pcb.survey import NotFiniteError, Survey
+from mergekit_pcb.sweeps import Magnitudes, Merge, Scores
 from tests.hard_cases import ADVERSARIAL, heavy_tailed
 
 
@@ -48,14 +51,12 @@ def threads():
 
 @pytest.mark.parametrize("inter", INTER_FORMS)
 @pytest.mark.parametrize("name", ADVERSARIAL)
-def test_blocks_leave_no_trace(
-    name: str, inter: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_blocks_leave_no_trace(name: str, inter: str, blocks_of) -> None:
     """Swept in blocks, the result is bit by bit that of the whole tensor at once."""
     tau = ADVERSARIAL[name]
     for density in (0.05, 0.1, 0.7, 1.0):
         expected = plain(tau, density, inter)
-        monkeypatch.setattr(backend, "_CPU_BLOCK", 3000)
+        blocks_of(3000)
         assert torch.equal(swept(tau, density, inter), expected)
         assert expected.isfinite().all()
 
@@ -63,13 +64,13 @@ def test_blocks_leave_no_trace(
 @pytest.mark.parametrize("block", [192, 1000, 12_345, 1 << 18])
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_block_size_and_threads_leave_no_trace(
-    block: int, count: int, threads, monkeypatch: pytest.MonkeyPatch
+    block: int, count: int, threads, blocks_of
 ) -> None:
     """Any block size on any number of threads gives the same bits."""
     tau = heavy_tailed(3, 50_001)
     expected = plain(tau, 0.1)
     threads(count)
-    monkeypatch.setattr(backend, "_CPU_BLOCK", block)
+    blocks_of(block)
     assert torch.equal(swept(tau, 0.1), expected)
     assert torch.get_num_threads() == count
 
@@ -77,13 +78,12 @@ def test_block_size_and_threads_leave_no_trace(
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 64])
 @pytest.mark.parametrize("n", [1, 3, 50])
 def test_memory_does_not_grow_with_threads_or_models(
-    n: int, count: int, threads, monkeypatch: pytest.MonkeyPatch
+    n: int, count: int, threads
 ) -> None:
     """All workers together have at most two blocks in hand."""
-    monkeypatch.setattr(backend, "_CPU_BLOCK", 20_000)
     threads(count)
     vectors = TaskVectors.of(None, list(torch.zeros(n, 90_000)))
-    largest = vectors.spans(vectors.workers)[0].stop
+    largest = vectors.spans(20_000)[0].stop
     assert 0.8 * 20_000 < largest * n * max(vectors.workers, 2) / 2 <= 20_000
 
 
@@ -100,11 +100,11 @@ def test_threads_yet_to_come_keep_their_setting(threads) -> None:
 
 @pytest.mark.parametrize("sigmas", [0.0, 0.3])
 def test_missed_brackets_are_noticed(
-    sigmas: float, monkeypatch: pytest.MonkeyPatch
+    sigmas: float, blocks_of, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Brackets too narrow to hold their rank cost another sweep, not the result."""
     tau = heavy_tailed(3, 60_000)
-    monkeypatch.setattr(backend, "_CPU_BLOCK", 9000)
+    blocks_of(9000)
     asked = []
     original = TensorDomain.sweep
 
@@ -118,19 +118,23 @@ def test_missed_brackets_are_noticed(
     assert len(asked) > 2
 
 
-def test_a_misleading_sample_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_misleading_sample_is_noticed(
+    blocks_of, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A sample that has nothing to do with the values still ends in the exact ones."""
     tau = heavy_tailed(2, 40_000)
-    monkeypatch.setattr(backend, "_CPU_BLOCK", 8000)
+    blocks_of(8000)
     original = TensorDomain.sample
     monkeypatch.setattr(TensorDomain, "sample", lambda self: original(self)[:, :5] * 50)
     assert torch.equal(swept(tau, 0.1), plain(tau, 0.1))
 
 
-def test_many_models_are_collected_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_models_are_collected_in_turns(
+    blocks_of, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where not all brackets fit in memory at once, the result stays the same."""
     tau = heavy_tailed(12, 20_000)
-    monkeypatch.setattr(backend, "_CPU_BLOCK", 12_000)
+    blocks_of(12_000)
     monkeypatch.setattr(ranking, "_COLLECTED", 1000)
     assert torch.equal(swept(tau, 0.1), plain(tau, 0.1))
 
@@ -229,11 +233,9 @@ def test_shapes_and_strides_do_not_matter() -> None:
 
 @pytest.mark.parametrize("size", [100, 100_000])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_what_is_not_finite_is_refused(
-    size: int, value: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_not_finite_is_refused(size: int, value: float, blocks_of) -> None:
     """NaN and infinity are an error, wherever in the tensor they are."""
-    monkeypatch.setattr(backend, "_CPU_BLOCK", 10_000)
+    blocks_of(10_000)
     tau = heavy_tailed(2, size)
     tau[1, size * 2 // 3] = value
     with pytest.raises(NotFiniteError, match="task vector 1"):
@@ -259,43 +261,44 @@ def test_several_merges_at_a_time_do_not_meet() -> None:
 
 @given(
     n=st.integers(1, 5),
-    size=st.integers(1, 400),
-    weights=st.sampled_from([1.0, -0.5, 0.0]),
+    size=st.integers(1, 2500),
+    dtype=st.sampled_from([torch.bfloat16, torch.float16, torch.float32]),
+    weight=st.sampled_from([1.0, -0.5, 0.0]),
+    factor=st.sampled_from([1.0, 30.0, 1e-30, 1e30]),
     seed=st.integers(0, 1000),
 )
-def test_every_way_to_compute_gives_the_same_bits(
-    n: int, size: int, weights: float, seed: int
+@example(n=100, size=100, dtype=torch.float32, weight=1.0, factor=1.0, seed=1)
+def test_compiled_loops_give_the_bits_of_the_operations(
+    n: int, size: int, dtype: torch.dtype, weight: float, factor: float, seed: int
 ) -> None:
-    """The compiled loops do what the operations say, rounding and signs included."""
-    tau = heavy_tailed(n, size, seed).round(decimals=seed % 4 + 2)
+    """Scores and merges, rounding and signs of zeros included."""
+    tau = factor * heavy_tailed(n, size, seed).round(decimals=seed % 4 + 2)
     tau[:, ::5] = -0.0
-    base = heavy_tailed(1, size, seed + 1)[0].bfloat16()
-    models = [(base + row).bfloat16() for row in tau]
+    base = heavy_tailed(1, size, seed + 1)[0].to(dtype)
+    models = [(base + row).to(dtype).clamp(-6e4, 6e4) for row in tau]
     vectors = TaskVectors.of(base, models)
-    fused, ours = (
-        TaskVectors.of(base, models).between(slice(0, size)),
-        balancing.subtract_base(models, base, torch.empty(n + 1, size)),
+    some = size - size // 3
+    share = [slice(0, some), slice(some, size)][: size // 3 + 1]
+    domain = TensorDomain([vectors])
+    statistics = [of_model[0] for of_model in model_statistics(domain, [[0.2]] * n)]
+    extents = Extents.of([(s.low, s.high) for s in statistics], tau)
+    seen, merged = [], []
+    for by in (operations, fused):
+        for measure in (Magnitudes(), Scores(extents, "raw")):
+            everything = Survey.of([[Bracket(0)] for _ in range(n)])
+            found = by.survey(vectors, measure, everything, Share(share, size))
+            seen.append([torch.cat(row[0].inside) for row in found.brackets])
+        out = torch.empty_like(base)
+        task = Merge.of(statistics, [weight] * n, "raw", 0.7, out, tau)
+        by.merge(vectors, task, Share(share, size))
+        merged.append(out)
+    assert all(
+        map(same_bits, seen[0] + seen[1] + merged[:1], seen[2] + seen[3] + merged[1:])
     )
-    assert_same_bits(fused, ours)
-    found = model_statistics(TensorDomain([vectors]), [[0.2]] * n)
-    statistics = [of_model[0] for of_model in found]
-    extents = balancing.Extents.of([(s.low, s.high) for s in statistics], ours)
-    cut = balancing.Cut.of(statistics, [weights] * n, ours)
-    room, other = balancing.Room.like(ours), balancing.Room.like(ours)
-    arithmetic = vectors.backend.arithmetic
-    for inter in INTER_FORMS:
-        assert_same_bits(
-            arithmetic.scores(ours, extents, inter, room),
-            balancing.scores(ours, extents, inter, other),
-        )
-        assert_same_bits(
-            arithmetic.merge(ours, extents, cut, inter, room),
-            balancing.merge(ours, extents, cut, inter, other),
-        )
 
 
-def assert_same_bits(one: torch.Tensor, other: torch.Tensor) -> None:
-    assert torch.equal(one.view(torch.int32), other.view(torch.int32))
+def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return torch.equal(one.view(torch.uint8), other.view(torch.uint8))
 
 
 @pytest.mark.parametrize("how", ["missing", "switched off"])
@@ -309,10 +312,12 @@ def test_without_numba_nothing_is_compiled(
         monkeypatch.setitem(sys.modules, "numba", None)
     else:
         monkeypatch.setattr("numba.config.DISABLE_JIT", 1)
-    monkeypatch.delitem(sys.modules, "mergekit_pcb.fused")
+    for module in ("fused", "loops"):
+        monkeypatch.delitem(sys.modules, f"mergekit_pcb.{module}")
+        monkeypatch.delattr(f"mergekit_pcb.{module}")
     assert not backend.fused_is_there()
     vectors = TaskVectors.of(None, list(heavy_tailed(2, 100)))
-    assert vectors.backend.arithmetic is balancing
+    assert backend.backend_for(vectors, "raw").merge is operations.merge
     monkeypatch.undo()
     backend.fused_is_there.cache_clear()
 

@@ -11,7 +11,6 @@ import torch
 from mergekit.merge_methods import merge_state_dicts, merge_tensors
 
 import mergekit_pcb  # noqa: F401 registers the method
-from mergekit_pcb import backend
 from mergekit_pcb.balancing import merge_task_vectors
 
 OFFICIAL = np.load(Path(__file__).parent / "data" / "official_outputs.npz")
@@ -54,11 +53,11 @@ def recipe(index: int) -> dict[str, object]:
 @each_case
 @pytest.mark.parametrize("block", [64, None], ids=["blocks", "at once"])
 def test_tensor_scope_equals_the_authors(
-    index: int, block: int | None, monkeypatch: pytest.MonkeyPatch
+    index: int, block: int | None, blocks_of
 ) -> None:
     """Each tensor merged by itself is what the authors' code makes of it."""
     if block:
-        monkeypatch.setattr(backend, "_CPU_BLOCK", block)
+        blocks_of(block)
     for tau, official in zip(
         task_vectors(index), expected(index, "tensor"), strict=True
     ):

@@ -50,7 +50,7 @@ def sweeps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     original = GraphDomain.sweep
 
     def sweep(self, measure, survey):
-        made.append(measure.__name__.strip("_"))
+        made.append(measure.name)
         return original(self, measure, survey)
 
     monkeypatch.setattr(GraphDomain, "sweep", sweep)

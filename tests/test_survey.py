@@ -6,14 +6,14 @@ import math
 from collections.abc import Callable
 from itertools import chain
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mergekit_pcb import balancing
+from mergekit_pcb import backend, loops, operations
 from mergekit_pcb import survey as module
-from mergekit_pcb.backend import Backend
 from mergekit_pcb.balancing import merge_task_vectors
 from mergekit_pcb.blocks import TaskVectors
 from mergekit_pcb.fused import FusedObserver
@@ -26,9 +26,29 @@ EDGES = [0.0, -0.0, 1.0, -1.0, 2.0**-140]
 numbers = st.floats(-(2.0**100), 2.0**100, width=32) | st.sampled_from(EDGES)
 
 Kind = Callable[[Survey, int], Observer]
+
+
+class Compiled(FusedObserver):
+    """Looks at values themselves."""
+
+    def __init__(self, survey: Survey, size: int) -> None:
+        super().__init__(survey)
+
+    def observe(self, values: torch.Tensor) -> None:
+        super().observe(see, values.numpy())
+
+
+def see(values, *of_catch) -> None:
+    """Shows values to the compiled loops, by tiles."""
+    mask = np.empty(loops.TILE, dtype=np.uint8)
+    for i, row in enumerate(values):
+        for start in range(0, len(row), loops.TILE):
+            loops.catch(i, row[start : start + loops.TILE], mask, *of_catch)
+
+
 KINDS: dict[str, Kind] = {
     "numpy": CPUObserver,
-    "compiled": FusedObserver,
+    "compiled": Compiled,
     "device": DeviceObserver,
 }
 each_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
@@ -145,12 +165,13 @@ def test_a_device_that_runs_out_of_room_says_so() -> None:
 
 @pytest.mark.parametrize("name", ADVERSARIAL)
 def test_a_device_merges_to_the_same_bits(
-    name: str, monkeypatch: pytest.MonkeyPatch
+    name: str, blocks_of, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The sweeps that an accelerator would make, made here."""
     tau = ADVERSARIAL[name]
-    device = Backend(balancing, DeviceObserver, 10_000)
-    monkeypatch.setattr("mergekit_pcb.blocks.backend_for", lambda *_: device)
+    monkeypatch.setattr(operations, "CPUObserver", DeviceObserver)
+    monkeypatch.setattr(backend, "fused_is_there", lambda: False)
+    blocks_of(10_000)
     n = len(tau)
     merged = merge_one_tensor(TaskVectors.of(None, list(tau)), [0.1] * n, [1.0] * n)
     plain = merge_task_vectors(tau, density=[0.1] * n, weight=[1.0] * n)
