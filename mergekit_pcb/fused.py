@@ -25,7 +25,7 @@ from mergekit_pcb.sweeps import Measure, Merge, Scores
 
 # Task values to work on at a time: what is done to them stays in the last-level cache,
 # and the few calls that a block takes do not show.
-BLOCK = 1 << 19
+BLOCK = 1 << 18
 
 
 def survey(
