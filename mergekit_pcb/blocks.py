@@ -72,12 +72,22 @@ class TaskVectors:
 
     def at(self, where: torch.Tensor) -> torch.Tensor:
         """The (n, m) task vectors at (m,) indices."""
+
         # Unlike indexing, this does not wait for torch's threads.
-        drawn = TaskVectors(
-            None if self.base is None else self.base.index_select(0, where),
-            [model.index_select(0, where) for model in self.models],
-        )
-        return drawn.between(slice(0, len(where)))
+        def pick(part: torch.Tensor) -> torch.Tensor:
+            return part.index_select(0, where)
+
+        workers = self.workers
+        with one_torch_thread():
+            if workers == 1:
+                drawn = list(map(pick, self.inputs))
+            else:
+                # What is still to be read from a file is waited for, by several.
+                with _pool(workers) as pool:
+                    drawn = list(pool.map(pick, self.inputs))
+            models, base = drawn[: len(self.models)], drawn[len(self.models) :]
+            vectors = TaskVectors(base[0] if base else None, models)
+            return vectors.between(slice(0, len(where)))
 
     def between(self, span: slice, memory: torch.Tensor | None = None) -> torch.Tensor:
         """The (n, m) task vectors at a slice, in (n + 1, m) memory or new one."""
@@ -166,11 +176,13 @@ def share_out(
     with one_torch_thread():
         if workers == 1:
             return [take_part()]
-        with ThreadPoolExecutor(
-            workers - 1, initializer=torch.set_num_threads, initargs=(1,)
-        ) as pool:
+        with _pool(workers - 1) as pool:
             others = [pool.submit(take_part) for _ in range(workers - 1)]
             return [take_part(), *(other.result() for other in others)]
+
+
+def _pool(workers: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
 
 
 @contextmanager

@@ -35,6 +35,7 @@ _LARGEST = np.finfo(np.float32).max
 _HALF, _ODD, _MIDDLE = np.uint32(16), np.uint32(1), np.uint32(0x7FFF)
 _HALF_NAN = np.uint32(0x7FC0)
 _ALL_BUT_SIGN, _SIGN = np.int32(0x7FFFFFFF), np.int32(31)
+# numba does not notice when one of these changes: then save this file, too.
 _ROUND, _MANTISSA = elementary.ROUND, elementary.MANTISSA
 _E0, _E1, _E2, _E3, _E4, _E5, _E6 = elementary.EXP2
 _T0, _T1, _T2, _T3, _T4 = elementary.TANH
@@ -264,6 +265,7 @@ def _score(tau: Array, total: Array, exponent: Array, extents: Array, b: Array) 
 
 @_compiled
 def _exp2(x: Any) -> Any:
+    """2^x, as `elementary.exp2_`."""
     whole = np.float32(x + _ROUND)
     x = x - (whole - _ROUND)
     result = (((((_E6 * x + _E5) * x + _E4) * x + _E3) * x + _E2) * x + _E1) * x + _E0
@@ -273,6 +275,7 @@ def _exp2(x: Any) -> Any:
 
 @_compiled
 def _tanh(x: Any) -> Any:
+    """The tanh, as `elementary.tanh_`, where it differs from x."""
     if abs(x) < _IS_STEEP:
         square = x * x
         result = (((_T4 * square + _T3) * square + _T2) * square + _T1) * square + _T0

@@ -83,7 +83,7 @@ class TensorDomain:
             self.size, (count,), generator=generator, device=generator.device
         )
         # In the order of memory, or of the file that it is still to be read from.
-        drawn = drawn.sort().values
+        drawn.numpy().sort()
         if len(self.tensors) == 1:
             return self.tensors[0].at(drawn.to(self.tensors[0].device))
         parts, start = [], 0
@@ -133,8 +133,7 @@ def model_statistics(
         NotFiniteError: an input holds NaN or infinity.
     """
     n, size = domain.models, domain.size
-    with one_torch_thread():
-        sample = domain.sample()
+    sample = domain.sample()
     ends = [clamp_ranks(size, clamp)] * n
     pairs, _ = _ranked(domain, Magnitudes(), ends, sample)
     extents = Extents.of([(low, high) for low, high in pairs], sample)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -320,6 +321,19 @@ def test_doctor_is_content_here() -> None:
     assert report["startup_active"]
     assert report["versions"]["mergekit-pcb"] == __version__
     assert report["advice"] == []
+
+
+def test_doctor_knows_what_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without numba all is well, and slower."""
+    version = doctor_module._version
+    monkeypatch.setattr(
+        doctor_module,
+        "_version",
+        lambda name: None if name == "numba" else version(name),
+    )
+    result = call("doctor")
+    assert result.exit_code == 0
+    assert re.search(r"^numba +not there; .* \[fast\]$", result.stdout, re.MULTILINE)
 
 
 def test_doctor_sees_the_opt_out(monkeypatch: pytest.MonkeyPatch) -> None:

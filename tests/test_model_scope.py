@@ -20,6 +20,7 @@ from tiny import (
     VOCAB,
     Tensors,
     fine_tune,
+    in_slices,
     invoke,
     llama_weights,
     merge,
@@ -27,6 +28,7 @@ from tiny import (
     read,
     recipe_of,
     same,
+    save_classifiers,
     save_family,
     save_llama,
     save_tokenizer,
@@ -271,20 +273,6 @@ def test_tensors_without_elements(tmp_path: Path) -> None:
     assert_whole(read(out), models[0], models[1:])
 
 
-def save_classifiers(folder: Path, with_bias: Sequence[bool]) -> list[Any]:
-    """Write a base and fine-tunes with the optional ``score.bias``, or without it."""
-    weights = llama_weights(head=False)
-    weights |= random_weights({"score.weight": (3, 16), "score.bias": (3,)}, seed=5)
-    models = []
-    for i, keep in enumerate(with_bias):
-        tensors = fine_tune(weights, i) if i else dict(weights)
-        if not keep:
-            del tensors["score.bias"]
-        architecture = "LlamaForSequenceClassification"
-        models.append(save_llama(folder / f"{i}", tensors, architecture=architecture))
-    return models
-
-
 def test_optional_tensor_missing_from_one_model(tmp_path: Path) -> None:
     """A model that lacks an optional tensor has left it untouched."""
     base, *tuned = save_classifiers(tmp_path, [True, True, False, True])
@@ -354,23 +342,7 @@ def test_a_layer_that_is_used_twice_counts_twice(tmp_path: Path) -> None:
     """Slices that overlap: each tensor of the output is one tensor of the domain."""
     base, tuned = save_family(tmp_path, layers=3)
     density = [[0.1, 0.4, 0.2], [0.3, 0.1, 0.5]]
-    slices = [
-        {
-            "sources": [
-                {"model": base, "layer_range": layers},
-                *(
-                    {
-                        "model": model,
-                        "layer_range": layers,
-                        "parameters": {"density": r},
-                    }
-                    for model, r in zip(tuned, densities, strict=True)
-                ),
-            ]
-        }
-        for layers, densities in zip([[0, 2], [1, 3]], density, strict=True)
-    ]
-    document = {"merge_method": "pcb", "base_model": base, "slices": slices}
+    document = in_slices(base, tuned, [[0, 2], [1, 3]], density)
     document["parameters"] = MODEL
     out, _ = merge(run_yaml.main, document, tmp_path / "merged")
 

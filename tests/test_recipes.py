@@ -21,6 +21,7 @@ from tiny import (
     Tensors,
     assert_same,
     fine_tune,
+    in_slices,
     invoke,
     llama_weights,
     merge,
@@ -28,6 +29,7 @@ from tiny import (
     read,
     recipe_of,
     same,
+    save_classifiers,
     save_family,
     save_llama,
     save_tokenizer,
@@ -94,23 +96,7 @@ def test_slices(tmp_path: Path) -> None:
     """The slices form: each slice's sources bring their own parameters."""
     base, tuned = save_family(tmp_path, layers=3)
     density = [[0.05, 0.4, 0.2], [0.3, 0.1, 0.5]]
-    slices = [
-        {
-            "sources": [
-                {"model": base, "layer_range": layers},
-                *(
-                    {
-                        "model": model,
-                        "layer_range": layers,
-                        "parameters": {"density": r},
-                    }
-                    for model, r in zip(tuned, densities, strict=True)
-                ),
-            ]
-        }
-        for layers, densities in zip([[0, 1], [1, 3]], density, strict=True)
-    ]
-    recipe = {"merge_method": "pcb", "base_model": base, "slices": slices}
+    recipe = in_slices(base, tuned, [[0, 1], [1, 3]], density)
     out, _ = merge(run_yaml.main, recipe, tmp_path / "merged")
 
     def of_slice(name: str, model: int) -> float:
@@ -214,20 +200,6 @@ def test_one_model_is_untied(tmp_path: Path) -> None:
         for model in (base, *tuned)
     ]
     assert_merge(by_pcb, full[0], full[1:], density=0.2)
-
-
-def save_classifiers(folder: Path, with_bias: list[bool]) -> list[Model]:
-    """Write a base and fine-tunes with the optional ``score.bias``, or without it."""
-    weights = llama_weights(head=False)
-    weights |= random_weights({"score.weight": (90, 16), "score.bias": (90,)}, seed=5)
-    models = []
-    for i, keep in enumerate(with_bias):
-        tensors = fine_tune(weights, i) if i else dict(weights)
-        if not keep:
-            del tensors["score.bias"]
-        architecture = "LlamaForSequenceClassification"
-        models.append(save_llama(folder / f"{i}", tensors, architecture=architecture))
-    return models
 
 
 def test_optional_tensor_missing_from_one_model(tmp_path: Path) -> None:

@@ -125,6 +125,20 @@ def save_family(
     ]
 
 
+def save_classifiers(folder: Path, with_bias: Sequence[bool]) -> list[Model]:
+    """Write a base and fine-tunes with the optional ``score.bias``, or without it."""
+    weights = llama_weights(head=False)
+    weights |= random_weights({"score.weight": (90, 16), "score.bias": (90,)}, seed=5)
+    models = []
+    for i, keep in enumerate(with_bias):
+        tensors = fine_tune(weights, i) if i else dict(weights)
+        if not keep:
+            del tensors["score.bias"]
+        architecture = "LlamaForSequenceClassification"
+        models.append(save_llama(folder / f"{i}", tensors, architecture=architecture))
+    return models
+
+
 def tensors_of(models: Iterable[Model]) -> list[Tensors]:
     return [model.tensors for model in models]
 
@@ -185,6 +199,23 @@ def recipe_of(base: Any, tuned: Sequence[Any], **more: Any) -> dict[str, Any]:
     """A pcb recipe in the models form, and what more it shall say."""
     models = [{"model": model} for model in tuned]
     return {"merge_method": "pcb", "base_model": base, "models": models, **more}
+
+
+def in_slices(
+    base: Any,
+    tuned: Sequence[Any],
+    ranges: Sequence[Sequence[int]],
+    density: Sequence[Sequence[float]],
+) -> dict[str, Any]:
+    """A pcb recipe in the slices form: for each, layers, and densities by model."""
+    slices = []
+    for layers, densities in zip(ranges, density, strict=True):
+        sources = [{"model": base, "layer_range": layers}]
+        for model, r in zip(tuned, densities, strict=True):
+            own = {"parameters": {"density": r}}
+            sources.append({"model": model, "layer_range": layers, **own})
+        slices.append({"sources": sources})
+    return {"merge_method": "pcb", "base_model": base, "slices": slices}
 
 
 def _plain(value: Any) -> Any:
