@@ -106,7 +106,7 @@ class CPUObserver:
         self._seen = survey.fresh()
         self._top: Any = np.array(self._seen.top)
         self._layers = _layers(self._seen)
-        self.nets = [Net(brackets) for brackets in self._seen.brackets]
+        self._nets = [Net(brackets) for brackets in self._seen.brackets]
         self._masks: Any = np.empty(0, dtype=bool)
 
     def observe(self, values: torch.Tensor) -> None:
@@ -114,15 +114,15 @@ class CPUObserver:
         block = values.numpy()
         self._top = np.maximum(self._top, block.max(axis=1))
         if self._layers:
-            self.catch(block, self._layers)
+            self._catch(block)
 
-    def catch(self, block: Any, layers: Sequence[Layer]) -> None:
+    def _catch(self, block: Any) -> None:
         """Count what is below each bracket, and keep what is inside."""
         if self._masks.size < 3 * block.size:
             self._masks = np.empty(3 * block.size, dtype=bool)
         caught, *masks = self._masks[: 3 * block.size].reshape(3, *block.shape)
         caught[:] = False
-        for layer in layers:
+        for layer in self._layers:
             rows = block[layer.rows]
             low, high = layer.edges.astype(rows.dtype)
             near, under = (mask[: len(rows)] for mask in masks)
@@ -132,12 +132,12 @@ class CPUObserver:
             near &= np.less_equal(rows, high, out=under)
             caught[layer.rows] |= near
         # Once for all brackets of a model: this costs more than the comparisons.
-        for net, row, near in zip(self.nets, block, caught, strict=True):
+        for net, row, near in zip(self._nets, block, caught, strict=True):
             net.take(row[near])
 
     def report(self) -> Survey:
         """What was seen."""
-        for net in self.nets:
+        for net in self._nets:
             net.settle()
         self._seen.top = self._top.tolist()
         return self._seen
