@@ -83,6 +83,7 @@ def run_compare(recipe: Path, out: Path, *arguments: object) -> Result:
     return result
 
 
+@pytest.mark.slow
 def test_end_to_end_with_a_function(
     family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
