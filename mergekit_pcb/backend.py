@@ -15,7 +15,7 @@ import torch
 from mergekit_pcb import operations
 from mergekit_pcb.blocks import Share, TaskVectors
 from mergekit_pcb.survey import Survey
-from mergekit_pcb.sweeps import Measure, Merge
+from mergekit_pcb.sweeps import Measure, Merge, Setting
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Backend:
 
     survey: Callable[[TaskVectors, Measure, Survey, Share], Survey]
     merge: Callable[[TaskVectors, Merge, Share], None]
-    merge_whole: Callable[..., torch.Tensor]
+    merge_whole: Callable[[TaskVectors, Setting], torch.Tensor]
     block: int
 
 

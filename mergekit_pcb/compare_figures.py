@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _BARS = "Scores. Bars begin at the base, and to the right is better."
 _WHISKERS = " Whiskers are standard errors over the items."
 _COLOURS = " Orange: pcb. Grey: the experts."
+# Names of the pictures that there may be.
+NAMES = SCORES, SETTINGS = ("scores", "settings")
 _MEASURES = "Measures of what was added to the base."
 _CURVES = (
     "Score against the swept setting, on the items that choose; where several settings "
@@ -49,11 +51,11 @@ def pictures(standings: Standings, judge: Standings) -> list[Picture]:
     caption = (_BARS if judged else _MEASURES) + _COLOURS
     if any(score.error is not None for score in scores):
         caption += _WHISKERS
-    found = [Picture("scores", caption, partial(_bars, standings))]
+    found = [Picture(SCORES, caption, partial(_bars, standings))]
     swept = _swept(standings.merges)
     if swept and judged and judge.tasks:
         draw = partial(_curves, standings.merges, swept, judge)
-        found.append(Picture("settings", _CURVES, draw))
+        found.append(Picture(SETTINGS, _CURVES, draw))
     return found
 
 

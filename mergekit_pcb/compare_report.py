@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mergekit_pcb.budget import SCALE
-from mergekit_pcb.compare_figures import pictures
+from mergekit_pcb.compare_figures import NAMES, pictures
 from mergekit_pcb.compare_page import compare_page
 from mergekit_pcb.compare_table import (
     attempts,
@@ -204,8 +204,8 @@ def write(report: Report, folder: Path) -> str:
     }
     for file, text in texts.items():
         write_whole(folder / file, text)
-    for stale in ("scores.png", "settings.png"):
-        (folder / stale).unlink(missing_ok=True)
+    for stale in NAMES:
+        (folder / f"{stale}.png").unlink(missing_ok=True)
     for picture in drawn:
         write_whole(folder / f"{picture.name}.png", picture.png())
     return missing

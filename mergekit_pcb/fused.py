@@ -21,7 +21,7 @@ from mergekit_pcb.balancing import (
 from mergekit_pcb.blocks import Share, TaskVectors
 from mergekit_pcb.loops import Array
 from mergekit_pcb.survey import Net, Survey, require_finite
-from mergekit_pcb.sweeps import Measure, Merge, Scores
+from mergekit_pcb.sweeps import Measure, Merge, Scores, Setting
 
 # Task values to work on at a time: what is done to them stays in the last-level cache,
 # and the few calls that a block takes do not show.
@@ -56,37 +56,29 @@ def merge(tensor: TaskVectors, task: Merge, share: Share) -> None:
         bench.merge(span, terms, task.scale, task.out)
 
 
-def merge_whole(
-    tensor: TaskVectors,
-    density: Sequence[float],
-    weight: Sequence[float],
-    *,
-    scale: float,
-    inter: str,
-    clamp: float,
-) -> torch.Tensor:
-    """Merge a tensor that is one block and one domain: `merging.merge_one_tensor`."""
-    assert inter == "raw"
+def merge_whole(tensor: TaskVectors, setting: Setting) -> torch.Tensor:
+    """Merge a tensor that is one block and its own domain."""
+    assert setting.inter == "raw"
     n, d = len(tensor.models), tensor.size
     everything = slice(0, d)
     bench = Bench(tensor, d)
     tau = bench.load(everything)
     values = np.abs(tau)
-    ends = _at_ranks(values, [[*clamp_ranks(d, clamp), d - 1]] * n)
+    ends = _at_ranks(values, [[*clamp_ranks(d, setting.clamp), d - 1]] * n)
     require_finite([top for _, _, top in ends])
     extents = np.array(
         Extents.rows([(low, high) for low, high, _ in ends]), dtype=np.float32
     )
     loops.all_scores(tau, bench.exponent, extents, values)
-    found = _at_ranks(values, [[threshold_rank(d, r), d - 1] for r in density])
+    found = _at_ranks(values, [[threshold_rank(d, r), d - 1] for r in setting.density])
     statistics = [
         ModelStatistics.of(low, high, threshold, top)
         for (low, high, _), (threshold, top) in zip(ends, found, strict=True)
     ]
-    cut = np.array(Cut.rows(statistics, weight), dtype=np.float32)
+    cut = np.array(Cut.rows(statistics, setting.weight), dtype=np.float32)
     alike = np.array([of_model.alike for of_model in statistics])
     out = tensor.output()
-    bench.merge(everything, Terms(extents, cut, alike), scale, out)
+    bench.merge(everything, Terms(extents, cut, alike), setting.scale, out)
     return out
 
 
@@ -165,7 +157,7 @@ class FusedObserver:
     def __init__(self, asked: Survey) -> None:
         """Take the questions."""
         self._seen = asked.fresh()
-        self._nets = [Net(brackets) for brackets in self._seen.brackets]
+        self._nets = [Net(b, edges_counted=True) for b in self._seen.brackets]
         most = max(map(len, asked.brackets))
         # Nothing is between infinity and minus infinity.
         edges = np.full((len(self._nets), most, 2), (np.inf, -np.inf))

@@ -17,7 +17,7 @@ from mergekit_pcb.backend import backend_for
 from mergekit_pcb.balancing import ModelStatistics
 from mergekit_pcb.blocks import TaskVectors, one_torch_thread, share_out
 from mergekit_pcb.ranking import TensorDomain, model_statistics
-from mergekit_pcb.sweeps import Merge
+from mergekit_pcb.sweeps import Merge, Setting
 
 
 def merge_tensor(
@@ -65,9 +65,8 @@ def merge_one_tensor(
     backend = backend_for(tensor, inter)
     if len(tensor.spans(backend.block)) == 1:
         with one_torch_thread():
-            return backend.merge_whole(
-                tensor, density, weight, scale=scale, inter=inter, clamp=clamp
-            )
+            setting = Setting(density, weight, scale, inter, clamp)
+            return backend.merge_whole(tensor, setting)
     domain = TensorDomain([tensor])
     each = model_statistics(domain, [[r] for r in density], inter=inter, clamp=clamp)
     statistics = [of_model[0] for of_model in each]

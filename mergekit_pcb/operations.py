@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
 from mergekit_pcb.balancing import (
@@ -14,7 +12,7 @@ from mergekit_pcb.balancing import (
 )
 from mergekit_pcb.blocks import Share, TaskVectors
 from mergekit_pcb.survey import CPUObserver, DeviceObserver, Survey, require_finite
-from mergekit_pcb.sweeps import Measure, Merge
+from mergekit_pcb.sweeps import Measure, Merge, Setting
 
 # Task values in a block: measured. Smaller ones fit in a core's second-level cache, but
 # spend more on calls, which are made by one thread at a time.
@@ -27,23 +25,19 @@ def block_size(device: torch.device) -> int:
     return _CPU_BLOCK if device.type == "cpu" else _GPU_BLOCK
 
 
-def merge_whole(
-    tensor: TaskVectors,
-    density: Sequence[float],
-    weight: Sequence[float],
-    *,
-    scale: float,
-    inter: str,
-    clamp: float,
-) -> torch.Tensor:
-    """Merge a tensor that is one block and one domain: `merging.merge_one_tensor`."""
+def merge_whole(tensor: TaskVectors, setting: Setting) -> torch.Tensor:
+    """Merge a tensor that is one block and its own domain."""
     out = tensor.output()
     tau = tensor.between(slice(0, tensor.size))
     require_finite(tau.abs().amax(dim=1).tolist())
     merged = merge_task_vectors(
-        tau, density=density, weight=weight, inter=inter, clamp=clamp
+        tau,
+        density=setting.density,
+        weight=setting.weight,
+        inter=setting.inter,
+        clamp=setting.clamp,
     )
-    add_to_base(merged, scale, tensor.base, out, torch.empty_like(merged))
+    add_to_base(merged, setting.scale, tensor.base, out, torch.empty_like(merged))
     return out
 
 

@@ -146,9 +146,13 @@ class CPUObserver:
 class Net:
     """Holds what was caught for a model's brackets until it is told whose it is."""
 
-    def __init__(self, brackets: list[Bracket]) -> None:
-        """Take the brackets."""
+    def __init__(self, brackets: list[Bracket], *, edges_counted: bool = False) -> None:
+        """Take the brackets, and whether somebody else counts what is at their edges.
+
+        What is at an edge of one may be inside another, and be caught for that.
+        """
         self.brackets = brackets
+        self._edges_counted = edges_counted
         self._caught: list[Any] = []
         self._count = 0
 
@@ -167,9 +171,11 @@ class Net:
         self._caught, self._count = [], 0
         for bracket in self.brackets:
             low, high = bracket.low, bracket.high
-            bracket.at_low += int(np.count_nonzero(values == low))
+            if not self._edges_counted:
+                bracket.at_low += int(np.count_nonzero(values == low))
             if low < high:
-                bracket.at_high += int(np.count_nonzero(values == high))
+                if not self._edges_counted:
+                    bracket.at_high += int(np.count_nonzero(values == high))
                 inside = values[(values > low) & (values < high)]
                 bracket.inside.append(torch.from_numpy(inside))
 

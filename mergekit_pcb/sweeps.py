@@ -60,6 +60,25 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class Setting:
+    """How a tensor that is its own domain shall be merged.
+
+    Attributes:
+        density: r_i of each model.
+        weight: w_i of each model.
+        scale: lambda.
+        inter: form of the inter-balancing.
+        clamp: fraction of magnitudes clamped at each end.
+    """
+
+    density: Sequence[float]
+    weight: Sequence[float]
+    scale: float
+    inter: str
+    clamp: float
+
+
+@dataclass(frozen=True)
 class Merge:
     """Base + lambda * merged task vector.
 

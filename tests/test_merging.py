@@ -161,6 +161,7 @@ def test_two_sweeps_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     clamp=st.sampled_from([0.0, 0.01, 0.4]),
     seed=st.integers(0, 1000),
 )
+@example(n=4, sizes=[21], density=0.01, inter="raw", clamp=0.4, seed=823)
 def test_tensors_of_a_domain_merge_as_one(
     n: int, sizes: list[int], density: float, inter: str, clamp: float, seed: int
 ) -> None:

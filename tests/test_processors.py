@@ -22,6 +22,7 @@ def heavy_tailed(n, size, seed=0):
     return uniform * uniform.abs() * uniform.abs() * uniform.abs()
 
 fused_is_there = backend.fused_is_there()
+assert fused_is_there
 for size, factor in ((1000, 1), (150_001, 1), (150_001, 30)):
     base = heavy_tailed(1, size, seed=1)[0].bfloat16()
     models = [(base + factor * row).bfloat16() for row in heavy_tailed(3, size)]

@@ -134,6 +134,22 @@ def test_a_plateau_is_counted_not_collected(
 
 
 @each_kind
+def test_an_edge_of_one_bracket_may_be_inside_another(kind: Kind) -> None:
+    """Each value counts once for every bracket, wherever it is caught."""
+    values = torch.tensor([[0.0, 1.0, 1.0, 2.0, 2.0, 3.0, 4.0]])
+    brackets = [[Bracket(4, 0.0, 2.0), Bracket(5, 1.0, 4.0), Bracket(2, 1.0, 1.0)]]
+    observer = kind(Survey.of(brackets), 7)
+    observer.observe(values)
+    found = observer.report().brackets[0]
+    assert [bracket.value() for bracket in found] == [2.0, 3.0, 1.0]
+    assert [(b.below, b.at_low, b.at_high) for b in found] == [
+        (0, 1, 2),
+        (1, 2, 1),
+        (1, 2, 0),
+    ]
+
+
+@each_kind
 def test_no_bound_at_all_collects_everything(kind: Kind) -> None:
     """The bracket of last resort holds every finite value."""
     bracket = shown(kind, Bracket(2), torch.tensor([3.0, -math.pi, 7.0]), step=2)
