@@ -25,7 +25,7 @@ import torch
 from mergekit.merge_methods import merge_tensors
 
 import mergekit_pcb
-from mergekit_pcb import backend
+from mergekit_pcb.kernel import backends
 
 SIZES = {
     "norm or bias, 1,536": ((1536,), 200),
@@ -58,7 +58,7 @@ def inputs(shape: tuple[int, ...], models: int) -> list[torch.Tensor]:
 
 def merge(tensors: list[torch.Tensor], method: str) -> torch.Tensor:
     """Merge by one method, called as a user of mergekit in Python would."""
-    backend.fused_is_there = _WITH_NUMBA if method == "pcb fast" else _without_numba
+    backends.fused_is_there = _WITH_NUMBA if method == "pcb fast" else _without_numba
     base_index = None if method == "linear" else 0
     name = method.partition(" ")[0]
     return merge_tensors(
@@ -66,7 +66,7 @@ def merge(tensors: list[torch.Tensor], method: str) -> torch.Tensor:
     )
 
 
-_WITH_NUMBA = backend.fused_is_there
+_WITH_NUMBA = backends.fused_is_there
 
 
 def _without_numba() -> bool:

@@ -27,8 +27,8 @@ from experiments import smollm2_grid, smollm2_tasks
 from experiments.smollm2_models import Training, fine_tune, prepare_base
 from experiments.smollm2_packages import PACKAGES
 from experiments.smollm2_texts import DOMAINS, Split, read_documents, split_documents
-from mergekit_pcb.compare import compare
-from mergekit_pcb.drawing import require_matplotlib
+from mergekit_pcb.compare.command import compare
+from mergekit_pcb.output.figures import require_matplotlib
 
 TEXT_BYTES = {"train_bytes": 300_000, "validation_bytes": 3_000, "test_bytes": 6_000}
 DISK_BYTES = 5 * 10**9

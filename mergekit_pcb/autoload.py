@@ -45,12 +45,15 @@ def _wrap_raw_planner(merge_raw_pytorch: Any, seam: Any) -> None:
 # module may be executed again (importlib.reload), so an action must not mind being
 # repeated. What our module imports at its top must not be a module that is itself
 # still being imported when the watched one completes: `mergekit.plan` imports
-# `mergekit.merge_methods`, so `mergekit_pcb.method` cannot import `mergekit.plan`.
+# `mergekit.merge_methods`, so `plugin.method` cannot import `mergekit.plan`.
 HOOKS: dict[str, tuple[str, Callable[[ModuleType, ModuleType], None]]] = {
-    "mergekit.merge_methods": ("mergekit_pcb.method", _register_method),
-    "mergekit.evo.genome": ("mergekit_pcb.method", _declare_genome_parameters),
-    "mergekit.plan": ("mergekit_pcb.seam", _wrap_planner),
-    "mergekit.scripts.merge_raw_pytorch": ("mergekit_pcb.seam", _wrap_raw_planner),
+    "mergekit.merge_methods": ("mergekit_pcb.plugin.method", _register_method),
+    "mergekit.evo.genome": ("mergekit_pcb.plugin.method", _declare_genome_parameters),
+    "mergekit.plan": ("mergekit_pcb.plugin.planner_patch", _wrap_planner),
+    "mergekit.scripts.merge_raw_pytorch": (
+        "mergekit_pcb.plugin.planner_patch",
+        _wrap_raw_planner,
+    ),
 }
 
 _OURS = __name__.partition(".")[0] + "."

@@ -10,19 +10,28 @@ from mergekit_pcb import __version__
 
 # name -> (where its click command is, its line in --help)
 SUBCOMMANDS = {
-    "check": ("mergekit_pcb.check:check", "Read a recipe and say what is wrong in it."),
+    "check": (
+        "mergekit_pcb.check.command:check",
+        "Read a recipe and say what is wrong in it.",
+    ),
     "compare": (
-        "mergekit_pcb.compare:compare",
+        "mergekit_pcb.compare.command:compare",
         "Merge by several methods, and say which is best here.",
     ),
-    "demo": ("mergekit_pcb.demo:demo", "Train, merge and compare four tiny models."),
-    "doctor": ("mergekit_pcb.doctor:doctor", "Say whether mergekit accepts `pcb`."),
+    "demo": (
+        "mergekit_pcb.demo.command:demo",
+        "Train, merge and compare four tiny models.",
+    ),
+    "doctor": (
+        "mergekit_pcb.commands.doctor:doctor",
+        "Say whether mergekit accepts `pcb`.",
+    ),
     "inspect": (
-        "mergekit_pcb.inspect:inspect",
+        "mergekit_pcb.inspect.command:inspect",
         "Show what a recipe would do to its models.",
     ),
     "merge": (
-        "mergekit_pcb.merge_command:merge",
+        "mergekit_pcb.commands.merge:merge",
         "Merge as mergekit-yaml does, without the start-up file.",
     ),
 }

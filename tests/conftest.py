@@ -52,11 +52,11 @@ def _restored_registry() -> Iterator[None]:
 @pytest.fixture
 def blocks_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Sets how many task values are worked on at a time."""
-    from mergekit_pcb import fused, operations
+    from mergekit_pcb.kernel import numba_backend, torch_backend
 
     def of(values: int) -> None:
-        monkeypatch.setattr(operations, "_CPU_BLOCK", values)
-        monkeypatch.setattr(fused, "BLOCK", values)
+        monkeypatch.setattr(torch_backend, "_CPU_BLOCK", values)
+        monkeypatch.setattr(numba_backend, "BLOCK", values)
 
     return of
 
@@ -64,6 +64,6 @@ def blocks_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 @pytest.fixture(autouse=True)
 def _forgotten_statistics() -> None:
     """Take whole-model statistics anew in every test."""
-    store = sys.modules.get("mergekit_pcb.statistics_store")
+    store = sys.modules.get("mergekit_pcb.plugin.statistics_file")
     if store is not None:
         store._remembered.clear()

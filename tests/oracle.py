@@ -1,6 +1,6 @@
 """PCB-Merging once more: float64, plain sorting, no tricks, to compare results with.
 
-Written from the paper's steps and not from `mergekit_pcb.balancing`, so that the two
+Written from the paper's steps and not from `kernel.formula`, so that the two
 can only agree if both are right.
 """
 

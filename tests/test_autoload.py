@@ -46,7 +46,7 @@ register(SimpleNamespace(spec=SimpleNamespace(name="pcb"), theirs=True))
 """
 READS_ENTRY_POINTS = """
 from importlib import import_module
-register(import_module("mergekit_pcb.method").PCB)
+register(import_module("mergekit_pcb.plugin.method").PCB)
 """
 MERGEKIT = {
     "mergekit/__init__.py": "",
@@ -56,11 +56,12 @@ MERGEKIT = {
 }
 # Both import mergekit at their top, as the real ones do.
 OURS = {
-    "mergekit_pcb/model_scope.py": "import mergekit.merge_methods\n",
-    "mergekit_pcb/method.py": (
+    "mergekit_pcb/plugin/__init__.py": "",
+    "mergekit_pcb/plugin/model_scope.py": "import mergekit.merge_methods\n",
+    "mergekit_pcb/plugin/method.py": (
         "from types import SimpleNamespace\n"
         "import mergekit.merge_methods\n"
-        "import mergekit_pcb.model_scope\n"
+        "import mergekit_pcb.plugin.model_scope\n"
         "PCB = SimpleNamespace(spec=SimpleNamespace(name='pcb'), theirs=False)\n"
     ),
 }
@@ -145,9 +146,9 @@ def test_the_opt_out_leaves_mergekit_alone(environment: Environment) -> None:
     [
         "import mergekit_pcb, mergekit.merge_methods",
         "import mergekit.merge_methods, mergekit_pcb",
-        "import mergekit_pcb.method",
-        "import mergekit_pcb.model_scope",
-        "import mergekit.merge_methods, mergekit_pcb.method",
+        "import mergekit_pcb.plugin.method",
+        "import mergekit_pcb.plugin.model_scope",
+        "import mergekit.merge_methods, mergekit_pcb.plugin.method",
     ],
 )
 @pytest.mark.parametrize("opt_out", ["0", "1"])
@@ -223,7 +224,7 @@ def test_a_taken_name_stays_theirs(environment: Environment, tmp_path: Path) -> 
     """If mergekit offers pcb itself, its own stays and one line says so."""
     name = "mergekit/merge_methods/__init__.py"
     path = write(tmp_path, MERGEKIT | {name: REGISTRY + TAKEN})
-    code = f"{ASK}; import importlib, mergekit_pcb.method; importlib.reload(m)"
+    code = f"{ASK}; import importlib, mergekit_pcb.plugin.method; importlib.reload(m)"
     result = environment.run(code, path=path)
     assert result.stdout.strip() == "True"
     assert result.stderr == (
@@ -250,16 +251,17 @@ def test_a_mergekit_that_reads_entry_points_needs_no_hook(
             "mergekit/merge_methods/__init__.py",
             REGISTRY + "def register(method, kind): pass",
         ),
-        ("mergekit_pcb/method.py", "from mergekit.merge_methods import gone"),
-        ("mergekit_pcb/method.py", "raise OSError('two\\nlines')"),
-        ("mergekit_pcb/method.py", ""),
+        ("mergekit_pcb/plugin/method.py", "from mergekit.merge_methods import gone"),
+        ("mergekit_pcb/plugin/method.py", "raise OSError('two\\nlines')"),
+        ("mergekit_pcb/plugin/method.py", ""),
     ],
 )
 def test_a_changed_mergekit_gives_one_warning(
     environment: Environment, tmp_path: Path, module: str, text: str
 ) -> None:
     """What fails in registering is one line on standard error, never an exception."""
-    path = write(tmp_path, MERGEKIT | {module: text})
+    plugin = {"mergekit_pcb/plugin/__init__.py": ""}
+    path = write(tmp_path, MERGEKIT | plugin | {module: text})
     code = (
         f"import mergekit_pcb; mergekit_pcb.__path__.insert(0, {str(path)!r} + "
         "'/mergekit_pcb'); import mergekit.merge_methods; import mergekit.evo.genome"
@@ -366,8 +368,8 @@ def test_threads_that_import_at_once_get_one_registration(
     """Whichever thread imports first, mergekit or us, pcb is there once, in silence."""
     code = (
         "import importlib, sys, threading\n"
-        "names = ['mergekit.merge_methods', 'mergekit_pcb.method',\n"
-        "         'mergekit.evo.genome', 'mergekit_pcb.model_scope'] * 4\n"
+        "names = ['mergekit.merge_methods', 'mergekit_pcb.plugin.method',\n"
+        "         'mergekit.evo.genome', 'mergekit_pcb.plugin.model_scope'] * 4\n"
         "sys.setswitchinterval(1e-6)\n"
         "go = threading.Barrier(len(names))\n"
         "def run(name):\n"
@@ -390,7 +392,7 @@ def test_the_start_file_names_what_the_pth_file_runs() -> None:
 def test_the_entry_point_is_declared() -> None:
     """The installed metadata offers pcb to a mergekit that reads entry points."""
     (found,) = metadata.entry_points(group="mergekit.merge_methods")
-    assert (found.name, found.value) == ("pcb", "mergekit_pcb.method:PCB")
+    assert (found.name, found.value) == ("pcb", "mergekit_pcb.plugin.method:PCB")
 
 
 def test_the_installed_hook_registers_with_the_real_mergekit() -> None:
@@ -408,5 +410,5 @@ def test_the_installed_hook_registers_with_the_real_mergekit() -> None:
         env=kept,
         check=True,
     )
-    assert result.stdout.strip() == "mergekit_pcb.method ['weight', 'density']"
+    assert result.stdout.strip() == "mergekit_pcb.plugin.method ['weight', 'density']"
     assert "mergekit-pcb:" not in result.stderr

@@ -20,11 +20,12 @@ from mergekit.scripts import run_yaml
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from mergekit_pcb import __version__, merge_command
-from mergekit_pcb import doctor as doctor_module
+from mergekit_pcb import __version__
 from mergekit_pcb.cli import SUBCOMMANDS, main
+from mergekit_pcb.commands import doctor as doctor_module
+from mergekit_pcb.commands import merge
 from mergekit_pcb.errors import PCBError
-from mergekit_pcb.outcome import complete_or_absent
+from mergekit_pcb.output.atomic import complete_or_absent
 
 MODELS = ("base", "one", "two")
 QUIET = ("--no-copy-tokenizer", "--quiet")
@@ -121,7 +122,7 @@ def test_an_unknown_subcommand_is_bad_use() -> None:
 
 def test_merge_takes_the_arguments_of_mergekit_yaml() -> None:
     """Every parameter is mergekit-yaml's own, but the last."""
-    *theirs, ours = merge_command.merge.params
+    *theirs, ours = merge.merge.params
     assert theirs == run_yaml.main.params
     assert ours.name == "save_statistics"
 

@@ -13,9 +13,11 @@ import torch
 import yaml
 from mergekit.merge_methods import merge_state_dicts
 from mergekit.scripts import merge_raw_pytorch, multimerge, run_yaml
-from oracle import assert_merge
 from safetensors.torch import save_file
-from tiny import (
+
+import mergekit_pcb  # noqa: F401  # registers pcb where the start-up file does not run
+from tests.oracle import assert_merge
+from tests.tiny import (
     QUIET,
     VOCAB,
     Model,
@@ -33,8 +35,6 @@ from tiny import (
     save_tokenizer,
     tensors_of,
 )
-
-import mergekit_pcb  # noqa: F401  # registers pcb where the start-up file does not run
 
 EXAMPLES = Path(__file__).parents[1] / "example_configs"
 Recipe = dict[str, Any]

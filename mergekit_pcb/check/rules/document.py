@@ -1,0 +1,193 @@
+"""One recipe as mergekit will see it: which models meet which, with which settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from mergekit import merge_methods
+from mergekit.common import ModelReference
+from mergekit.config import MergeConfiguration
+from mergekit.merge_methods import MergeMethod, MergeMethodSpec
+from mergekit.scripts.merge_raw_pytorch import RawPyTorchMergeConfig
+from pydantic import BaseModel
+
+from mergekit_pcb.check.rules.schema import typed
+from mergekit_pcb.recipes.positions import Place
+
+YAML = "yaml"
+MULTI = "multi"
+PYTORCH = "pytorch"
+
+
+@dataclass(frozen=True)
+class Input:
+    """A model that takes part in a merge, and where the recipe names it."""
+
+    model: ModelReference
+    place: Place
+    entry: Place
+    # mergekit appends a base model that the recipe does not list.
+    appended: bool = False
+
+    @property
+    def settings(self) -> Place | None:
+        """The model's own `parameters`."""
+        return None if self.appended else self.entry.get("parameters")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Models that are merged with each other: all of them, or those of one slice."""
+
+    place: Place
+    inputs: tuple[Input, ...]
+    base: Input | None
+    # `parameters` that hold for the whole group, the strongest first.
+    shared: tuple[Place, ...]
+    slice: Place | None = None
+    module: str | None = None
+    # mergekit takes embeddings from the first slice and the head from the last.
+    has_vocabulary: bool = True
+
+    @property
+    def non_base(self) -> tuple[Input, ...]:
+        """The inputs that have a task vector."""
+        base = self.base.model if self.base else None
+        return tuple(source for source in self.inputs if source.model != base)
+
+    def sources(self, source: Input | None, name: str) -> list[Place]:
+        """The settings of parameter ``name``, in the order mergekit asks them."""
+        levels = [source.settings] if source is not None else []
+        found = [level.fields.get(name) for level in (*levels, *self.shared) if level]
+        return [place for place in found if place is not None]
+
+
+@dataclass(frozen=True)
+class Document:
+    """One recipe of a file; ``siblings`` are the names of a file's other merges."""
+
+    root: Place
+    kind: str
+    siblings: tuple[str, ...] = ()
+
+    @property
+    def schema(self) -> type[BaseModel]:
+        """The pydantic model that mergekit reads the recipe into."""
+        return RawPyTorchMergeConfig if self.kind == PYTORCH else MergeConfiguration
+
+    @property
+    def name(self) -> str | None:
+        """What mergekit-multi calls the merge."""
+        place = self.root.get("name")
+        return place.value if place and isinstance(place.value, str) else None
+
+    @cached_property
+    def method(self) -> MergeMethod | None:
+        """The merge method; None when mergekit has none of that name."""
+        place = self.root.get("merge_method")
+        known = {m.spec.name: m for m in merge_methods.registered_methods()}
+        return known.get(place.value) if place and _is_text(place) else None
+
+    @property
+    def spec(self) -> MergeMethodSpec | None:
+        """The method's own account of its parameters and inputs."""
+        return self.method.spec if self.method else None
+
+    def parse(self, place: Place) -> ModelReference | None:
+        """The model that a place names; None when mergekit cannot read it."""
+        value: Any = place.value
+        if self.kind == PYTORCH:
+            # mergekit-pytorch opens a file: `@` and `+` belong to its name.
+            if not isinstance(value, str):
+                return None
+            value = {"model": {"path": value}}
+        try:
+            return ModelReference.model_validate(value)
+        except (ValueError, RuntimeError):
+            return None
+
+    @cached_property
+    def base(self) -> Input | None:
+        """The recipe's base model."""
+        return self._input(self.root, "base_model")
+
+    @property
+    def models(self) -> set[ModelReference]:
+        """Every model the recipe names."""
+        found = (self.parse(place) for place in self.references())
+        return {model for model in found if model is not None}
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """Every set of models that is merged together, as far as it can be read."""
+        levels = _present(self.root.get("parameters"))
+        modules = self.root.get("modules")
+        if modules is None:
+            return tuple(self._groups_of(self.root, levels))
+        found: list[Group] = []
+        for name, module in modules.fields.items():
+            own = _present(module.get("parameters"))
+            found += self._groups_of(module, own + levels, name)
+        return tuple(found)
+
+    def _groups_of(
+        self, place: Place, levels: tuple[Place, ...], module: str | None = None
+    ) -> Iterator[Group]:
+        models = place.get("models")
+        if models is not None and models.items:
+            inputs = [self._input(entry, "model") for entry in models.items]
+            base = self.base
+            listed = {source.model for source in inputs if source}
+            if base is not None and base.model not in listed:
+                inputs.append(base)
+            # One that cannot be read is its own finding; what follows from its
+            # absence would be noise.
+            if None not in inputs and (base or not self.root.get("base_model")):
+                yield Group(models, _present(*inputs), base, levels, module=module)
+        slices = place.get("slices")
+        pieces = slices.items if slices is not None else ()
+        for index, piece in enumerate(pieces):
+            sources = piece.get("sources")
+            entries = sources.items if sources is not None else ()
+            inputs = [self._input(entry, "model") for entry in entries]
+            if None in inputs or not inputs:
+                continue
+            yield Group(
+                piece,
+                _present(*inputs),
+                self._input(piece, "base_model") or self.base,
+                _present(piece.get("parameters")) + levels,
+                slice=piece,
+                module=module,
+                has_vocabulary=index in (0, len(pieces) - 1),
+            )
+
+    def _input(self, entry: Place, key: str) -> Input | None:
+        place = entry.get(key)
+        model = self.parse(place) if place is not None else None
+        if place is None or model is None:
+            return None
+        return Input(model, place, entry, appended=key == "base_model")
+
+    def references(self) -> Iterator[Place]:
+        """Every place that names a model."""
+        if self.kind == PYTORCH:
+            models = self.root.get("models")
+            entries = models.items if models is not None else ()
+            named = [entry.get("model") for entry in entries]
+            yield from _present(*named, self.root.get("base_model"))
+            return
+        for place, model in typed(self.root, self.schema):
+            if model is ModelReference:
+                yield place
+
+
+def _is_text(place: Place) -> bool:
+    return isinstance(place.value, str)
+
+
+def _present(*places: Any) -> tuple[Any, ...]:
+    return tuple(place for place in places if place is not None)

@@ -1,0 +1,90 @@
+"""Habits from other methods' recipes that do not fit PCB; all of it is advice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mergekit.merge_methods.base import ParameterSpec
+
+from mergekit_pcb.check.rules.document import Document
+from mergekit_pcb.check.rules.parameters import settings
+from mergekit_pcb.check.rules.values import leaves
+from mergekit_pcb.recipes.findings import Finding
+
+
+def densities(document: Document) -> Iterator[Finding]:
+    """Densities beyond a fraction, and those that suit TIES better than PCB."""
+    for name, place, parameter in settings(document):
+        if name != "density" or parameter is None:
+            continue
+        points = [(leaf, _number(parameter, leaf.value)) for leaf in leaves(place)]
+        for leaf, value in points:
+            if value is not None and not 0 <= value <= 1:
+                kept = "everything" if value > 1 else "nothing"
+                meant = f", for example {value / 100:g}" if 1 < value <= 100 else ""
+                yield leaf.advice(
+                    f"a density is a fraction, and {value:g} keeps {kept}",
+                    f"write a number between 0 and 1{meant}",
+                )
+        high = [leaf for leaf, value in points if value is not None and value >= 0.5]
+        if high and _is_pcb(document):
+            yield high[0].advice(
+                f"density {high[0].value} leaves PCB little to balance: half of the "
+                "coordinates or more compete",
+                f"try the default, {parameter.default}",
+            )
+
+
+def flags(document: Document) -> Iterator[Finding]:
+    """Switches that PCB accepts and does not read."""
+    for name, place, parameter in settings(document):
+        if _is_pcb(document) and parameter and parameter.description == "no effect":
+            yield place.advice(f"`{name}` has no effect on `pcb`", "remove it")
+
+
+def weights(document: Document) -> Iterator[Finding]:
+    """Weights that add up to one, which PCB does not divide by."""
+    spec = document.spec
+    if spec is None or not _is_pcb(document):
+        return
+    parameter = next((p for p in spec.parameters if p.name == "weight"), None)
+    for group in document.groups if parameter is not None else ():
+        assert parameter is not None
+        chosen = [group.sources(source, "weight")[:1] for source in group.non_base]
+        places = [place for found in chosen for place in found]
+        values = [_number(parameter, place.value) for place in places]
+        numbers = [value for value in values if value is not None and 0 < value < 1]
+        count = len(group.non_base)
+        if count > 1 and len(numbers) == count and abs(sum(numbers) - 1) < 0.05:
+            yield places[0].advice(
+                f"weights that add up to 1 make the merge about {count} times weaker: "
+                "the competition already shares each coordinate out",
+                "leave `weight` at 1 and scale with `lambda`",
+            )
+
+
+def union_tokenizer(document: Document) -> Iterator[Finding]:
+    """A union of vocabularies, whose made-up rows compete like any other."""
+    source = document.root.get("tokenizer_source")
+    tokenizer = document.root.get("tokenizer")
+    chosen = source or (tokenizer.get("source") if tokenizer else None)
+    if chosen is not None and chosen.value == "union" and _is_pcb(document):
+        yield chosen.advice(
+            "`union` makes up embedding rows for tokens that a model lacks, and PCB "
+            "lets them compete",
+            "write `base` unless the added tokens are needed",
+        )
+
+
+def _is_pcb(document: Document) -> bool:
+    return document.spec is not None and document.spec.name == "pcb"
+
+
+def _number(parameter: ParameterSpec, value: object) -> float | None:
+    try:
+        validated = parameter.validate(value)
+    except Exception:  # a refused value is a finding of its own
+        return None
+    if isinstance(validated, bool) or not isinstance(validated, (int, float)):
+        return None
+    return float(validated)

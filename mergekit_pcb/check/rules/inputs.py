@@ -1,0 +1,177 @@
+"""What a method wants to merge: how many models, with or without a base."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from mergekit import merge_methods
+from mergekit.merge_methods.base import (
+    BasePolicy,
+    InputContract,
+    ParameterScope,
+)
+
+from mergekit_pcb.check.rules.document import PYTORCH, Document, Group, Input
+from mergekit_pcb.recipes.findings import Finding, closest, did_you_mean, quoted
+from mergekit_pcb.recipes.positions import Place
+
+_SLICE = re.compile(r"slices\[\d+\]$")
+
+
+def unknown_method(document: Document) -> Iterator[Finding]:
+    """A merge method that is not in mergekit's registry."""
+    place = document.root.get("merge_method")
+    if place is None or document.method or not isinstance(place.value, str):
+        return
+    names = sorted(method.spec.name for method in merge_methods.registered_methods())
+    yield place.error(
+        f"there is no merge method `{place.value}`",
+        did_you_mean(place.value, names) or f"choose {quoted(names, 'or')}",
+    )
+
+
+def broken_contract(document: Document) -> Iterator[Finding]:
+    """Groups of models that the method refuses, by its own check of them."""
+    if document.method is None:
+        return
+    for group in document.groups:
+        yield from _listed_twice(group)
+        models = list(dict.fromkeys(source.model for source in group.inputs))
+        try:
+            document.method.validate_inputs(
+                models, group.base.model if group.base else None
+            )
+        except Exception as error:  # a method may raise what it likes
+            if (finding := _explained(document, group, error)) is not None:
+                yield finding
+
+
+def _listed_twice(group: Group) -> Iterator[Finding]:
+    first: dict[object, Place] = {}
+    for source in group.inputs:
+        if source.model in first:
+            yield source.place.error(
+                f"`{source.model}` is listed twice, first on line "
+                f"{first[source.model].line}, and mergekit stops",
+                "remove one of them, or give it the weight of both",
+            )
+        first.setdefault(source.model, source.place)
+
+
+def _base_misplaced(document: Document) -> bool:
+    """Whether a key that mergekit does not read was meant to be `base_model`."""
+    fields = document.schema.model_fields
+    strays = [key for key in document.root.keys if key not in fields]
+    return any("base_model" in closest(key, fields) for key in strays) or any(
+        "base_model" in place.keys
+        for place in document.root.walk()
+        if place is not document.root and not _SLICE.search(place.path)
+    )
+
+
+def _explained(document: Document, group: Group, error: Exception) -> Finding | None:
+    assert document.spec is not None
+    name, contract = document.spec.name, document.spec.contract
+    method = document.root.fields["merge_method"]
+    base = group.base
+    if contract.base == BasePolicy.REQUIRED and base is None:
+        if _base_misplaced(document):
+            return None
+        # A method for two merges one of them into the other.
+        which = (
+            "one of the two models"
+            if contract.max_inputs == 2
+            else "the model that the others were made from"
+        )
+        return method.error(
+            f"`{name}` needs a base model", f"write `base_model:` with {which}"
+        )
+    if contract.base == BasePolicy.FORBIDDEN and base is not None:
+        return base.place.error(f"`{name}` takes no base model", "remove `base_model`")
+    # In slices mergekit appends nothing: the base must be one of the sources.
+    if (
+        contract.base != BasePolicy.IGNORED
+        and base is not None
+        and all(source.model != base.model for source in group.inputs)
+    ):
+        return group.place.error(
+            f"the base model `{base.model}` is not among the sources of this slice",
+            "add it to `sources:` with its own `layer_range`",
+        )
+    if counted := _miscounted(name, contract, group):
+        return group.place.error(*counted)
+    return group.place.error(f"`{name}` refuses these models: {error}")
+
+
+def _miscounted(
+    name: str, contract: InputContract, group: Group
+) -> tuple[str, str] | None:
+    based = contract.base != BasePolicy.IGNORED and group.base is not None
+    limits = [
+        (len(group.inputs), contract.min_inputs, contract.max_inputs, based),
+        (
+            len(group.non_base if based else group.inputs),
+            contract.min_non_base or 0,
+            contract.max_non_base,
+            False,
+        ),
+    ]
+    for count, low, high, with_base in limits:
+        if low <= count and (high is None or count <= high):
+            continue
+        number = f"exactly {low}" if low == high else f"at least {low}"
+        if high is not None and count > high and low != high:
+            number = f"at most {high}"
+        plural = "" if number.endswith(" 1") else "s"
+        other = " beside the base" if based and not with_base else ""
+        counted = ", the base included" if with_base else other
+        return (
+            f"`{name}` takes {number} model{plural}{counted}; got {count}",
+            _count_fix(count < low, high, group),
+        )
+    return None
+
+
+def _count_fix(too_few: bool, high: int | None, group: Group) -> str:
+    if too_few:
+        return "add a model"
+    if any(source.appended for source in group.inputs) and high == 1:
+        return "remove `base_model`, which mergekit adds to the models"
+    if high == 1:
+        return "give each model a slice of its own"
+    return "remove a model, or choose a method for more"
+
+
+def base_as_input(document: Document) -> Iterator[Finding]:
+    """A base model that a method without a base merges like any other."""
+    spec = document.spec
+    if spec is None or spec.contract.base != BasePolicy.IGNORED:
+        return
+    # Where a parameter is missing for it, or it is one too many, that says it all.
+    needs = any(p.required and p.scope == ParameterScope.INPUT for p in spec.parameters)
+    for group in document.groups:
+        for source in group.inputs:
+            if source.appended and spec.contract.max_inputs is None and not needs:
+                yield source.place.advice(
+                    f"`{spec.name}` has no base: mergekit merges `{source.model}` "
+                    "like the others",
+                    "remove `base_model`, or list it among the models",
+                )
+
+
+def same_model_spelt_twice(document: Document) -> Iterator[Finding]:
+    """Two spellings of one model, which mergekit takes for two."""
+    for group in document.groups:
+        first: dict[str, Input] = {}
+        for source in group.inputs:
+            folded = str(source.model).removeprefix("./").removesuffix("@main")
+            if document.kind != PYTORCH:
+                folded = folded.rstrip("/").casefold()
+            other = first.setdefault(folded, source)
+            if other.model != source.model:
+                yield source.place.advice(
+                    f"`{source.model}` and `{other.model}` on line {other.place.line} "
+                    "look like one model, and mergekit takes them for two",
+                    "write both alike",
+                )

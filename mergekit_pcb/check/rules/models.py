@@ -1,0 +1,155 @@
+"""Models: references mergekit cannot read, folders that are not what they seem."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+from mergekit.common import ModelPath, ModelReference
+
+from mergekit_pcb.check.rules.document import PYTORCH, Document
+from mergekit_pcb.check.rules.folders import Folder
+from mergekit_pcb.check.rules.kinds import WEIGHT_FILES
+from mergekit_pcb.recipes.findings import Finding, closest, quoted
+from mergekit_pcb.recipes.positions import Place
+
+_LOCAL = re.compile(r"[.~]{1,2}[/\\]|[/\\]|[A-Za-z]:[/\\]|~$")
+
+
+def wrong_references(document: Document) -> Iterator[Finding]:
+    """Names of models that lead nowhere."""
+    adapters = []
+    for place in document.references():
+        model = document.parse(place)
+        if model is None:
+            yield _unreadable(place)
+        elif document.kind == PYTORCH:
+            yield from _wrong_file(place, model.model.path)
+        else:
+            yield from _wrong_path(document, place, model.model.path)
+            if model.lora is not None:
+                yield from _wrong_adapter(place, model.lora)
+                adapters.append(place)
+    if adapters:
+        yield adapters[0].advice(
+            f"`{adapters[0].value}` has to be merged with its adapter first",
+            "run mergekit with `--lora-merge-cache DIR`",
+        )
+
+
+def _unreadable(place: Place) -> Finding:
+    try:
+        ModelReference.model_validate(place.value)
+    except RuntimeError:
+        return place.error(
+            f"`{place.value}` is not a model", "write `owner/name@revision+adapter`"
+        )
+    except ValueError:
+        pass
+    return place.error(
+        f"a model is one text, got {place.value!r}", "write `owner/name` or a folder"
+    )
+
+
+def _wrong_file(place: Place, path: str) -> Iterator[Finding]:
+    if path.startswith("~"):
+        yield _tilde(place, path)
+    elif Path(path).is_dir():
+        yield place.error(
+            f"`{path}` is a folder, and mergekit-pytorch reads single files",
+            "name the file, or use mergekit-yaml",
+        )
+    elif not Path(path).exists():
+        yield _missing(place, path, "file")
+
+
+def _wrong_path(document: Document, place: Place, path: str) -> Iterator[Finding]:
+    if path in document.siblings:
+        return
+    if path.startswith("~"):
+        yield _tilde(place, path)
+    elif Path(path).is_file():
+        yield place.error(
+            f"`{path}` is a file, and mergekit-yaml reads whole model folders",
+            "name its folder, or use mergekit-pytorch for single files",
+        )
+    elif Path(path).is_dir():
+        yield from _wrong_folder(place, Folder(Path(path)))
+    elif _LOCAL.match(path):
+        if (name := Path(path).name) in document.siblings:
+            yield place.error(
+                f"`{path}` does not exist; mergekit-multi finds other merges by name",
+                f"write `{name}`",
+            )
+        else:
+            yield _missing(place, path, "folder")
+    elif "/" not in path and (near := closest(path, document.siblings)):
+        yield place.error(
+            f"`{path}` is none of the merges in this file",
+            f"did you mean {quoted(near, 'or')}?",
+        )
+    else:
+        yield from _wrong_hub_name(place, path)
+
+
+def _wrong_folder(place: Place, folder: Folder) -> Iterator[Finding]:
+    if (folder.path / "config.json").exists():
+        return
+    if (folder.path / "adapter_config.json").exists():
+        yield place.error(
+            f"`{place.value}` is a LoRA adapter, not a whole model",
+            f"write `base+{place.value}` with the model it was trained on",
+        )
+    else:
+        yield place.error(
+            f"the folder `{place.value}` has no config.json",
+            "name a folder as `save_pretrained` writes it",
+        )
+
+
+def _wrong_adapter(place: Place, adapter: ModelPath) -> Iterator[Finding]:
+    if _LOCAL.match(adapter.path) and not Path(adapter.path).exists():
+        yield _missing(place, adapter.path, "adapter folder")
+
+
+def _wrong_hub_name(place: Place, path: str) -> Iterator[Finding]:
+    try:
+        validate_repo_id(path)
+    except HFValidationError:
+        fix = "write `owner/name`, or `./folder` for a folder"
+        if url := re.match(r"(?:https?://)?(?:hf\.co|huggingface\.co)/(.+)", path):
+            fix = f"write `{'/'.join(url[1].split('/')[:2])}`"
+        elif path.startswith("model:"):
+            fix = f"write `{path.removeprefix('model:')}`"
+        yield place.error(
+            f"`{path}` is neither a folder here nor a name on the Hugging Face hub", fix
+        )
+        return
+    if path.endswith(WEIGHT_FILES):
+        yield place.error(
+            f"`{path}` looks like a file, and mergekit-yaml reads whole model folders",
+            "name its folder, or use mergekit-pytorch for single files",
+        )
+
+
+def _tilde(place: Place, path: str) -> Finding:
+    return place.error(
+        f"mergekit does not expand `~` in `{path}`",
+        f"write `{Path(path).expanduser()}`",
+    )
+
+
+def _missing(place: Place, path: str, what: str) -> Finding:
+    beside = Path(place.file).parent / path
+    if beside.exists() and not Path(path).is_absolute():
+        return place.error(
+            f"the {what} `{path}` stands beside the recipe, but mergekit looks for it "
+            "in the folder where it runs",
+            f"write `{beside.resolve()}` or run mergekit there",
+        )
+    return place.error(
+        f"the {what} `{path}` does not exist", "mend the path, or the folder it is in"
+    )

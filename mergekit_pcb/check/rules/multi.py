@@ -1,0 +1,95 @@
+"""Several merges in one file: their names, and who needs whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from mergekit_pcb.check.rules.document import Document
+from mergekit_pcb.recipes.findings import Finding
+from mergekit_pcb.recipes.positions import Place
+
+
+def wrong_names(documents: Sequence[Document]) -> Iterator[Finding]:
+    """Names that are taken, missing, or not text."""
+    first: dict[str | None, Place] = {}
+    for document in documents:
+        place = document.root.get("name")
+        if place is not None and not isinstance(place.value, str):
+            yield place.error(
+                f"a merge's name is text, got {place.value!r}",
+                f"put it in quotes: `'{place.value}'`",
+            )
+            continue
+        name, where = document.name, place or document.root
+        if name not in first:
+            first[name] = where
+        elif name is None:
+            yield where.error(
+                f"a second merge without `name`; the first is on line "
+                f"{first[name].line}",
+                "name all but the last: `name: first-merge`",
+            )
+        else:
+            yield where.error(
+                f"the name `{name}` is taken by the merge on line {first[name].line}",
+                "choose another name",
+            )
+
+
+def names_in_other_places(documents: Sequence[Document]) -> Iterator[Finding]:
+    """Names that are also words of the recipes.
+
+    mergekit-multi replaces a merge's name by its folder wherever it stands, be it
+    the merge method, a filter or a number format.
+    """
+    names = {document.name for document in documents if document.name}
+    for document in documents:
+        models = {id(p) for place in document.references() for p in place.walk()}
+        for place in document.root.walk():
+            if not isinstance(place.value, str) or place.value not in names:
+                continue
+            if id(place) not in models and place is not document.root.get("name"):
+                yield place.error(
+                    f"`{place.value}` is also the name of a merge, and mergekit-multi "
+                    "puts that merge's folder here",
+                    "rename the merge",
+                )
+
+
+def cycles(documents: Sequence[Document]) -> Iterator[Finding]:
+    """Merges that wait for each other."""
+    needs: dict[str, list[tuple[str, Place]]] = {}
+    for document in documents:
+        if document.name is not None:
+            needs[document.name] = list(_needed(document))
+    finished: set[str] = set()
+    for name in needs:
+        yield from _closing(name, needs, finished, [])
+
+
+def _needed(document: Document) -> Iterator[tuple[str, Place]]:
+    for place in document.references():
+        model = document.parse(place)
+        if model is not None and model.model.path in document.siblings:
+            yield model.model.path, place
+
+
+def _closing(
+    name: str,
+    needs: dict[str, list[tuple[str, Place]]],
+    finished: set[str],
+    waiting: list[str],
+) -> Iterator[Finding]:
+    if name in finished:
+        return
+    for needed, place in needs.get(name, ()):
+        if needed in (*waiting, name):
+            chain = [*waiting, name]
+            chain = [*chain[chain.index(needed) :], needed]
+            yield place.error(
+                f"these merges wait for each other: {' -> '.join(chain)}",
+                "let one of them start from another model",
+            )
+        else:
+            yield from _closing(needed, needs, finished, [*waiting, name])
+    finished.add(name)

@@ -1,0 +1,203 @@
+"""Parameter values that mergekit, or the method, refuses."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+
+from mergekit.config import ConditionalParameter
+from mergekit.merge_methods.base import ParameterSpec
+from pydantic import ValidationError
+
+from mergekit_pcb.check.rules.document import PYTORCH, Document
+from mergekit_pcb.check.rules.parameters import settings
+from mergekit_pcb.errors import PCBError
+from mergekit_pcb.recipes.findings import Finding, misspelt
+from mergekit_pcb.recipes.positions import Place
+
+SCALARS = (bool, int, float, str)
+
+# What pydantic calls a type, in the words of somebody who writes a recipe.
+WANTED = {
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number",
+    "string": "text",
+    "list": "a list",
+    "tuple": "a list",
+    "dict": "`key: value` lines",
+    "model": "`key: value` lines",
+}
+
+
+def wrong_shapes(document: Document) -> Iterator[Finding]:
+    """Values that are no scalar, gradient or list of filters."""
+    for name, place, _ in settings(document):
+        yield from _shape(place, name)
+
+
+def _shape(place: Place, name: str) -> Iterator[Finding]:
+    if isinstance(place.value, SCALARS):
+        return
+    if place.value is None:
+        yield place.error(f"`{name}` has no value", "write one or remove the key")
+    elif isinstance(place.value, dict):
+        yield from _condition(place, name)
+    elif place.items:
+        mappings = [item for item in place.items if isinstance(item.value, dict)]
+        scalars = [item for item in place.items if isinstance(item.value, SCALARS)]
+        if mappings and scalars:
+            yield scalars[0].error(
+                f"`{name}` mixes plain values and filters in one list",
+                f"write `- value: {scalars[0].value}`",
+            )
+        for item in mappings:
+            yield from _condition(item, name)
+        for item in place.items:
+            if item not in mappings and item not in scalars:
+                yield item.error(f"`{name}` takes {_wanted(None)}, got {item.value!r}")
+    elif place.value == []:
+        yield place.error(
+            f"`{name}` is an empty list, which sets nothing", "write a value"
+        )
+    else:
+        yield place.error(f"`{name}` takes {_wanted(None)}, got {place.value!r}")
+
+
+def is_condition(place: Place) -> bool:
+    """Whether the lines under a parameter are meant to be a value and a filter."""
+    return any(misspelt(key, ConditionalParameter.model_fields) for key in place.keys)
+
+
+def _condition(place: Place, name: str) -> Iterator[Finding]:
+    value, filtered = place.fields.get("value"), place.fields.get("filter")
+    if not is_condition(place):
+        yield place.error(
+            f"`{name}` takes a value, a gradient or filters, got other lines",
+            "write what is meant for one model under its own `parameters:`",
+        )
+    elif value is None:
+        # A misspelt `value` is a finding of its own.
+        if not any(misspelt(key, ["value"]) for key in place.keys):
+            yield place.error(
+                f"this entry of `{name}` has no `value`", "add `value:` with a number"
+            )
+    elif isinstance(value.value, dict) or any(
+        isinstance(item.value, dict) for item in value.items
+    ):
+        yield value.error(
+            "filters cannot be nested", "write one `- filter:` entry for each case"
+        )
+    else:
+        yield from _shape(value, name)
+    if filtered is not None and not isinstance(filtered.value, (str, type(None))):
+        yield filtered.error(
+            f"a filter is one piece of a tensor's name, got {filtered.value!r}",
+            "write one entry for each",
+        )
+
+
+def _wanted(kind: str | None) -> str:
+    return WANTED.get(kind or "float", "a value")
+
+
+def leaves(place: Place) -> Iterator[Place]:
+    """The scalars of a setting: itself, the points of a gradient, filtered values."""
+    if place.items:
+        for item in place.items:
+            yield from leaves(item)
+    elif isinstance(place.value, dict):
+        if (value := place.fields.get("value")) is not None:
+            yield from leaves(value)
+    elif isinstance(place.value, SCALARS):
+        yield place
+
+
+def gradients(place: Place) -> Iterator[Place]:
+    """The gradients of a setting: its lists of scalars."""
+    if place.items and all(isinstance(item.value, SCALARS) for item in place.items):
+        yield place
+    elif isinstance(place.value, dict):
+        if (value := place.fields.get("value")) is not None:
+            yield from gradients(value)
+    else:
+        for item in place.items:
+            yield from gradients(item)
+
+
+def wrong_values(document: Document) -> Iterator[Finding]:
+    """Values that the method's own validation refuses."""
+    for name, place, parameter in settings(document):
+        if parameter is None:
+            continue
+        refused = False
+        for leaf in leaves(place):
+            if problem := _refused(parameter, leaf.value):
+                refused = True
+                yield leaf.error(*problem)
+            elif _not_finite(parameter, leaf.value):
+                yield leaf.error(
+                    f"`{name}` is {leaf.value}, which fills the merge with it",
+                    "write a finite number",
+                )
+        for gradient in gradients(place) if not refused else ():
+            yield from _gradient(document, name, parameter, gradient)
+
+
+def _gradient(
+    document: Document, name: str, parameter: ParameterSpec, place: Place
+) -> Iterator[Finding]:
+    points = [parameter.validate(item.value) for item in place.items]
+    if len(set(points)) < 2:
+        return
+    if document.kind == PYTORCH:
+        # The flat planner resolves every tensor at t = 0: it knows no layers.
+        yield place.error(
+            f"mergekit-pytorch knows no layers, so of the gradient `{name}` only "
+            f"the first value, {points[0]}, counts",
+            "write one value, or filters",
+        )
+    for low, high in itertools.pairwise(points):
+        if isinstance(low, (int, float)) and not isinstance(low, bool):
+            # No simple fraction of the way, which could be a whole number.
+            middle = low + (high - low) / math.pi
+            if _refused(parameter, middle):
+                yield place.error(
+                    f"the gradient `{name}` passes through values like {middle:.3g}, "
+                    "where mergekit stops",
+                    "write one value, or filters",
+                )
+                return
+
+
+def _not_finite(parameter: ParameterSpec, value: object) -> bool:
+    validated = parameter.validate(value)
+    return isinstance(validated, float) and not math.isfinite(validated)
+
+
+def _refused(parameter: ParameterSpec, value: object) -> tuple[str, str] | None:
+    """What is wrong with one value of a parameter, and the fix, if anything is."""
+    try:
+        parameter.validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        wanted = WANTED.get(first["type"].split("_")[0])
+        if wanted is None:
+            text = first["msg"].removeprefix("Value error, ")
+            return _halves(text if parameter.name in text else _named(parameter, text))
+        return f"`{parameter.name}` takes {wanted}, got {value!r}", ""
+    except PCBError as error:
+        return _halves(error.message)
+    except (ValueError, TypeError, OverflowError) as error:
+        return _halves(_named(parameter, str(error)))
+    return None
+
+
+def _named(parameter: ParameterSpec, text: str) -> str:
+    return f"`{parameter.name}`: {text[:1].lower()}{text[1:]}"
+
+
+def _halves(message: str) -> tuple[str, str]:
+    problem, _, fix = message.partition("; ")
+    return problem, fix

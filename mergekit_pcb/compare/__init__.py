@@ -1,0 +1,1 @@
+"""`mergekit-pcb compare`: one recipe's models merged by several methods, in a table."""

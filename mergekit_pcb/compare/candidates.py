@@ -1,0 +1,227 @@
+"""From one recipe to one for every method and setting that shall be compared."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from mergekit.merge_methods import BasePolicy, MergeMethod
+from mergekit.merge_methods.base import ParameterSpec
+from pydantic import ValidationError
+
+from mergekit_pcb.compare.budget import SCALE, Values, require_same_budget, tries
+from mergekit_pcb.compare.method_defaults import add_customary, take_over
+from mergekit_pcb.compare.names import effective, method_called, require_known
+from mergekit_pcb.errors import PCBError
+from mergekit_pcb.recipes import edits as edits
+
+METHODS = (
+    "linear",
+    "task_arithmetic",
+    "ties",
+    "dare_ties",
+    "della",
+    "sce",
+    "pcb",
+    "pcb:model",
+)
+
+# What a label tells even where the recipe leaves it at the method's default.
+_TOLD = ("density", "epsilon", "gamma", "select_topk", "t", "weight", "lambda")
+_UNTOLD = ("int8_mask", "scope")
+
+
+# By place: a candidate's name, a method, or "" for all.
+Fixed = Mapping[str, Mapping[str, Any]]
+Swept = Mapping[str, Values]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The models of a recipe: the base, and the others by a short name."""
+
+    base: str
+    experts: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One merge of a comparison.
+
+    Attributes:
+        name: the row it competes for; of several with one name the best is chosen.
+        method: mergekit's name of the method.
+        recipe: what mergekit is given.
+        label: the settings in words.
+        swept: the values that were varied, by name.
+        note: what is different for this method, in words.
+    """
+
+    name: str
+    method: str
+    recipe: Mapping[str, Any]
+    label: str
+    swept: Mapping[str, Any]
+    note: str = ""
+
+
+def inputs_of(recipe: edits.Recipe) -> Inputs:
+    """The models that a recipe merges.
+
+    Raises:
+        PCBError: it names no base.
+    """
+    base = edits.base_of(recipe)
+    if base is None:
+        raise PCBError(
+            "the recipe names no base_model: add the model that the others were "
+            "fine-tuned from (methods that take none are run without it)"
+        )
+    entries = [entry for group in edits.groups(recipe) for entry in group]
+    models = dict.fromkeys(edits.model_name(entry["model"]) for entry in entries)
+    models.pop(base, None)
+    return Inputs(base, dict(zip(short_names(models), models, strict=True)))
+
+
+def short_names(models: Collection[str]) -> list[str]:
+    """The last part of each path, with as much before it as tells them apart.
+
+    Example:
+        >>> short_names(["/data/a/final", "/data/b/final", "org/chat"])
+        ['a/final', 'b/final', 'chat']
+    """
+    parts = [PurePath(model).parts for model in models]
+    for length in range(1, max(map(len, parts), default=0) + 1):
+        names = ["/".join(part[-length:]) for part in parts]
+        clashing = {name for name in names if names.count(name) > 1}
+        if not clashing:
+            break
+    shortest = [part[-1] for part in parts]
+    return [
+        short if shortest.count(short) == 1 else long
+        for short, long in zip(shortest, names if parts else [], strict=True)
+    ]
+
+
+def candidates(
+    recipe: edits.Recipe,
+    names: Sequence[str] = METHODS,
+    fixed: Fixed | None = None,
+    swept: Swept | None = None,
+) -> list[Candidate]:
+    """Every merge to be made.
+
+    Args:
+        recipe: for any method. That method keeps it; the others take what they know.
+        names: of methods, with ``pcb:model`` for ``scope: model``.
+        fixed: parameters by the name of the candidate or its method, or by ``""`` for
+            every method that knows them.
+        swept: values to try, likewise; what a method is given of its own takes the
+            place of what all are given. Every method gets as many tries.
+
+    Raises:
+        PCBError: a name is unknown, a method needs what nobody has said, or one would
+            get more tries than another.
+    """
+    fixed, swept = fixed or {}, swept or {}
+    methods = {name: method_called(name) for name in names}
+    require_known(fixed, swept, methods)
+    settings = {
+        name: tries(method.spec.name, effective(method), _nearest(swept, name))
+        for name, method in methods.items()
+    }
+    require_same_budget(settings)
+    return [
+        _candidate(recipe, name, methods[name], fixed, setting)
+        for name, of_method in settings.items()
+        for setting in of_method
+    ]
+
+
+def _nearest(swept: Swept, name: str) -> Values:
+    places = (name, name.partition(":")[0], "")
+    return next((swept[place] for place in places if place in swept), {})
+
+
+def _candidate(
+    recipe: edits.Recipe,
+    name: str,
+    method: MergeMethod,
+    fixed: Fixed,
+    setting: Mapping[str, Any],
+) -> Candidate:
+    spec, known = method.spec, effective(method)
+    draft = copy.deepcopy(recipe)
+    own = draft["merge_method"] == spec.name
+    draft["merge_method"] = spec.name
+    dropped = [] if own else take_over(draft, recipe["merge_method"], spec.name, known)
+    values = {"scope": name.partition(":")[2] or "tensor", **setting}
+    for place in ("", spec.name, name):
+        values |= fixed.get(place, {})
+    for parameter in spec.parameters:
+        if parameter.name in values and parameter.name in known:
+            _require_valid(parameter, values[parameter.name], name)
+            edits.set_everywhere(draft, parameter.name, values[parameter.name])
+    if not own:
+        add_customary(draft, method)
+    label = _label(draft, method, setting)
+    if spec.contract.base == BasePolicy.IGNORED:
+        _do_without_base(draft, name, setting.get(SCALE), keep_entries=own)
+    note = f"without {', '.join(dropped)}" if dropped else ""
+    return Candidate(name, spec.name, draft, label, setting, note)
+
+
+def _require_valid(parameter: ParameterSpec, value: Any, name: str) -> None:
+    for single in value if isinstance(value, list) else [value]:
+        if isinstance(single, dict):
+            continue
+        try:
+            parameter.validate(single)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise PCBError(
+                f"{name}: {parameter.name} is {single!r}: {reason}"
+            ) from error
+
+
+def _do_without_base(
+    draft: edits.Recipe, name: str, scale: float | None, *, keep_entries: bool
+) -> None:
+    base = edits.base_of(draft)
+    edits.without_base(draft, keep_entries=keep_entries and scale is None)
+    if scale is None or base is None:
+        return
+    if not edits.mix_base_in(draft, base, scale):
+        raise PCBError(
+            f"weights by layer cannot be swept for {name}: leave the method out "
+            "(--methods), or give it a plain weight (--set)"
+        )
+
+
+def _label(draft: edits.Recipe, method: MergeMethod, setting: Mapping[str, Any]) -> str:
+    specs = {parameter.name: parameter for parameter in method.spec.parameters}
+    known = effective(method) - set(_UNTOLD)
+    told = [name for name in _TOLD if name in known]
+    told += sorted(n for n in known if n not in told and edits.mentions(draft, n))
+    words = [f"{SCALE} {setting[SCALE]:g}"] if SCALE in setting else []
+    for name in told:
+        default = None if specs[name].required else specs[name].default
+        words.append(f"{name} {_in_words(edits.values_of(draft, name, default))}")
+    return ", ".join(words)
+
+
+def _in_words(values: Sequence[Any]) -> str:
+    if any(isinstance(value, (list, dict)) for value in values):
+        return "by layer"
+    texts = [_in_word(value) for value in values]
+    different = list(dict.fromkeys(texts))
+    return texts[0] if len(different) == 1 else "/".join(texts)
+
+
+def _in_word(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, (int, float)) else str(value)

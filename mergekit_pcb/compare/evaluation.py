@@ -1,0 +1,208 @@
+"""What a model is worth: scores by a Python function, or by something like it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import math
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from pathlib import Path
+from statistics import stdev
+from typing import Any, Protocol
+
+from mergekit_pcb.errors import PCBError
+from mergekit_pcb.recipes.findings import did_you_mean
+
+VALIDATION, TEST, ALL = "validation", "test", "all"
+"""Parts of the items: to choose settings by, to show, or everything for both."""
+
+_LOWER_IS_BETTER = (
+    "perplexity",
+    "ppl",
+    "loss",
+    "nll",
+    "bits_per_byte",
+    "bpb",
+    "error",
+    "wer",
+    "cer",
+    "ter",
+    "brier",
+    "mse",
+    "rmse",
+    "mae",
+)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One model on one task.
+
+    Attributes:
+        value: what the metric says.
+        metric: its name.
+        higher_is_better: None if neither high nor low is good.
+        error: standard error of the value, if known.
+        items: one number for each item, whose mean is the value, if there are such.
+    """
+
+    value: float
+    metric: str
+    higher_is_better: bool | None
+    error: float | None = None
+    items: Sequence[float] | None = None
+
+
+Scores = Mapping[str, Score]
+Progress = Callable[[float], None]
+
+
+class Evaluation(Protocol):
+    """A way to score models.
+
+    Attributes:
+        what: a sentence for the report.
+        how_chosen: which items choose settings and which are shown, if it `splits`.
+        splits: whether validation and test are different items.
+        judges: whether its scores are good or bad, so that a best one can be chosen.
+    """
+
+    what: str
+    how_chosen: str
+    splits: bool
+    judges: bool
+
+    def identity(self, part: str) -> Any:
+        """All that the scores depend on besides the model, for ``json.dumps``."""
+
+    def __call__(self, model: Path, part: str, progress: Progress) -> Scores:
+        """Score the model in a folder on a part of the items."""
+
+
+def standard_error(items: Sequence[float]) -> float | None:
+    """The standard error of the mean of some items."""
+    return stdev(items) / math.sqrt(len(items)) if len(items) > 1 else None
+
+
+def per_item(raw: Sequence[Any], value: float) -> list[float] | None:
+    """Items whose mean is ``value``, from what a metric saw of each document.
+
+    Perplexities and bits per byte are functions of a ratio of sums. Their items are
+    those of the tangent: what each document adds, in first order.
+
+    Args:
+        raw: a number for each document, or a pair of a sum's part and its weight.
+        value: what the metric made of it.
+
+    Example:
+        >>> per_item([1.0, 0.0, 1.0, 1.0], 0.75)
+        [1.0, 0.0, 1.0, 1.0]
+        >>> per_item([(-8.0, 2), (-4.0, 2)], 3.0) is None
+        False
+    """
+    pairs = [x if isinstance(x, (tuple, list)) else (x, 1) for x in raw]
+    if not pairs or not all(_is_pair_of_numbers(pair) for pair in pairs):
+        return None
+    weights = sum(weight for _, weight in pairs)
+    if not weights:
+        return None
+    ratio = sum(part for part, _ in pairs) / weights
+    slopes = [(ratio, 1.0), (-ratio, -1.0), (-ratio / math.log(2), -1 / math.log(2))]
+    if -ratio < 700:
+        slopes.append((math.exp(-ratio), -math.exp(-ratio)))
+    for result, slope in slopes:
+        if math.isclose(result, value, rel_tol=1e-6, abs_tol=1e-12):
+            unit = slope * len(pairs) / weights
+            return [value + unit * (part - ratio * weight) for part, weight in pairs]
+    return None
+
+
+def _is_pair_of_numbers(pair: Sequence[Any]) -> bool:
+    return len(pair) == 2 and all(
+        isinstance(number, Real) and math.isfinite(number) for number in pair
+    )
+
+
+class Function:
+    """Scores by a function of the user's, ``module:function``.
+
+    The function takes the folder of a model and returns numbers by name. If it takes
+    ``split`` as well, that is ``"validation"`` to choose settings and else ``"test"``.
+    """
+
+    how_chosen = 'split="validation" chose, split="test" is shown'
+    judges = True
+
+    def __init__(self, where: str, lower_is_better: Collection[str] = ()) -> None:
+        """Import the function; modules are looked for in the current folder, too.
+
+        Raises:
+            PCBError: there is no such function.
+        """
+        self._where = where
+        self._function = _imported(where)
+        self._lower = frozenset(lower_is_better)
+        self.what = f"Evaluated by {where}"
+        self.splits = "split" in inspect.signature(self._function).parameters
+
+    def identity(self, part: str) -> Any:
+        """The function's name, and the text of the file it is in."""
+        file = inspect.getsourcefile(inspect.unwrap(self._function))
+        source = Path(file).read_bytes() if file else b""
+        digest = hashlib.sha256(source).hexdigest()
+        lower = sorted(self._lower)
+        return [self._where, digest, lower, self._options(part)]
+
+    def _options(self, part: str) -> dict[str, str]:
+        if not self.splits:
+            return {}
+        return {"split": VALIDATION if part == VALIDATION else TEST}
+
+    def __call__(self, model: Path, part: str, progress: Progress) -> Scores:
+        """Call the function."""
+        returned = self._function(str(model), **self._options(part))
+        if not isinstance(returned, Mapping) or not returned:
+            raise PCBError(
+                f"{self._where} must return a dict of numbers, not {returned!r:.60}"
+            )
+        scores = {}
+        for name, value in returned.items():
+            try:
+                number = float(value)
+            except (TypeError, ValueError):
+                number = math.nan
+            if not math.isfinite(number):
+                raise PCBError(f"{self._where} gave {value!r:.40} for {name}")
+            higher = name not in self._lower and not _sounds_like_a_cost(name)
+            scores[str(name)] = Score(number, str(name), higher)
+        if unknown := self._lower - scores.keys():
+            hint = did_you_mean(min(unknown), scores) or f"it gave {', '.join(scores)}"
+            raise PCBError(f"{self._where} gave no metric `{min(unknown)}`; {hint}")
+        return scores
+
+
+def _sounds_like_a_cost(name: str) -> bool:
+    words = str(name).lower().replace("-", "_").replace("/", "_")
+    padded = f"_{words}_"
+    return any(f"_{cost}_" in padded for cost in _LOWER_IS_BETTER)
+
+
+def _imported(where: str) -> Callable[..., Any]:
+    module, colon, name = where.partition(":")
+    if not colon or not module or not name:
+        raise PCBError(f"write `module:function`, not `{where}`")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        function: Any = getattr(importlib.import_module(module), name, None)
+    except ImportError as error:
+        raise PCBError(f"cannot import {module}: {error}") from error
+    if not callable(function):
+        raise PCBError(f"{module} has no function `{name}`")
+    found: Callable[..., Any] = function
+    return found

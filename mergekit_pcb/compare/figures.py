@@ -1,0 +1,220 @@
+"""The pictures of a comparison: bars for every row, curves for what was swept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mergekit_pcb.compare.budget import SCALE
+from mergekit_pcb.compare.scoreboard import BASE, MERGE, Row, Scoreboard, Tried
+from mergekit_pcb.compare.table import name
+from mergekit_pcb.output.figures import (
+    Picture,
+    Theme,
+    colour,
+    legend,
+    new_figure,
+    title,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_BARS = "Scores. Bars begin at the base, and to the right is better."
+_WHISKERS = " Whiskers are standard errors over the items."
+_COLOURS = " Orange: pcb. Grey: the experts."
+# Names of the pictures that there may be.
+NAMES = SCORES, SETTINGS = ("scores", "settings")
+_MEASURES = "Measures of what was added to the base."
+_CURVES = (
+    "Score against the swept setting, on the items that choose; where several settings "
+    "were swept, the best over the others. Large dots: the settings chosen."
+)
+_PCB, _OTHER = "#D55E00", "#0072B2"
+_PANELS = 5
+_WIDTH = 9.4
+
+
+class _Panel(NamedTuple):
+    """What the bars of one panel show."""
+
+    title: str
+    value: Callable[[Row], float | None]
+    error: Callable[[Row], float | None]
+    higher_is_better: bool | None
+
+
+def pictures(scoreboard: Scoreboard, judge: Scoreboard) -> list[Picture]:
+    """All pictures that there is something to show on.
+
+    Args:
+        scoreboard: of the rows.
+        judge: of base and experts on the items that chose the settings.
+    """
+    judged = scoreboard.best(scoreboard.merges) is not None
+    scores = [score for row in scoreboard.rows for score in row.scores.values()]
+    caption = (_BARS if judged else _MEASURES) + _COLOURS
+    if any(score.error is not None for score in scores):
+        caption += _WHISKERS
+    found = [Picture(SCORES, caption, partial(_bars, scoreboard))]
+    swept = _swept(scoreboard.merges)
+    if swept and judged and judge.tasks:
+        draw = partial(_curves, scoreboard.merges, swept, judge)
+        found.append(Picture(SETTINGS, _CURVES, draw))
+    return found
+
+
+def _bars(scoreboard: Scoreboard, theme: Theme) -> Figure:
+    panels = _panels(scoreboard)
+    rows = [row for row in scoreboard.rows if not row.failed]
+    width = min(2.6 + 2.2 * len(panels), _WIDTH)
+    height = 0.27 * len(rows) + 0.8
+    figure, all_axes = new_figure(theme, width, height, columns=len(panels))
+    for axes, panel in zip(all_axes, panels, strict=True):
+        _draw_bars(axes, rows, panel, theme)
+        axes.tick_params(axis="y", length=0, labelleft=panel is panels[0])
+    return figure
+
+
+def _panels(scoreboard: Scoreboard) -> list[_Panel]:
+    found = []
+    if len(scoreboard.tasks) > 1 and scoreboard.best(scoreboard.merges):
+        if scoreboard.direction is None:
+            share = scoreboard.mean_normalised
+            found.append(_Panel("% of own expert", share, lambda row: None, True))
+        else:
+            direction = scoreboard.direction
+            mean = _Panel("mean", scoreboard.mean, scoreboard.mean_error, direction)
+            found.append(mean)
+    for task in scoreboard.tasks[: _PANELS - len(found)]:
+        higher = scoreboard.higher_is_better(task)
+        found.append(_Panel(task, partial(_value, task), partial(_error, task), higher))
+    return found
+
+
+def _value(task: str, row: Row) -> float | None:
+    return row.scores[task].value if task in row.scores else None
+
+
+def _error(task: str, row: Row) -> float | None:
+    return row.scores[task].error if task in row.scores else None
+
+
+def _draw_bars(axes: Axes, rows: Sequence[Row], panel: _Panel, theme: Theme) -> None:
+    base = next((panel.value(row) for row in rows if row.kind == BASE), None)
+    start = 0.0 if base is None or panel.higher_is_better is None else base
+    for place, row in enumerate(rows):
+        value = panel.value(row)
+        if value is None:
+            continue
+        shade = _PCB if row.method == "pcb" else _OTHER
+        axes.barh(
+            place,
+            value - start,
+            left=start,
+            height=0.7,
+            color=shade if row.kind == MERGE else theme.nothing,
+            xerr=panel.error(row),
+            error_kw={"elinewidth": 0.8, "capsize": 2, "ecolor": theme.ink},
+        )
+    axes.axvline(start, color=theme.ink, linewidth=0.8)
+    axes.set_yticks(range(len(rows)), _titles(rows))
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.margins(x=0.1)
+    axes.locator_params(axis="x", nbins=4)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    title(axes, panel.title)
+    if panel.higher_is_better is False:
+        axes.invert_xaxis()
+
+
+def _titles(rows: Sequence[Row]) -> list[str]:
+    names = [name(row) for row in rows]
+    return [
+        text if names.count(text) == 1 else f"{text}, {row.label}"
+        for text, row in zip(names, rows, strict=True)
+    ]
+
+
+def _swept(merges: Sequence[Row]) -> list[str]:
+    """The parameters to draw a panel for; the scale of `linear` is its lambda."""
+    names = [n for row in merges for tried in row.tried for n in tried.swept]
+    panels = dict.fromkeys("lambda" if n == SCALE else n for n in names)
+    return [
+        panel
+        for panel in panels
+        if any(len({_at(tried, panel) for tried in row.tried}) > 1 for row in merges)
+    ]
+
+
+def _at(tried: Tried, parameter: str) -> Any:
+    scale = tried.swept.get(SCALE) if parameter == "lambda" else None
+    return tried.swept.get(parameter, scale)
+
+
+def _curves(
+    merges: Sequence[Row], swept: Sequence[str], judge: Scoreboard, theme: Theme
+) -> Figure:
+    width = min(2 + 3 * len(swept), _WIDTH)
+    figure, all_axes = new_figure(theme, width, 3.2, columns=len(swept))
+    styles = _styles(merges)
+    for axes, parameter in zip(all_axes, swept, strict=True):
+        for row in merges:
+            points = _best_by_value(row, parameter, judge)
+            if len(points) < 2:
+                continue
+            values = sorted(points)
+            heights = [points[value][0] for value in values]
+            axes.plot(values, heights, "o", ms=3, lw=1.4, **styles[row.name])
+            for value in values:
+                if points[value][1].chosen:
+                    axes.plot(value, points[value][0], "o", ms=8, **styles[row.name])
+        axes.set_xlabel(parameter)
+        axes.locator_params(axis="x", nbins=6)
+        axes.spines[["top", "right"]].set_visible(False)
+        if axes is not all_axes[0]:
+            axes.sharey(all_axes[0])
+    for row in merges:
+        if len(row.tried) > 1:
+            all_axes[0].plot([], [], "o", ms=3, label=row.name, **styles[row.name])
+    if judge.direction is False:
+        all_axes[0].invert_yaxis()
+    mean = "mean" if len(judge.tasks) > 1 else judge.tasks[0]
+    all_axes[0].set_ylabel("% of own expert" if judge.direction is None else mean)
+    legend(figure, all_axes[0], theme)
+    return figure
+
+
+def _styles(merges: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """Orange is for pcb, here as for the bars; its other scopes have broken lines."""
+    others = [colour(i) for i in range(12) if colour(i) not in (_PCB, "#E69F00")]
+    lines = ["-", "--", ":"]
+    found: dict[str, dict[str, Any]] = {}
+    for row in merges:
+        ours = row.method == "pcb"
+        before = sum((found[n]["color"] == _PCB) == ours for n in found)
+        shade = _PCB if ours else others[before % len(others)]
+        line = lines[before % len(lines)] if ours else "-"
+        found[row.name] = {"color": shade, "linestyle": line}
+    return found
+
+
+def _best_by_value(
+    row: Row, parameter: str, judge: Scoreboard
+) -> dict[Any, tuple[float, Tried]]:
+    """For each value of one parameter the best over all others that were swept."""
+    points: dict[Any, tuple[float, Tried]] = {}
+    best: dict[Any, float] = {}
+    for tried in row.tried:
+        value = _at(tried, parameter)
+        attempt = Row(MERGE, row.name, tried.scores)
+        standing = None if tried.failed else judge.standing(attempt)
+        if not isinstance(value, (int, float)) or standing is None:
+            continue
+        if standing > best.get(value, float("-inf")):
+            best[value] = standing
+            mean = judge.mean(attempt)
+            points[value] = standing if mean is None else mean, tried
+    return points

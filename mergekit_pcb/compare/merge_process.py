@@ -1,0 +1,151 @@
+"""One merge in a process of its own, with the time and the memory it took.
+
+As a program, ``python -m mergekit_pcb.compare.merge_process FACTS RECIPE OUT OPTION…``
+merges as ``mergekit-pcb merge`` does and writes what it measured to the file FACTS.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from mergekit_pcb.errors import PCBError
+
+Progress = Callable[[float], None]
+
+_PERCENT = re.compile(r"(\d+)%\|")
+_ERROR = re.compile(r"^Error: (.*)$", re.MULTILINE)
+
+
+class Cost(NamedTuple):
+    """What a merge took: wall time without start-up, and peak resident memory.
+
+    The memory is that of the whole process, libraries included, and None where the
+    system does not tell.
+    """
+
+    seconds: float
+    peak_bytes: int | None
+
+
+def measured_merge(
+    recipe: Path, out: Path, options: Sequence[str], log: IO[str], progress: Progress
+) -> Cost:
+    """Run a recipe; ``out`` is complete afterwards, or absent.
+
+    Args:
+        recipe: the file.
+        out: the folder for the merged model.
+        options: of mergekit-yaml.
+        log: gets what mergekit prints.
+        progress: is told how far the merge is, in percent.
+
+    Raises:
+        PCBError: mergekit could not do it; the message is its own.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        facts = Path(scratch, "facts.json")
+        command = [sys.executable, "-m", __name__]
+        command += [str(argument) for argument in (facts, recipe, out, *options)]
+        # Ctrl-C reaches a process in the terminal's group directly, and again from
+        # here; of two, the second would cut off the tidying that the first began.
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+            env={**os.environ, "PYTHONSAFEPATH": "1"},
+        ) as process:
+            try:
+                said = _follow(process, log, progress)
+            except BaseException:
+                _end(process)
+                # It may have come to its end all the same, but nobody has its figures.
+                shutil.rmtree(out, ignore_errors=True)
+                raise
+        if process.returncode != 0 or not facts.exists():
+            raise PCBError(_reason(said, process.returncode))
+        return Cost(**json.loads(facts.read_text(encoding="utf-8")))
+
+
+def _follow(process: subprocess.Popen[str], log: IO[str], progress: Progress) -> str:
+    assert process.stdout is not None
+    said = []
+    # A progress bar ends its lines with carriage returns, which count as line ends.
+    for line in process.stdout:
+        log.write(line)
+        if percent := _PERCENT.search(line):
+            progress(float(percent[1]))
+        else:
+            said.append(line)
+    process.wait()
+    return "".join(said)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(timeout=30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+def _reason(said: str, status: int) -> str:
+    errors = _ERROR.findall(said)
+    if errors:
+        return str(errors[-1])
+    if status < 0:
+        name = signal.Signals(-status).name
+        hint = " (out of memory?)" if name == "SIGKILL" else ""
+        return f"the merge was ended by {name}{hint}"
+    lines = said.strip().splitlines() or [f"the merge ended with status {status}"]
+    return lines[-1].strip()
+
+
+def peak_memory() -> int | None:
+    """The largest resident size of this process so far, in bytes, if known."""
+    # Not getrusage: on Linux a process inherits there the peak of its parent, which
+    # may have held a whole model.
+    status = Path("/proc/self/status")
+    if status.exists():
+        found = re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(), re.MULTILINE)
+        return int(found[1]) * 1024 if found else None
+    try:
+        import resource
+    except ImportError:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _main(facts: str, *arguments: str) -> None:
+    from mergekit_pcb.commands.merge import merge
+
+    start = time.perf_counter()
+    merge.main(list(arguments), "mergekit-pcb merge", standalone_mode=False)
+    cost = Cost(round(time.perf_counter() - start, 2), peak_memory())
+    Path(facts).write_text(json.dumps(cost._asdict()), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    import click
+
+    try:
+        _main(*sys.argv[1:])
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)

@@ -1,0 +1,89 @@
+"""Settings for a method from a recipe that was written for another one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mergekit.merge_methods import MergeMethod
+
+from mergekit_pcb.errors import PCBError
+from mergekit_pcb.recipes import edits as edits
+
+# For what the recipe, written for another method, does not say. Where a setting is
+# published for use without tuning, it is that one.
+_CUSTOMARY: dict[str, dict[str, Any]] = {
+    "ties": {"density": 0.2},
+    "dare_ties": {"density": 0.5},
+    "dare_linear": {"density": 0.5},
+    "della": {"density": 0.5},
+    "della_linear": {"density": 0.5},
+    "breadcrumbs": {"density": 0.9},
+    "breadcrumbs_ties": {"density": 0.9},
+    "sce": {"select_topk": 0.1},
+}
+_FOR_ANY_METHOD = {"weight": 1.0, "t": 0.5}
+# These add the task vectors up where others average them, so a weight of 1 that is
+# right for others is far too much: here only the proportions can be taken over.
+_SUMMING = {
+    *("task_arithmetic", "dare_ties", "dare_linear", "della_linear"),
+    *("breadcrumbs", "breadcrumbs_ties"),
+}
+_WEIGHT_IN_SUM = 0.4
+# They mean something else for every method, which has its own defaults: half of the
+# values kept by chance is not the largest half, nor the half that scores highest.
+_OWN = {"density", "normalize", "rescale", "int8_mask"}
+
+
+def take_over(
+    draft: edits.Recipe, source: str, target: str, known: set[str]
+) -> list[str]:
+    """Leave in a recipe what holds for another method as well.
+
+    Args:
+        draft: changed in place.
+        source: the method it was written for.
+        target: the other method.
+        known: the parameters that the other method knows.
+
+    Returns:
+        The names of what was dropped.
+    """
+    dropped = edits.drop_unknown(draft, known - _OWN)
+    if target in _SUMMING and source not in _SUMMING:
+        edits.scale_weights(draft, _WEIGHT_IN_SUM)
+    elif target == "pcb":
+        edits.scale_weights(draft, 1.0)
+    return [name for name in dropped if name != "int8_mask"]
+
+
+def add_customary(draft: edits.Recipe, method: MergeMethod) -> None:
+    """Say what the recipe does not say.
+
+    Raises:
+        PCBError: the method needs what is not customary at all.
+    """
+    name = method.spec.name
+    customary = {**_FOR_ANY_METHOD, **_CUSTOMARY.get(name, {})}
+    if name in _SUMMING:
+        customary["weight"] = _WEIGHT_IN_SUM
+    for parameter in method.spec.parameters:
+        if parameter.required and parameter.name not in customary:
+            raise PCBError(
+                f"{name} needs {parameter.name}: add it to the recipe, or "
+                f"--set {name}.{parameter.name}=VALUE"
+            )
+        if parameter.required:
+            edits.set_default(draft, parameter.name, customary[parameter.name])
+        elif edits.mentions(draft, parameter.name):
+            continue
+        elif parameter.name in _CUSTOMARY.get(name, {}):
+            edits.set_default(draft, parameter.name, customary[parameter.name])
+        elif parameter.name == "epsilon":
+            edits.set_default(draft, parameter.name, _epsilon(draft))
+
+
+def _epsilon(draft: edits.Recipe) -> float:
+    """What density can be moved by in both directions, as della demands."""
+    densities = [d for d in edits.values_of(draft, "density") if isinstance(d, float)]
+    room = min([0.2, *densities, *(1 - density for density in densities)])
+    return round(room / 2, 4)

@@ -1,0 +1,100 @@
+"""What the names of methods and parameters on a command line mean, if anything."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+from mergekit import merge_methods
+from mergekit.merge_methods import MergeMethod
+
+from mergekit_pcb.compare.budget import SCALE
+from mergekit_pcb.errors import PCBError
+from mergekit_pcb.recipes.findings import did_you_mean
+
+Places = Mapping[str, Collection[str]]
+
+
+def method_called(name: str) -> MergeMethod:
+    """The method of a candidate: ``ties``, or ``pcb:model`` for one of its scopes.
+
+    Raises:
+        PCBError: there is none.
+    """
+    known = {method.spec.name: method for method in merge_methods.registered_methods()}
+    method, _, scope = name.partition(":")
+    if method not in known:
+        raise PCBError(f"there is no merge method `{method}`; {_hint(method, known)}")
+    if scope:
+        scopes = [p for p in known[method].spec.parameters if p.name == "scope"]
+        if not scopes:
+            raise PCBError(f"`{method}` has no scope: write `{method}`, not `{name}`")
+        scopes[0].validate(scope)
+    return known[method]
+
+
+def effective(method: MergeMethod) -> set[str]:
+    """The parameters that have an effect on a method."""
+    names = {parameter.name for parameter in method.spec.parameters}
+    # mergekit gives task_arithmetic the parameters of its relatives that drop
+    # coordinates, and ignores these two.
+    if getattr(method, "sparsification_method", "some") is None:
+        names -= {"density", "rescale"}
+    return names
+
+
+def require_known(
+    fixed: Places, swept: Places, methods: Mapping[str, MergeMethod]
+) -> None:
+    """Refuse a name that means nothing, and a parameter that is both set and swept.
+
+    Args:
+        fixed: names of parameters by place: a candidate, a method, or ``""``.
+        swept: likewise.
+        methods: those of the candidates.
+
+    Raises:
+        PCBError: says what was probably meant.
+    """
+    for place, names in fixed.items():
+        meant: Iterable[MergeMethod] = _meant(place, methods)
+        of_whom = f"`{place}`" if place else "any method here"
+        _require_parameters(names, set().union(*map(effective, meant)), of_whom)
+    for place, names in swept.items():
+        # A method that lacks what all sweep tries something else, so anybody's
+        # parameter will do there.
+        meant = _meant(place, methods) if place else merge_methods.registered_methods()
+        known = set().union(*map(effective, meant))
+        scaled = {SCALE} if place == "linear" else set()
+        _require_parameters(names, known | scaled, f"`{place or 'any method'}`")
+    both = _all_names(fixed) & _all_names(swept)
+    if both:
+        raise PCBError(f"`{min(both)}` is both set and swept: choose one")
+
+
+def _meant(place: str, methods: Mapping[str, MergeMethod]) -> list[MergeMethod]:
+    meant = [
+        method
+        for name, method in methods.items()
+        if place in ("", name, method.spec.name)
+    ]
+    if not meant:
+        raise PCBError(f"`{place}` is not compared here; {_hint(place, methods)}")
+    return meant
+
+
+def _all_names(places: Places) -> set[str]:
+    return {name for names in places.values() for name in names}
+
+
+def _require_parameters(
+    names: Iterable[str], known: Collection[str], of_whom: str
+) -> None:
+    for name in names:
+        if name not in known:
+            raise PCBError(
+                f"`{name}` is no parameter of {of_whom}; {_hint(name, known)}"
+            )
+
+
+def _hint(word: str, known: Collection[str]) -> str:
+    return did_you_mean(word, known) or f"known: {', '.join(sorted(known))}"

@@ -1,0 +1,129 @@
+"""How a comparison goes: two progress bars, and a log of what libraries print."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import IO, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+
+from mergekit_pcb.compare.merge_process import Progress
+
+_STANDARD_ERROR = 2
+_PERCENT = re.compile(r"(\d+)%\|")
+
+
+class BarsAndLog:
+    """Shows which model of how many it is, and how far the step with it has come."""
+
+    def __init__(self, bars: Bars, log: IO[str]) -> None:
+        """Take the bars, shown already, and an open file."""
+        self._bars, self.log = bars, log
+        self._models = bars.add_task("models evaluated", total=0)
+        self._step = bars.add_task("", total=100, visible=False)
+
+    def expect(self, steps: int) -> None:
+        """Say how many models there will be."""
+        self._bars.update(self._models, total=steps)
+
+    @contextmanager
+    def working_on(self, what: str) -> Iterator[Progress]:
+        """Show a step, and send to the log what is printed meanwhile."""
+        self.log.write(f"\n== {what}\n")
+        self._bars.reset(self._step, description=_short(what), total=100, visible=True)
+        if not self._bars.disable and not self._bars.console.is_terminal:
+            # Bars are drawn in place, which a file is not.
+            self._bars.console.print(what, markup=False, soft_wrap=True)
+
+        def progress(percent: float) -> None:
+            self._bars.update(self._step, completed=percent)
+
+        listener = _Listener(self.log, progress)
+        others = _other_programs_to(self.log)
+        with others, redirect_stdout(listener), redirect_stderr(listener):
+            yield progress
+        self._bars.update(self._step, visible=False)
+
+    def done(self) -> None:
+        """Count a model."""
+        self._bars.advance(self._models)
+
+    def failed(self, trace: str) -> None:
+        """Log a traceback."""
+        self.log.write(trace)
+
+
+@contextmanager
+def watching(folder: Path, *, quiet: bool) -> Iterator[BarsAndLog]:
+    """Open the bars on standard error, and ``log.txt`` in the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        _screen() as screen,
+        (folder / "log.txt").open("a", encoding="utf-8", buffering=1) as log,
+    ):
+        bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(20),
+            TextColumn("{task.completed:.0f} of {task.total:.0f}"),
+            TimeElapsedColumn(),
+            console=Console(file=screen),
+            disable=quiet,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        with bars:
+            yield BarsAndLog(bars, log)
+
+
+@contextmanager
+def _screen() -> Iterator[TextIO]:
+    """Standard error as it is now: it will mean something else during each step."""
+    try:
+        descriptor = os.dup(sys.stderr.fileno())
+    except (OSError, ValueError):
+        yield sys.stderr
+        return
+    with os.fdopen(descriptor, "w", encoding="utf-8") as screen:
+        yield screen
+
+
+@contextmanager
+def _other_programs_to(log: IO[str]) -> Iterator[None]:
+    """Send to a log what programs print that are started meanwhile."""
+    try:
+        descriptor = os.dup(_STANDARD_ERROR)
+    except OSError:
+        yield
+        return
+    os.dup2(log.fileno(), _STANDARD_ERROR)
+    try:
+        yield
+    finally:
+        os.dup2(descriptor, _STANDARD_ERROR)
+        os.close(descriptor)
+
+
+class _Listener(io.TextIOBase):
+    """Writes to a log, and reads from the bars of others how far they are."""
+
+    def __init__(self, log: IO[str], progress: Progress) -> None:
+        self._log, self._progress = log, progress
+
+    def write(self, text: str) -> int:
+        if percents := _PERCENT.findall(text):
+            self._progress(float(percents[-1]))
+        else:
+            self._log.write(text)
+        return len(text)
+
+
+def _short(what: str) -> str:
+    return what if len(what) <= 44 else f"{what[:43]}…"

@@ -1,0 +1,289 @@
+"""The report of a comparison: what to read from the table, and the files it goes to."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mergekit_pcb.compare.budget import SCALE
+from mergekit_pcb.compare.figures import NAMES, pictures
+from mergekit_pcb.compare.page import compare_page
+from mergekit_pcb.compare.result_cache import write_whole
+from mergekit_pcb.compare.scoreboard import BASE, MERGE, Row, Scoreboard
+from mergekit_pcb.compare.table import (
+    attempts,
+    digits,
+    markdown,
+    markdown_of_attempts,
+)
+from mergekit_pcb.errors import PCBError
+from mergekit_pcb.output.figures import require_matplotlib
+
+FILES = ("comparison.html", "comparison.md", "comparison.csv", "comparison.json")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is told of a comparison.
+
+    Attributes:
+        recipe: the file whose models are compared.
+        rows: of the table.
+        references: base and experts on the items that chose settings.
+        evaluated: by what, as a sentence.
+        how_chosen: which items chose settings; empty if those that are shown.
+        conditions: versions, models and the like, by name.
+    """
+
+    recipe: str
+    rows: Sequence[Row]
+    references: Sequence[Row]
+    evaluated: str
+    how_chosen: str
+    conditions: dict[str, str]
+
+    @property
+    def scoreboard(self) -> Scoreboard:
+        """The arithmetic of the table."""
+        return Scoreboard(self.rows)
+
+    @property
+    def title(self) -> str:
+        """What the report is about."""
+        return f"Merges of the models of {Path(self.recipe).name}, compared"
+
+
+def verdict(scoreboard: Scoreboard) -> str:
+    """Whether pcb is better here, in figures; or else which merge is."""
+    best = scoreboard.best(scoreboard.merges)
+    if best is None:
+        if scoreboard.merges:
+            return "Measures of the weights do not say which merge is good."
+        return "There is no merge to compare."
+    row = scoreboard.best([row for row in scoreboard.merges if row.method == "pcb"])
+    row = row or best
+    peer = scoreboard.best_peer(row)
+    gap = scoreboard.difference(row, peer) if peer else None
+    if peer is None or gap is None:
+        return f"Best merge: {_with_height(scoreboard, best)}."
+    means = [scoreboard.mean(row) for row in scoreboard.rows]
+    decimals = digits(means) if scoreboard.direction is not None else 1
+    error = "" if gap.error is None else f" ± {gap.error:.{decimals}f}"
+    ahead = best if best in (row, peer) else row
+    if gap.error is None:
+        reading = f"is for {ahead.name}, and its standard error is not known"
+    elif abs(gap.value) <= 2 * gap.error:
+        reading = "is within twice its standard error: level here"
+    else:
+        reading = f"is for {ahead.name}"
+    text = (
+        f"Best by {row.method}: {_with_height(scoreboard, row)}. Best by another "
+        f"method: {_with_height(scoreboard, peer)}. The difference, "
+        f"{gap.value:+.{decimals}f}{error}, {reading}."
+    )
+    base = next((row for row in scoreboard.rows if row.kind == BASE), None)
+    if base and scoreboard.best([base, best]) is base:
+        text += " No merge here is better than the base."
+    return text
+
+
+def _with_height(scoreboard: Scoreboard, row: Row) -> str:
+    mean = scoreboard.mean(row)
+    share = scoreboard.mean_normalised(row)
+    if mean is None:
+        return f"{row.name}, {share:.1f} % of own expert"
+    decimals = digits(scoreboard.mean(row) for row in scoreboard.rows)
+    return f"{row.name}, {mean:.{decimals}f}"
+
+
+def notes(report: Report) -> Iterator[str]:
+    """How to read the table, and what not to read into it."""
+    scoreboard = report.scoreboard
+    judged = scoreboard.best(scoreboard.rows) is not None
+    directions = {scoreboard.higher_is_better(task) for task in scoreboard.tasks}
+    yield f"{report.evaluated}."
+    if judged:
+        marks = {True: "↑: higher is better", False: "↓: lower is better"}
+        arrows = "; ".join(marks[d] for d in (True, False) if d in directions)
+        yield f"Bold or *: the best merge. {arrows}."
+        yield (
+            "% of own expert: for each task, the score in percent of that of the "
+            "expert that is best on it (inverted where lower is better), averaged."
+        )
+        yield (
+            "To the best peer: the mean less that of the best merge by another method. "
+            "±: standard error over the items, paired where both answered the same. It "
+            "says nothing of other fine-tuning seeds."
+        )
+    yield from _on_settings(report)
+    if any(row.seconds is not None for row in report.rows):
+        yield (
+            "Seconds: of the merge, without start-up. GB: peak resident memory of its "
+            "process, libraries included."
+        )
+
+
+def _on_settings(report: Report) -> Iterator[str]:
+    merges = [row for row in report.rows if row.kind == MERGE]
+    swept = {row.name: _swept(row) for row in merges if len(row.tried) > 1}
+    if swept:
+        if report.how_chosen:
+            yield f"Settings were chosen on other items: {report.how_chosen}."
+        else:
+            yield (
+                "The items that chose the settings are those shown: swept rows look "
+                "better than they are."
+            )
+        tried = "; ".join(f"{name}: {values}" for name, values in swept.items())
+        yield f"Tried: {tried}."
+        if any(SCALE in tried.swept for row in merges for tried in row.tried):
+            yield (
+                f"{SCALE.capitalize()} is the lambda of linear: the base plus so many "
+                "times the change that the average makes."
+            )
+        if still := [row.name for row in merges if row.name not in swept]:
+            yield f"Nothing to sweep: {', '.join(still)}."
+    if at_edge := [row.name for row in merges if _is_at_edge(row)]:
+        yield (
+            f"Chosen at the edge of what was tried: {', '.join(at_edge)}. Their best "
+            "may lie beyond."
+        )
+    dropped = [f"{row.name} {row.note}" for row in merges if row.note]
+    words = f" ({'; '.join(dropped)})" if dropped else ""
+    yield (
+        "Settings that were not given are the recipe's where they mean the same"
+        f"{words}, else customary ones. Methods that add task vectors up, where others "
+        "average, keep the proportions of the weights only."
+    )
+
+
+def _is_at_edge(row: Row) -> bool:
+    """Whether the largest or smallest of several numbers was chosen."""
+    chosen = next((tried.swept for tried in row.tried if tried.chosen), {})
+    for name, value in chosen.items():
+        values = [tried.swept[name] for tried in row.tried]
+        if len(set(values)) < 3 or not all(isinstance(v, (int, float)) for v in values):
+            continue
+        # A fraction ends at 1.
+        beyond = value < 1 or name not in ("density", "select_topk")
+        if value in (min(values), max(values)) and beyond:
+            return True
+    return False
+
+
+def _swept(row: Row) -> str:
+    names = dict.fromkeys(name for tried in row.tried for name in tried.swept)
+    parts = []
+    for name in names:
+        values = dict.fromkeys(tried.swept.get(name) for tried in row.tried)
+        texts = [f"{v:g}" if isinstance(v, (int, float)) else str(v) for v in values]
+        parts.append(f"{name} {', '.join(texts)}")
+    return " × ".join(parts)
+
+
+def write(report: Report, folder: Path) -> str:
+    """Write every file of the report, and return why there are no pictures, if so."""
+    scoreboard = report.scoreboard
+    told = list(notes(report))
+    drawn, missing = [], ""
+    try:
+        require_matplotlib()
+        drawn = pictures(scoreboard, Scoreboard(report.references))
+    except PCBError as error:
+        missing = error.message
+    texts = {
+        "comparison.html": compare_page(report, verdict(scoreboard), told, drawn),
+        "comparison.md": _markdown(report, told),
+        "comparison.csv": _csv(scoreboard),
+        "comparison.json": _json(report, told),
+    }
+    for file, text in texts.items():
+        write_whole(folder / file, text)
+    for stale in NAMES:
+        (folder / f"{stale}.png").unlink(missing_ok=True)
+    for picture in drawn:
+        write_whole(folder / f"{picture.name}.png", picture.png())
+    return missing
+
+
+def _markdown(report: Report, told: Sequence[str]) -> str:
+    scoreboard = report.scoreboard
+    lines = [f"# {report.title}", "", verdict(scoreboard), "", markdown(scoreboard), ""]
+    lines += [f"* {note}" for note in told]
+    if tried := attempts(report.rows, report.references):
+        lines += ["", "## Every setting tried", "", markdown_of_attempts(tried)]
+    lines += ["", ", ".join(f"{k} {v}" for k, v in report.conditions.items()), ""]
+    return "\n".join(lines)
+
+
+def _csv(scoreboard: Scoreboard) -> str:
+    lines = []
+    for row in scoreboard.rows:
+        peer = (
+            scoreboard.best_peer(row) if row.kind == MERGE and not row.failed else None
+        )
+        gap = scoreboard.difference(row, peer) if peer else None
+        line: dict[str, Any] = {
+            "kind": row.kind,
+            "name": row.name,
+            "method": row.method,
+            "settings": row.label,
+            "failed": row.failed,
+        }
+        for task in scoreboard.tasks:
+            score = row.scores.get(task)
+            line[task] = score.value if score else None
+            line[f"{task}, standard error"] = score.error if score else None
+        line |= {
+            "mean": scoreboard.mean(row),
+            "mean, standard error": scoreboard.mean_error(row),
+            "percent of own expert": scoreboard.mean_normalised(row),
+            "difference to the best peer": gap.value if gap else None,
+            "difference, standard error": gap.error if gap else None,
+            "best peer": peer.name if peer else None,
+            "seconds": row.seconds,
+            "peak bytes": row.peak_bytes,
+        }
+        lines.append(line)
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return file.getvalue()
+
+
+def _json(report: Report, told: Sequence[str]) -> str:
+    scoreboard = report.scoreboard
+    document = {
+        "recipe": report.recipe,
+        "verdict": verdict(scoreboard),
+        "tasks": {
+            task: {"higher_is_better": scoreboard.higher_is_better(task)}
+            for task in scoreboard.tasks
+        },
+        "rows": [
+            {
+                **_without_items(asdict(row)),
+                "mean": scoreboard.mean(row),
+                "mean_error": scoreboard.mean_error(row),
+                "percent_of_own_expert": scoreboard.mean_normalised(row),
+            }
+            for row in scoreboard.rows
+        ],
+        "notes": list(told),
+        "conditions": report.conditions,
+    }
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def _without_items(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_items(v) for k, v in value.items() if k != "items"}
+    if isinstance(value, (list, tuple)):
+        return [_without_items(item) for item in value]
+    return value

@@ -1,0 +1,71 @@
+"""What is finished, one file each: written whole, named after all it depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from mergekit_pcb import __version__
+
+_PACKAGES = ("mergekit", "torch", "transformers")
+
+
+class ResultCache:
+    """The finished parts of some work, in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Take the folder, which need not exist yet."""
+        self._folder = folder
+
+    def load(self, kind: str, key: str) -> dict[str, Any] | None:
+        """A part, or None if it is not finished."""
+        try:
+            text = self._file(kind, key).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        found: dict[str, Any] = json.loads(text)
+        return found
+
+    def save(self, kind: str, key: str, content: Mapping[str, Any]) -> None:
+        """Finish a part."""
+        text = json.dumps(content, indent=1, ensure_ascii=False)
+        write_whole(self._file(kind, key), text + "\n")
+
+    def _file(self, kind: str, key: str) -> Path:
+        return self._folder / f"{kind}-{key}.json"
+
+
+def key_of(name: str, about: Any) -> str:
+    """A file name for what is called ``name`` and depends on ``about``."""
+    text = json.dumps(about, sort_keys=True, default=str)
+    readable = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
+    return f"{readable}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file that is complete or absent, whatever happens."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    plain = content.encode("utf-8") if isinstance(content, str) else content
+    partial.write_bytes(plain)
+    partial.replace(path)
+
+
+def versions() -> dict[str, str]:
+    """The versions that a merge or a score may depend on."""
+    others = {name: metadata.version(name) for name in _PACKAGES}
+    return {"mergekit-pcb": __version__, **others}
+
+
+def fingerprint(folder: Path) -> list[Any]:
+    """What changes when a file of a folder does; nobody hashes gigabytes for that."""
+    files = sorted(folder.rglob("*")) if folder.is_dir() else []
+    return [
+        [str(file.relative_to(folder)), file.stat().st_size, file.stat().st_mtime_ns]
+        for file in files
+        if file.is_file() and "__pycache__" not in file.parts
+    ]

@@ -1,0 +1,316 @@
+"""The run of a comparison: what its folder already has is not done again."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import yaml
+
+from mergekit_pcb.compare.candidates import Candidate, Inputs
+from mergekit_pcb.compare.evaluation import (
+    ALL,
+    TEST,
+    VALIDATION,
+    Evaluation,
+    Score,
+    Scores,
+)
+from mergekit_pcb.compare.merge_process import Cost, Progress
+from mergekit_pcb.compare.result_cache import ResultCache, fingerprint, key_of, versions
+from mergekit_pcb.compare.scoreboard import BASE, EXPERT, MERGE, Row, Scoreboard, Tried
+from mergekit_pcb.errors import PCBError
+
+KEEP = ("best", "all", "none")
+
+# Merges a recipe file into a folder that is then complete.
+Merge = Callable[[Path, Path, Progress], Cost]
+
+
+class Watch(Protocol):
+    """Somebody who is told how it goes."""
+
+    def working_on(self, what: str) -> AbstractContextManager[Progress]:
+        """A step takes as long as the context; its progress is told in percent."""
+
+    def done(self) -> None:
+        """One model has been scored, or could not be."""
+
+    def failed(self, trace: str) -> None:
+        """Something went wrong that its row will tell in a few words."""
+
+
+class Leader(NamedTuple):
+    """The best so far: a candidate, its place among those tried, and its standing."""
+
+    candidate: Candidate
+    number: int
+    standing: float
+
+
+class Result(NamedTuple):
+    """The rows of the table, and base and experts on the items that choose."""
+
+    rows: Sequence[Row]
+    references: Sequence[Row]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What shall be compared, and where.
+
+    Attributes:
+        folder: for recipes, merged models and all that is finished.
+        inputs: base and experts.
+        candidates: the merges, those of one name side by side.
+        evaluation: scores a model.
+        merge: runs a recipe.
+        merge_options: what else a merge depends on, for ``json.dumps``.
+        find: gives the folder of an input.
+        keep: which merged models stay, one of `KEEP`.
+        watch: is told of every step.
+    """
+
+    folder: Path
+    inputs: Inputs
+    candidates: Sequence[Candidate]
+    evaluation: Evaluation
+    merge: Merge
+    merge_options: Any
+    find: Callable[[str], Path]
+    keep: str
+    watch: Watch
+
+    @property
+    def _finished(self) -> ResultCache:
+        return ResultCache(self.folder / "runs")
+
+    @property
+    def groups(self) -> list[list[Candidate]]:
+        """The candidates of every row."""
+        if not self.evaluation.judges:
+            return [[candidate] for candidate in self.candidates]
+        by_name = groupby(self.candidates, key=lambda candidate: candidate.name)
+        return [list(group) for _, group in by_name]
+
+    @property
+    def parts(self) -> tuple[str, str]:
+        """The parts of the items that choose and that are shown."""
+        if not any(len(group) > 1 for group in self.groups):
+            return ALL, ALL
+        return (VALIDATION, TEST) if self.evaluation.splits else (ALL, ALL)
+
+    @property
+    def steps(self) -> int:
+        """How many times the watch will be told that a model is done."""
+        parts = len(set(self.parts))
+        models = 1 + len(self.inputs.experts)
+        return models * parts + len(self.candidates) + (parts - 1) * len(self.groups)
+
+    @property
+    def chooses_apart(self) -> bool:
+        """Whether other items choose settings than are shown."""
+        return len(set(self.parts)) > 1
+
+    @property
+    def models_at_a_time(self) -> int:
+        """How many merged models there may be on disk that are not there yet."""
+        if self.keep == "all":
+            return sum(not self.merged_folder(c).exists() for c in self.candidates)
+        if all(map(self._is_scored, self.candidates)):
+            return 0
+        leads_its_row = any(len(group) > 1 for group in self.groups)
+        leads_all = self.keep == "best" and len(self.groups) > 1
+        return 1 + leads_its_row + leads_all
+
+    def run(self) -> Result:
+        """Do what has not been done.
+
+        Raises:
+            PCBError: not one of the inputs could be evaluated.
+        """
+        choosing, showing = self.parts
+        references = self._input_rows(choosing)
+        rows = [*references] if showing == choosing else self._input_rows(showing)
+        if all(row.failed for row in rows):
+            raise PCBError(f"no model could be evaluated: {rows[0].failed}")
+        best: Leader | None = None
+        for group in self.groups:
+            row, leader = self._compete(group, references)
+            rows.append(row)
+            if self.keep == "none" and leader:
+                self._discard(leader.candidate)
+            elif self.keep == "best":
+                best = self._better(best, leader)
+        if best is not None:
+            self._merged(best.candidate)
+        return Result(rows, references)
+
+    def merged_folder(self, candidate: Candidate) -> Path:
+        """Where a merged model is, or would be."""
+        return self.folder / "merged" / self._key(candidate)
+
+    def recipe_file(self, candidate: Candidate) -> Path:
+        """Where a candidate's recipe is."""
+        return self.folder / "recipes" / f"{self._key(candidate)}.yml"
+
+    def _input_rows(self, part: str) -> list[Row]:
+        models = [(BASE, BASE, self.inputs.base)]
+        models += [(EXPERT, name, path) for name, path in self.inputs.experts.items()]
+        return [self._input_row(*model, part) for model in models]
+
+    def _input_row(self, kind: str, name: str, model: str, part: str) -> Row:
+        identity = [model, fingerprint(Path(model))]
+        try:
+            scores = self._scores(name, "", identity, part, lambda: self.find(model))
+        except Exception as error:
+            return Row(kind, name, failed=self._in_few_words(error))
+        finally:
+            self.watch.done()
+        return Row(kind, name, scores)
+
+    def _compete(
+        self, group: Sequence[Candidate], references: Sequence[Row]
+    ) -> tuple[Row, Leader | None]:
+        """Score all settings, and show the best of them; its merged model is kept."""
+        choosing, showing = self.parts
+        tried: list[Tried] = []
+        leader: Leader | None = None
+        for candidate in group:
+            attempt = self._try(candidate, choosing)
+            if not attempt.failed:
+                row = Row(MERGE, candidate.name, attempt.scores)
+                standing = Scoreboard([*references, row]).standing(row)
+                height = -math.inf if standing is None else standing
+                rival = Leader(candidate, len(tried), height)
+                leader = self._better(leader, rival)
+            tried.append(attempt)
+        if leader is None:
+            return self._merge_row(group[0], tried[0], tried), None
+        winner, shown = leader.candidate, tried[leader.number]
+        tried[leader.number] = replace(shown, chosen=True)
+        if showing != choosing:
+            shown = self._try(winner, showing)
+        return self._merge_row(winner, shown, tried), leader
+
+    def _better(self, leader: Leader | None, rival: Leader | None) -> Leader | None:
+        """The one that leads, of equals the first; the other's model may go."""
+        if leader is None or rival is None:
+            return leader or rival
+        if rival.standing > leader.standing:
+            leader, rival = rival, leader
+        if self.keep != "all":
+            self._discard(rival.candidate)
+        return leader
+
+    def _merge_row(
+        self, winner: Candidate, shown: Tried, tried: Sequence[Tried]
+    ) -> Row:
+        cost = self._finished.load("merge", self._key(winner)) or {}
+        return Row(
+            MERGE,
+            winner.name,
+            shown.scores,
+            method=winner.method,
+            label=winner.label,
+            note=winner.note,
+            failed=shown.failed,
+            seconds=cost.get("seconds"),
+            peak_bytes=cost.get("peak_bytes"),
+            tried=tried,
+            recipe=str(self.recipe_file(winner).relative_to(self.folder)),
+            model=str(self.merged_folder(winner).relative_to(self.folder)),
+        )
+
+    def _try(self, candidate: Candidate, part: str) -> Tried:
+        about = Tried(candidate.label, dict(candidate.swept))
+        try:
+            if self.keep == "all":
+                self._merged(candidate)
+            scores = self._scores(
+                candidate.name,
+                candidate.label,
+                self._merge_identity(candidate),
+                part,
+                lambda: self._merged(candidate),
+            )
+        except Exception as error:
+            return replace(about, failed=self._in_few_words(error))
+        finally:
+            self.watch.done()
+        return replace(about, scores=scores)
+
+    def _is_scored(self, candidate: Candidate) -> bool:
+        about = self._about_score(self._merge_identity(candidate), self.parts[0])
+        return self._finished.load("score", key_of(candidate.name, about)) is not None
+
+    def _about_score(self, identity: Any, part: str) -> list[Any]:
+        return [identity, self.evaluation.identity(part), versions()]
+
+    def _scores(
+        self, name: str, label: str, identity: Any, part: str, find: Callable[[], Path]
+    ) -> Scores:
+        about = self._about_score(identity, part)
+        key = key_of(name, about)
+        known = self._finished.load("score", key)
+        if known is None:
+            model = find()
+            called = f"{name} ({label})" if label else name
+            with self.watch.working_on(f"evaluating {called}") as progress:
+                scores = self.evaluation(model, part, progress)
+            known = {
+                "model": called,
+                "part": part,
+                "scores": {task: _plain(score) for task, score in scores.items()},
+                "about": about,
+            }
+            self._finished.save("score", key, known)
+        return {task: Score(**score) for task, score in known["scores"].items()}
+
+    def _merged(self, candidate: Candidate) -> Path:
+        key, folder = self._key(candidate), self.merged_folder(candidate)
+        if folder.exists() and self._finished.load("merge", key):
+            return folder
+        # The folder of a merge that was interrupted between the model and its facts.
+        shutil.rmtree(folder, ignore_errors=True)
+        recipe = self.recipe_file(candidate)
+        recipe.parent.mkdir(parents=True, exist_ok=True)
+        text = yaml.safe_dump(candidate.recipe, sort_keys=False, allow_unicode=True)
+        recipe.write_text(text, encoding="utf-8")
+        step = f"merging {candidate.name} ({candidate.label})"
+        with self.watch.working_on(step) as progress:
+            cost = self.merge(recipe, folder, progress)
+        about = self._merge_identity(candidate)
+        self._finished.save("merge", key, {**cost._asdict(), "about": about})
+        return folder
+
+    def _discard(self, candidate: Candidate) -> None:
+        shutil.rmtree(self.merged_folder(candidate), ignore_errors=True)
+
+    def _merge_identity(self, candidate: Candidate) -> list[Any]:
+        models = [self.inputs.base, *self.inputs.experts.values()]
+        found = [fingerprint(Path(model)) for model in models]
+        return [candidate.recipe, found, self.merge_options, versions()]
+
+    def _key(self, candidate: Candidate) -> str:
+        return key_of(candidate.name, self._merge_identity(candidate))
+
+    def _in_few_words(self, error: Exception) -> str:
+        self.watch.failed(traceback.format_exc())
+        text = error.message if isinstance(error, PCBError) else str(error)
+        lines = text.strip().splitlines() or [""]
+        kind = "" if isinstance(error, PCBError) else f"{type(error).__name__}: "
+        words = f"{kind}{lines[0]}".rstrip(": ")
+        return words if len(words) <= 200 else f"{words[:199]}…"
+
+
+def _plain(score: Score) -> dict[str, Any]:
+    items = score.items and [float(f"{item:.7g}") for item in score.items]
+    return {**asdict(score), "items": items}

@@ -1,0 +1,187 @@
+"""What a table of scores says: means, shares of the experts' scores, differences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+from mergekit_pcb.compare.evaluation import Scores, standard_error
+
+BASE, EXPERT, MERGE = "base", "expert", "merge"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        kind: `BASE`, `EXPERT` or `MERGE`.
+        name: of the model or candidate.
+        method: of a merge.
+        label: its settings in words.
+        scores: by task, as shown.
+        note: what is different for this merge.
+        failed: why there are no scores.
+        seconds: the merge took.
+        peak_bytes: the merge needed.
+        tried: every setting of which this is the best: label, values, and the scores
+            that chose.
+        recipe: its file, in the folder of the comparison.
+        model: where the merged model is, if it was kept.
+    """
+
+    kind: str
+    name: str
+    scores: Scores = field(default_factory=dict)
+    method: str = ""
+    label: str = ""
+    note: str = ""
+    failed: str = ""
+    seconds: float | None = None
+    peak_bytes: int | None = None
+    tried: Sequence[Tried] = ()
+    recipe: str = ""
+    model: str = ""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One setting of a merge, and what it scored on the items that choose."""
+
+    label: str
+    swept: dict[str, Any]
+    scores: Scores = field(default_factory=dict)
+    failed: str = ""
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much more one row has than another, and how sure that is."""
+
+    value: float
+    error: float | None
+
+
+class Scoreboard:
+    """The arithmetic of a table whose rows are known."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        """Take the rows; those that failed have no scores."""
+        self.rows = rows
+        self.tasks = list(dict.fromkeys(task for row in rows for task in row.scores))
+        self._own = {task: self._best_expert(task) for task in self.tasks}
+
+    def higher_is_better(self, task: str) -> bool | None:
+        """The direction of a task."""
+        return next(
+            r.scores[task].higher_is_better for r in self.rows if task in r.scores
+        )
+
+    @property
+    def direction(self) -> bool | None:
+        """Whether high means are good; None if tasks differ or have no direction."""
+        directions = {self.higher_is_better(task) for task in self.tasks}
+        return directions.pop() if len(directions) == 1 else None
+
+    def _best_expert(self, task: str) -> float | None:
+        values = [
+            row.scores[task].value
+            for row in self.rows
+            if row.kind == EXPERT and task in row.scores
+        ]
+        best = max if self.higher_is_better(task) else min
+        return best(values) if values else None
+
+    def normalised(self, row: Row, task: str) -> float | None:
+        """A score in percent of that of the expert that is best on the task.
+
+        Where lower is better it is the other way round, so that 100 is as good as the
+        expert and more is better. None where a ratio means nothing.
+        """
+        own, higher = self._own[task], self.higher_is_better(task)
+        if own is None or higher is None or task not in row.scores:
+            return None
+        value = row.scores[task].value
+        over, under = (value, own) if higher else (own, value)
+        return 100 * over / under if over >= 0 and under > 0 else None
+
+    def mean(self, row: Row) -> float | None:
+        """Mean over the tasks, if they all have the same direction."""
+        if self.direction is None or not self._is_complete(row):
+            return None
+        return fmean(row.scores[task].value for task in self.tasks)
+
+    def mean_error(self, row: Row) -> float | None:
+        """Standard error of the mean: tasks are taken as independent."""
+        if self.mean(row) is None:
+            return None
+        return _error_of_mean([row.scores[task].error for task in self.tasks])
+
+    def mean_normalised(self, row: Row) -> float | None:
+        """Mean over the tasks of `normalised`."""
+        shares = [self.normalised(row, task) for task in self.tasks]
+        known = [share for share in shares if share is not None]
+        return fmean(known) if shares and len(known) == len(shares) else None
+
+    def _is_complete(self, row: Row) -> bool:
+        return bool(self.tasks) and all(task in row.scores for task in self.tasks)
+
+    def standing(self, row: Row) -> float | None:
+        """What rows are ranked by, higher is better: the mean, else the shares."""
+        mean = self.mean(row)
+        if mean is None:
+            return self.mean_normalised(row)
+        return mean if self.direction else -mean
+
+    def best(self, rows: Sequence[Row]) -> Row | None:
+        """The row that stands highest; the first of equals."""
+        ranked = [(self.standing(row), row) for row in rows]
+        known = [(standing, row) for standing, row in ranked if standing is not None]
+        return max(known, key=lambda pair: pair[0])[1] if known else None
+
+    @property
+    def merges(self) -> list[Row]:
+        """The merges that have scores."""
+        return [row for row in self.rows if row.kind == MERGE and not row.failed]
+
+    def best_peer(self, row: Row) -> Row | None:
+        """The best merge by another method; its other scopes are no peers."""
+        return self.best([peer for peer in self.merges if peer.method != row.method])
+
+    def difference(self, row: Row, peer: Row) -> Difference | None:
+        """How far the means are apart, or the normalised means if there are no means.
+
+        Both have answered the same items, so where those are known the error is that
+        of the paired differences, which is smaller than that of two samples.
+        """
+        mine, other = self.mean(row), self.mean(peer)
+        if mine is None or other is None:
+            mine, other = self.mean_normalised(row), self.mean_normalised(peer)
+            return (
+                None
+                if mine is None or other is None
+                else Difference(mine - other, None)
+            )
+        errors = [_error_of_difference(row, peer, task) for task in self.tasks]
+        return Difference(mine - other, _error_of_mean(errors))
+
+
+def _error_of_difference(row: Row, peer: Row, task: str) -> float | None:
+    mine, other = row.scores[task], peer.scores[task]
+    if mine.items and other.items and len(mine.items) == len(other.items):
+        pairs = zip(mine.items, other.items, strict=True)
+        return standard_error([a - b for a, b in pairs])
+    if mine.error is None or other.error is None:
+        return None
+    return math.hypot(mine.error, other.error)
+
+
+def _error_of_mean(errors: Sequence[float | None]) -> float | None:
+    known = [error for error in errors if error is not None]
+    return (
+        math.hypot(*known) / len(known) if known and len(known) == len(errors) else None
+    )

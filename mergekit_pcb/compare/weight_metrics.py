@@ -1,0 +1,98 @@
+"""What a merge is like without any data: how far it went, and towards whom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mergekit.io import LazyTensorLoader
+
+from mergekit_pcb.compare.evaluation import Progress, Score, Scores
+from mergekit_pcb.errors import PCBError
+from mergekit_pcb.kernel.metrics import Metrics, measure, total
+from mergekit_pcb.kernel.task_vectors import TaskVectors
+
+NORM = "norm ratio"
+
+
+class WeightMetrics:
+    """Measures of what was added to the base, which no number of them makes good.
+
+    The norm over that of the mean of the task vectors, and the cosine similarity to
+    the task vector of each expert.
+    """
+
+    splits = False
+    judges = False
+    what = (
+        "No data. Norm ratio: norm of what was added to the base, over that of the "
+        "mean task vector. cos: its cosine similarity to the task vector of an expert"
+    )
+    how_chosen = ""
+
+    def __init__(
+        self, base: str, experts: Mapping[str, str], find: Callable[[str], Path]
+    ) -> None:
+        """Take the models to compare with.
+
+        Args:
+            base: the base model.
+            experts: the models that are merged, by short name.
+            find: gives the folder of a model.
+        """
+        self._base, self._experts, self._find = base, experts, find
+
+    def identity(self, part: str) -> Any:
+        """The models that are compared with."""
+        return [self._base, list(self._experts.items())]
+
+    def __call__(self, model: Path, part: str, progress: Progress) -> Scores:
+        """Read all models once, tensor by tensor."""
+        base = _open(self._find(self._base))
+        others = [_open(self._find(expert)) for expert in self._experts.values()]
+        others.append(_open(model))
+        names = sorted(base.index.tensor_paths)
+        tallies = []
+        for number, name in enumerate(names):
+            tally = _measured(name, base, others)
+            if tally is not None:
+                tallies.append(tally)
+            progress(100 * (number + 1) / len(names))
+        if not tallies:
+            raise PCBError("no tensor of the base has the same shape in all models")
+        return _scores(total(tallies), list(self._experts))
+
+
+def _open(folder: Path) -> LazyTensorLoader:
+    return LazyTensorLoader.from_disk(str(folder))
+
+
+def _measured(
+    name: str, base: LazyTensorLoader, others: list[LazyTensorLoader]
+) -> Metrics | None:
+    tensors = [loader.get_tensor(name, raise_on_missing=False) for loader in others]
+    origin = base.get_tensor(name)
+    found = [tensor for tensor in tensors if tensor is not None]
+    assert origin is not None, "its name is from its own index"
+    if len(found) < len(others) or not origin.is_floating_point():
+        return None
+    if any(tensor.shape != origin.shape for tensor in found) or not origin.numel():
+        # A vocabulary that was extended; what was added has no counterpart.
+        return None
+    return measure(TaskVectors.of(origin, found), contests=())
+
+
+def _scores(tally: Metrics, experts: list[str]) -> Scores:
+    *_, merged_norm = tally.norms()
+    *cosines, _ = tally.cosines()[-1]
+    count = len(experts)
+    mean = torch.from_numpy(tally.dots[:count, :count]).sum().sqrt().item() / count
+    scores = {}
+    if mean:
+        scores[NORM] = Score(merged_norm / mean, NORM, None)
+    for expert, cosine in zip(experts, cosines, strict=True):
+        if cosine is not None:
+            scores[f"cos {expert}"] = Score(cosine, "cosine", None)
+    return scores

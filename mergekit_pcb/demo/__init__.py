@@ -1,0 +1,1 @@
+"""`mergekit-pcb demo`: trains tiny models, merges and compares them, offline."""

@@ -1,0 +1,179 @@
+"""The demo's tiny Llama: building, training, and testing it on generated languages."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from random import Random
+
+import torch
+from tokenizers import Regex, Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    get_cosine_schedule_with_warmup,
+)
+
+from mergekit_pcb.demo.tasks import DOMAINS, END, EQUALS, MARKERS, Item, training_items
+from mergekit_pcb.output.atomic import complete_or_absent
+
+BATCH = 64
+# The base has seen a little of everything. A specialist goes on from there with small
+# steps and a little of the old mixture: models that drift far apart do not merge.
+BASE_STEPS, BASE_RATE = 160, 3e-3
+SPECIALIST_STEPS, SPECIALIST_RATE, OWN_SHARE = 120, 5e-4, 0.9
+
+_PAD = "<pad>"
+_IGNORED = -100
+
+
+@contextmanager
+def repeatable(seed: int) -> Iterator[None]:
+    """Seed torch and keep it to one thread, and give the caller's state back.
+
+    Matrices this small gain little from a second thread, lose minutes to it when the
+    machine is busy, and round differently with every number of threads.
+    """
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+
+def new_tokenizer() -> PreTrainedTokenizerFast:
+    """Return a tokenizer of letters and a few special tokens."""
+    special = [_PAD, END, *MARKERS]
+    tokens = [*special, EQUALS, *string.ascii_lowercase]
+    letters = Tokenizer(WordLevel({t: i for i, t in enumerate(tokens)}, unk_token=_PAD))
+    letters.pre_tokenizer = Split(Regex("."), "isolated")
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=letters,
+        pad_token=_PAD,
+        eos_token=END,
+        extra_special_tokens=MARKERS,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """Return an untrained model of two layers."""
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=128,
+            intermediate_size=256,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=64,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+
+
+def train(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    items: Sequence[Item],
+    learning_rate: float,
+) -> Iterator[float]:
+    """Train a model on the answers of ``items``, each seen once.
+
+    Args:
+        model: changed in place.
+        tokenizer: the model's tokenizer.
+        items: training items, a whole number of batches.
+        learning_rate: the peak, after a short warm-up.
+
+    Yields:
+        The loss of each step, when the step is done.
+    """
+    inputs, labels = _encode(tokenizer, items)
+    optimizer = torch.optim.AdamW(model.parameters(), learning_rate, betas=(0.9, 0.98))
+    schedule = get_cosine_schedule_with_warmup(optimizer, 20, len(items) // BATCH)
+    for batch, targets in zip(
+        torch.split(inputs, BATCH), torch.split(labels, BATCH), strict=True
+    ):
+        loss = model(input_ids=batch, labels=targets, use_cache=False).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        yield loss.item()
+
+
+def train_all(
+    folder: Path, rng: Random, open_bar: Callable[[str, int], Callable[[str], None]]
+) -> None:
+    """Train the base and, from it, a specialist per domain.
+
+    Args:
+        folder: where each becomes a Hugging Face folder, named ``base`` or after its
+            domain.
+        rng: where the training items come from.
+        open_bar: opens a progress bar of so many steps; what it returns ends a step.
+    """
+    tokenizer = new_tokenizer()
+    base = new_model(tokenizer)
+    for name in ("base", *DOMAINS):
+        if name == "base":
+            model, steps, rate = base, BASE_STEPS, BASE_RATE
+            items = training_items(steps * BATCH, rng)
+        else:
+            model, steps, rate = deepcopy(base), SPECIALIST_STEPS, SPECIALIST_RATE
+            items = training_items(steps * BATCH, rng, name, OWN_SHARE)
+        tick = open_bar(f"training {name}", steps)
+        for loss in train(model, tokenizer, items, rate):
+            tick(f"loss {loss:.2f}")
+        with complete_or_absent(folder / name) as unfinished:
+            model.save_pretrained(unfinished)
+            tokenizer.save_pretrained(unfinished)
+
+
+def accuracies(folder: Path, items: Mapping[str, Sequence[Item]]) -> dict[str, float]:
+    """Return the accuracy of the model in ``folder`` on each domain's items."""
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return {domain: accuracy(model, tokenizer, items[domain]) for domain in items}
+
+
+def accuracy(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    items: Sequence[Item],
+) -> float:
+    """Return the percentage of items whose whole answer the model would write."""
+    inputs, labels = _encode(tokenizer, items)
+    with torch.inference_mode():
+        logits = model(input_ids=inputs, use_cache=False).logits
+    # Greedy decoding writes the answer if and only if every letter of it is the most
+    # likely one after the right beginning, so one pass is enough.
+    expected = labels[:, 1:]
+    right = (logits[:, :-1].argmax(-1) == expected) | (expected == _IGNORED)
+    return 100 * float(right.all(dim=1).double().mean())
+
+
+def _encode(
+    tokenizer: PreTrainedTokenizerBase, items: Sequence[Item]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    texts = [item.text for item in items]
+    inputs = tokenizer(texts, padding=True, return_tensors="pt")["input_ids"]
+    equals = inputs == tokenizer.convert_tokens_to_ids(EQUALS)
+    answer = equals.cumsum(1).bool() & ~equals & (inputs != tokenizer.pad_token_id)
+    return inputs, inputs.masked_fill(~answer, _IGNORED)

@@ -1,0 +1,131 @@
+"""``mergekit-pcb inspect``: what happens inside a merge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import click
+from mergekit.options import MergeOptions, PrettyPrintHelp, add_merge_options
+
+from mergekit_pcb.errors import PCBError
+from mergekit_pcb.inspect.collect import inspect_recipe
+from mergekit_pcb.inspect.export import as_json
+from mergekit_pcb.inspect.page import write_report
+from mergekit_pcb.inspect.terminal import show
+from mergekit_pcb.output.atomic import complete_or_absent, one_line_errors
+from mergekit_pcb.output.figures import require_matplotlib
+from mergekit_pcb.plugin.method import SCOPES, SPEC
+
+# Options of mergekit's that say how to write a merge, or how to draw at random: a
+# command line for a merge is accepted as it is, but its help is not filled with them.
+_WITHOUT_EFFECT = (
+    "out_shard_size",
+    "copy_tokenizer",
+    "clone_tensors",
+    "random_seed",
+    "write_model_card",
+    "safe_serialization",
+    "async_write",
+    "write_threads",
+)
+
+
+def _checked_densities(
+    context: click.Context, option: click.Parameter, values: Sequence[str]
+) -> list[float]:
+    (density,) = (p for p in SPEC.parameters if p.name == "density")
+    try:
+        return [density.validate(value) for value in values]
+    except PCBError as error:
+        raise click.BadParameter(error.message) from error
+
+
+@click.command(cls=PrettyPrintHelp)
+@click.argument("recipe", type=click.Path(exists=True, dir_okay=False))
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Also write index.html, pictures, inspect.json and tensors.csv there.",
+)
+@click.option(
+    "--density",
+    "densities",
+    callback=_checked_densities,
+    multiple=True,
+    metavar="R",
+    help="Another density to look at; may be repeated.",
+)
+@click.option(
+    "--scope",
+    type=click.Choice((*SCOPES, "both")),
+    help="Another scope to look at, beside the recipe's.",
+)
+@click.option(
+    "--base",
+    metavar="MODEL",
+    help="The model that the others were made from, if the recipe does not say so.",
+)
+@click.option("--layers", is_flag=True, help="Print a table of layers, too.")
+@click.option(
+    "--format",
+    "layout",
+    type=click.Choice(("text", "json")),
+    default="text",
+    show_default=True,
+    help="Tables for people, or one JSON object.",
+)
+@add_merge_options
+def inspect(
+    recipe: str,
+    out: Path | None,
+    densities: Sequence[float],
+    scope: str | None,
+    base: str | None,
+    layers: bool,
+    layout: str,
+    merge_options: MergeOptions,
+) -> None:
+    """Show what a merge RECIPE would do to its models, without merging them.
+
+    Streams the models as a merge would, writes none, and prints: how far each has
+    moved from the base and in which direction, where they disagree, and what
+    PCB-Merging makes of it: who keeps and who wins how much, and how long the merged
+    task vector is beside the mean. Recipes for other methods are looked at with pcb's
+    default settings.
+
+    \b
+    $ mergekit-pcb inspect recipe.yml --scope both --density 0.2 --out report
+    $ open report/index.html
+
+    Densities and scopes given here are looked at beside the recipe's own, each with
+    each; the recipe's come first. `scope: model` takes three more passes over the
+    models, another density no more than a little arithmetic.
+    """  # noqa: D301 - click wants the character itself
+    merge_options.apply_global_options()  # type: ignore[no-untyped-call]
+    with one_line_errors(recipe, verbose=merge_options.verbosity > 0):
+        if out is not None:
+            require_matplotlib()
+        with complete_or_absent(out) if out else nullcontext() as unfinished:
+            found = inspect_recipe(
+                recipe,
+                merge_options,
+                densities=densities,
+                scopes=SCOPES if scope == "both" else (scope,) if scope else (),
+                base=base,
+            )
+            if unfinished is not None:
+                write_report(found, unfinished)
+    if layout == "json":
+        click.echo(as_json(found), nl=False)
+    else:
+        show(found, layers=layers, legend=not merge_options.quiet)
+        if out is not None:
+            click.echo(f"\n{out / 'index.html'} shows more.")
+
+
+for option in inspect.params:
+    if isinstance(option, click.Option) and option.name in _WITHOUT_EFFECT:
+        option.hidden = True

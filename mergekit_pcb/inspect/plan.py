@@ -1,0 +1,160 @@
+"""A recipe's merge tasks as mergekit plans them, with no merge to be written.
+
+Whatever the recipe's own method, the tasks are planned for `pcb`, whose contract asks
+for what there must be: a base model, and models that share its shapes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from mergekit.architecture import get_architecture_info
+from mergekit.config import MergeConfiguration
+from mergekit.io.tasks import LoaderCache, SaveTensor
+
+# mergekit's own evolve command takes it from there as well.
+from mergekit.merge import _model_out_config
+from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
+from mergekit.options import MergeOptions
+from mergekit.plan import MergePlanner
+from mergekit.scripts.merge_raw_pytorch import RawPyTorchMergeConfig, plan_flat_merge
+
+from mergekit_pcb.check.rules import findings_of
+from mergekit_pcb.check.rules.document import PYTORCH, Document
+from mergekit_pcb.check.rules.inputs import broken_contract
+from mergekit_pcb.check.rules.kinds import documents_of
+from mergekit_pcb.errors import PCBError
+from mergekit_pcb.recipes.findings import require_no_errors
+from mergekit_pcb.recipes.positions import read
+
+# Of the plan, only what goes into each tensor is of interest, not where it goes.
+_NOWHERE = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a recipe merges.
+
+    Attributes:
+        method: the recipe's own merge method.
+        merges: one task a tensor, planned for `pcb`; parameters other than the
+            recipe's own `pcb` parameters are left at their defaults.
+    """
+
+    method: str
+    merges: tuple[ExecuteMergeMethodTask, ...]
+
+
+def plan(file: str, options: MergeOptions, base: str | None = None) -> Plan:
+    """Plan a recipe for `mergekit-yaml` or `mergekit-pytorch`.
+
+    Args:
+        file: the recipe.
+        options: as for a merge.
+        base: takes the place of the recipe's base model, or of a missing one.
+
+    Raises:
+        PCBError: the recipe has errors that `mergekit-pcb check` finds.
+    """
+    text = Path(file).read_text(encoding="utf-8")
+    kind = _checked(text, file, base).kind
+    data = yaml.safe_load(text)
+    method = data["merge_method"]
+    if method != "pcb":
+        # A density or weight of another method is no advice for this one.
+        data = {**_without_parameters(data), "merge_method": "pcb"}
+    if base is not None:
+        _replace_base(data, base)
+    elif not any("base_model" in place for place in (data, *_slices(data))):
+        raise PCBError(
+            f"{file} names no base model; give the model that the others were "
+            "made from with --base"
+        )
+    if kind == PYTORCH:
+        return Plan(method, _flat(RawPyTorchMergeConfig.model_validate(data), options))
+    return Plan(method, _layered(MergeConfiguration.model_validate(data), options))
+
+
+def _checked(text: str, file: str, base: str | None) -> Document:
+    places, findings = read(text, file)
+    documents: list[Document] = []
+    if places:
+        documents, more = documents_of(places, file, "auto")
+        findings += more
+    for document in documents:
+        findings += findings_of(document)
+    # With another base the recipe's method need not accept its own inputs.
+    excused = {f for d in documents if base is not None for f in broken_contract(d)}
+    require_no_errors((f for f in findings if f not in excused), file)
+    if len(documents) > 1:
+        raise PCBError(f"{file} holds {len(documents)} merges; inspect takes one")
+    return documents[0]
+
+
+def _without_parameters(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: _without_parameters(item)
+            for key, item in value.items()
+            if key != "parameters"
+        }
+    if isinstance(value, list):
+        return [_without_parameters(item) for item in value]
+    return value
+
+
+def _slices(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield from data.get("slices") or ()
+    for module in (data.get("modules") or {}).values():
+        yield from module.get("slices") or ()
+
+
+def _replace_base(data: dict[str, Any], base: str) -> None:
+    data["base_model"] = base
+    for piece in _slices(data):
+        piece.pop("base_model", None)
+        sources = piece["sources"]
+        # mergekit adds a base that is not listed to models, but not to slices.
+        if all(source["model"] != base for source in sources):
+            sources.append({"model": base, "layer_range": sources[0]["layer_range"]})
+
+
+def _layered(
+    config: MergeConfiguration, options: MergeOptions
+) -> tuple[ExecuteMergeMethodTask, ...]:
+    architecture = get_architecture_info(config, options)
+    LoaderCache().setup(options=options)
+    out_config = _model_out_config(config, architecture, options.trust_remote_code)
+    planner = MergePlanner(config, architecture, options, out_config)
+    # Without the wrapping of `seam`: what `scope: model` needs is asked for by whoever
+    # looks at the plan, for more settings than the recipe's.
+    tasks = inspect.unwrap(MergePlanner.plan_to_disk)(planner, _NOWHERE)
+    return tuple(_merges(tasks))
+
+
+def _flat(
+    config: RawPyTorchMergeConfig, options: MergeOptions
+) -> tuple[ExecuteMergeMethodTask, ...]:
+    tasks = inspect.unwrap(plan_flat_merge)(
+        config, _NOWHERE, tensor_union=True, tensor_intersection=False, options=options
+    )
+    # mergekit plans them in the order of a set of names.
+    return tuple(sorted(_merges(tasks), key=lambda m: _natural(m.output_weight.name)))
+
+
+def _merges(tasks: Iterable[Any]) -> Iterator[ExecuteMergeMethodTask]:
+    for task in tasks:
+        if isinstance(task, SaveTensor):
+            assert isinstance(task.tensor_task, ExecuteMergeMethodTask)
+            yield task.tensor_task
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    pieces = re.findall(r"\d+|\D+", name)
+    return [(int(p), "") if p.isdecimal() else (-1, p) for p in pieces]

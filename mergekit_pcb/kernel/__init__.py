@@ -1,0 +1,1 @@
+"""The mathematics of PCB-Merging, in torch, numpy and numba, without mergekit."""

@@ -1,0 +1,1 @@
+"""Every contact with mergekit's method interface, planner and executors."""

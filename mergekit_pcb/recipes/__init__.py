@@ -1,0 +1,1 @@
+"""Recipes as text: where each value stands, edits, and findings about them."""

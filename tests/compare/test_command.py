@@ -1,0 +1,225 @@
+"""`mergekit-pcb compare` as it is called: wrong use, and whole runs."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import Result
+
+from mergekit_pcb.compare.command import compare
+from mergekit_pcb.compare.evaluation import TEST, VALIDATION
+from mergekit_pcb.compare.merge_process import measured_merge
+from mergekit_pcb.errors import PCBError
+from tests import tiny
+
+QUIET = ("--quiet", "--no-copy-tokenizer")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "Missing option '--out'"),
+        (("--methods", "tise"), "did you mean `ties`?"),
+        (("--set", "density"), "write NAME=VALUE"),
+        (("--set", "ties.densty=1"), "did you mean `density`?"),
+        (("--tasks", "x", "--evaluate", "a:b"), "not by both"),
+        (("--tasks", "x", "--validation-tasks", "y"), "goes with --tasks and --sweep"),
+        (("--keep", "some"), "'some' is not one of"),
+    ],
+)
+def test_bad_use_exits_with_2(
+    tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    """A mistake on the command line is named, and nothing is written."""
+    recipe = tiny.write_recipe(
+        tiny.recipe_of("org/base", ["org/a"]), tmp_path / "r.yml"
+    )
+    out = ("--out", tmp_path / "out") if arguments else ()
+    result = tiny.invoke(compare, recipe, *out, *arguments)
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_wrong_recipe_is_refused(tmp_path: Path) -> None:
+    """What `check` calls an error stops the comparison before it begins."""
+    recipe = tiny.recipe_of("org/base", ["org/a"], parameters={"densty": 0.1})
+    file = tiny.write_recipe(recipe, tmp_path / "r.yml")
+    result = tiny.invoke(compare, file, "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "did you mean `density`?" in result.output
+    assert result.output.lower().count("error") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe for three tiny Llamas of one base, with a tokenizer."""
+    folder = tmp_path_factory.mktemp("family")
+    base, tuned = tiny.save_family(folder, 3)
+    for model in (base, *tuned):
+        tiny.save_tokenizer(model.path)
+    return tiny.write_recipe(tiny.recipe_of(base, tuned), folder / "recipe.yml")
+
+
+NORM = """
+from safetensors.torch import load_file
+
+def norm(model_dir):
+    tensors = load_file(f"{model_dir}/model.safetensors")
+    return {"norm": float(tensors["lm_head.weight"].norm()), "loss": 1.0}
+"""
+
+
+def run_compare(recipe: Path, out: Path, *arguments: object) -> Result:
+    result = tiny.invoke(compare, recipe, "--out", out, *QUIET, *arguments)
+    assert not isinstance(result.exception, Exception), result.output
+    return result
+
+
+@pytest.mark.slow
+def test_end_to_end_with_a_function(
+    family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real merges by a function of one's own; a method that cannot take them fails."""
+    (tmp_path / "norms.py").write_text(NORM)
+    monkeypatch.chdir(tmp_path)
+    arguments = ("--methods", "pcb,slerp", "--evaluate", "norms:norm", "--set")
+    result = run_compare(family, tmp_path / "out", *arguments, "pcb.density=0.5")
+    assert result.exit_code == 0, result.output
+    document = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    rows = {row["name"]: row for row in document["rows"]}
+    assert list(rows) == ["base", "tuned0", "tuned1", "tuned2", "pcb", "slerp"]
+    assert rows["pcb"]["label"] == "density 0.5, weight 1, lambda 1"
+    assert rows["pcb"]["peak_bytes"] > 10**8
+    assert rows["pcb"]["scores"]["norm"]["value"] > 0
+    assert "requires" in rows["slerp"]["failed"]
+    assert "failed:" in result.output
+    kept = tmp_path / "out" / rows["pcb"]["model"]
+    assert (kept / "model.safetensors").exists()
+    before = sorted(tmp_path.rglob("*"))
+    again = run_compare(
+        family,
+        tmp_path / "out",
+        *arguments[:1],
+        "pcb",
+        *arguments[2:],
+        "pcb.density=0.5",
+    )
+    assert "pcb" in again.output
+    assert sorted(tmp_path.rglob("*")) == before, "nothing was done again"
+
+
+@pytest.mark.slow
+def test_a_merge_that_is_interrupted_leaves_nothing(
+    family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C ends the process of the merge, which tidies up after itself."""
+
+    def stop(percent: float) -> None:
+        raise KeyboardInterrupt
+
+    with (tmp_path / "log.txt").open("w") as log, pytest.raises(KeyboardInterrupt):
+        measured_merge(family, tmp_path / "merged" / "m", ["--no-quiet"], log, stop)
+    assert list((tmp_path / "merged").glob("*")) == []
+
+    # As if the interruption came when the merge had just been done.
+    def late(process: Any, *_: object) -> str:
+        process.communicate()
+        assert (tmp_path / "merged" / "m").exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mergekit_pcb.compare.merge_process._follow", late)
+    with (tmp_path / "log.txt").open("w") as log, pytest.raises(KeyboardInterrupt):
+        measured_merge(family, tmp_path / "merged" / "m", [], log, print)
+    assert list((tmp_path / "merged").glob("*")) == []
+
+
+def write_tasks(folder: Path, count: int = 12) -> Path:
+    """Two task files of lm-evaluation-harness with their items beside them."""
+    rng = Random(0)
+    items = [
+        {
+            "text": " ".join(f"w{rng.randrange(3, tiny.VOCAB)}" for _ in range(9)),
+            "choices": ["w5", "w7"],
+            "answer": rng.randrange(2),
+        }
+        for _ in range(count)
+    ]
+    data = folder / "items.jsonl"
+    data.parent.mkdir()
+    data.write_text("".join(json.dumps(item) + "\n" for item in items))
+    common = {
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(data)}},
+        "test_split": "test",
+    }
+    reading = {
+        "task": "reading",
+        "output_type": "loglikelihood_rolling",
+        "doc_to_text": "",
+        "doc_to_target": "{{text}}",
+        "metric_list": [{"metric": "bits_per_byte"}, {"metric": "word_perplexity"}],
+    }
+    guessing = {
+        "task": "guessing",
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{text}}",
+        "doc_to_choice": "{{choices}}",
+        "doc_to_target": "{{answer}}",
+        "metric_list": [{"metric": "acc"}],
+    }
+    for task in (reading, guessing):
+        (folder / f"{task['task']}.yaml").write_text(yaml.safe_dump({**common, **task}))
+    return folder
+
+
+@pytest.mark.slow
+def test_end_to_end_with_the_harness(family: Path, tmp_path: Path) -> None:
+    """The real harness, offline: other items choose than are shown."""
+    pytest.importorskip("lm_eval", reason="needs the extra [eval]")
+    tasks = write_tasks(tmp_path / "tasks")
+    out = tmp_path / "out"
+    arguments = ("--tasks", "reading,guessing", "--include-path", tasks, "--limit", 10)
+    more = ("--methods", "pcb", "--sweep", "lambda=0.5,1.0")
+    result = run_compare(family, out, *arguments, *more)
+    assert result.exit_code == 0, result.output
+    document = json.loads((out / "comparison.json").read_text())
+    assert document["tasks"] == {
+        "reading": {"higher_is_better": False},
+        "guessing": {"higher_is_better": True},
+    }
+    pcb = next(row for row in document["rows"] if row["name"] == "pcb")
+    assert pcb["scores"]["reading"]["metric"] == "bits_per_byte"
+    assert pcb["scores"]["reading"]["error"] > 0
+    assert any("items 0, 2, 4, …" in note for note in document["notes"])
+    units = [json.loads(f.read_text()) for f in (out / "runs").glob("score-*.json")]
+    parts = Counter(unit["part"] for unit in units)
+    assert parts == {VALIDATION: 6, TEST: 5}
+    for unit in units:
+        assert len(unit["scores"]["guessing"]["items"]) == 5
+    base = {u["part"]: u["scores"] for u in units if u["model"] == "base"}
+    reading = [base[part]["reading"]["items"] for part in (VALIDATION, TEST)]
+    assert not set(reading[0]) & set(reading[1])
+
+
+@pytest.mark.slow
+def test_the_harness_says_what_it_cannot_do(tmp_path: Path) -> None:
+    """An unknown task, an unknown metric and a task of one item are named."""
+    pytest.importorskip("lm_eval", reason="needs the extra [eval]")
+    from mergekit_pcb.compare.harness import Harness, _metric_key
+
+    tasks = write_tasks(tmp_path / "tasks", count=1)
+    single = Harness(["guessing"], include_path=tasks)
+    with pytest.raises(PCBError, match="guessing has 1 items"):
+        single._half(["guessing"], VALIDATION)
+    with pytest.raises(PCBError, match="no metric `f1`; it has acc,none"):
+        _metric_key({"acc,none": 0.5}, "guessing", "f1", {})
+    with pytest.raises(PCBError, match="did you mean `guessing`"):
+        Harness(["guesing"], include_path=tasks)

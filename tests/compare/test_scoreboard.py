@@ -1,0 +1,292 @@
+"""The arithmetic of the table, worked out by hand: `scoreboard`, `table`."""
+
+from __future__ import annotations
+
+import csv
+import doctest
+import io
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from mergekit_pcb.compare import table
+from mergekit_pcb.compare.evaluation import Score, per_item, standard_error
+from mergekit_pcb.compare.report import Report, notes, verdict, write
+from mergekit_pcb.compare.scoreboard import BASE, EXPERT, MERGE, Row, Scoreboard, Tried
+from mergekit_pcb.compare.table import columns, digits, markdown, settings, terminal
+
+
+def row(
+    kind: str,
+    name: str,
+    *values: float,
+    higher: Sequence[bool | None] = (True, True),
+    items: Sequence[Sequence[float] | None] = (None, None),
+    errors: Sequence[float | None] = (None, None),
+    **more: object,
+) -> Row:
+    scores = {
+        task: Score(value, task, better, error, each)
+        for task, value, better, error, each in zip(
+            ("maths", "chat"), values, higher, errors, items, strict=False
+        )
+    }
+    method = name.partition(":")[0] if kind == MERGE else ""
+    return Row(kind, name, scores, **{"method": method, **more})  # type: ignore[arg-type]
+
+
+BOTH_HIGH = (
+    row(BASE, "base", 0.2, 0.4),
+    row(EXPERT, "a", 0.8, 0.3),
+    row(EXPERT, "b", 0.1, 0.5),
+    row(MERGE, "ties", 0.6, 0.4),
+    row(MERGE, "pcb", 0.4, 0.5),
+    row(MERGE, "pcb:model", 0.7, 0.45),
+)
+
+
+def test_means_and_shares_of_own_experts() -> None:
+    """Each task is divided by the expert that is best on it, not by one expert."""
+    scoreboard = Scoreboard(BOTH_HIGH)
+    ties = BOTH_HIGH[3]
+    assert scoreboard.mean(ties) == pytest.approx(0.5)
+    assert scoreboard.normalised(ties, "maths") == pytest.approx(75)
+    assert scoreboard.normalised(ties, "chat") == pytest.approx(80)
+    assert scoreboard.mean_normalised(ties) == pytest.approx(77.5)
+    assert scoreboard.mean_normalised(BOTH_HIGH[1]) == pytest.approx(80)
+
+
+def test_the_best_peer_is_of_another_method() -> None:
+    """The other scope of a method is no peer; the second best method is the best's."""
+    scoreboard = Scoreboard(BOTH_HIGH)
+    ties, pcb, model = BOTH_HIGH[3:]
+    assert scoreboard.best_peer(model) is ties
+    assert scoreboard.best_peer(pcb) is ties
+    assert scoreboard.best_peer(ties) is model
+    gap = scoreboard.difference(pcb, ties)
+    assert gap is not None
+    assert gap.value == pytest.approx(-0.05)
+    assert gap.error is None
+
+
+def test_lower_is_better() -> None:
+    """Perplexities: the lowest is best, and a share over 100 % beats the expert."""
+    low = (False, False)
+    rows = [
+        row(BASE, "base", 20.0, 10.0, higher=low),
+        row(EXPERT, "a", 8.0, 12.0, higher=low),
+        row(EXPERT, "b", 16.0, 6.0, higher=low),
+        row(MERGE, "ties", 10.0, 5.0, higher=low),
+        row(MERGE, "pcb", 16.0, 8.0, higher=low),
+    ]
+    scoreboard = Scoreboard(rows)
+    assert scoreboard.normalised(rows[3], "maths") == pytest.approx(80)
+    assert scoreboard.normalised(rows[3], "chat") == pytest.approx(120)
+    assert scoreboard.best(rows) is rows[3]
+    assert "| **10.0** | **5.0** | **7.5** | **100.0** | -4.5 |" in markdown(scoreboard)
+
+
+def test_tasks_of_both_directions_have_no_mean() -> None:
+    """An accuracy and a perplexity are ranked by their shares of the experts'."""
+    mixed = (True, False)
+    rows = [
+        row(EXPERT, "a", 0.8, 5.0, higher=mixed),
+        row(MERGE, "ties", 0.4, 5.0, higher=mixed),
+        row(MERGE, "pcb", 0.6, 10.0, higher=mixed),
+    ]
+    scoreboard = Scoreboard(rows)
+    assert scoreboard.mean(rows[1]) is None
+    assert scoreboard.mean_normalised(rows[1]) == pytest.approx(75)
+    assert scoreboard.mean_normalised(rows[2]) == pytest.approx(62.5)
+    assert scoreboard.best(rows[1:]) is rows[1]
+    titles = [column.title for column in columns(scoreboard)]
+    assert titles == ["maths ↑", "chat ↓", "% of own expert", "to the best peer"]
+
+
+@pytest.mark.parametrize("values", [(-2.0, 1.0), (0.0, 1.0)])
+def test_a_share_of_nothing_is_unknown(values: tuple[float, float]) -> None:
+    """No expert, an expert at zero, or a negative number: there is no percentage."""
+    expert, merge = row(EXPERT, "a", values[0]), row(MERGE, "ties", values[1])
+    assert Scoreboard([expert, merge]).normalised(merge, "maths") is None
+    assert Scoreboard([merge]).normalised(merge, "maths") is None
+
+
+def test_errors_of_differences_are_paired() -> None:
+    """Where both answered the same items, what is common to them cancels."""
+    one = row(MERGE, "ties", 0.5, items=([0.0, 1.0, 0.0, 1.0],), errors=(0.3,))
+    two = row(MERGE, "pcb", 0.75, items=([0.0, 1.0, 1.0, 1.0],), errors=(0.4,))
+    gap = Scoreboard([one, two]).difference(two, one)
+    assert gap is not None
+    assert gap.value == pytest.approx(0.25)
+    # Differences 0, 0, 1, 0: variance 1/4, and the error is sqrt(1/4 / 4).
+    assert gap.error == pytest.approx(0.25)
+    three = row(MERGE, "sce", 0.5, errors=(0.3,))
+    gap = Scoreboard([two, three]).difference(two, three)
+    assert gap is not None
+    assert gap.error == pytest.approx(0.5), "unpaired: 0.3 and 0.4 make 0.5"
+
+
+def test_error_of_the_mean_over_tasks() -> None:
+    """Errors 0.3 and 0.4 of two tasks make half of 0.5; one unknown makes none."""
+    both = row(MERGE, "ties", 0.5, 0.5, errors=(0.3, 0.4))
+    assert Scoreboard([both]).mean_error(both) == pytest.approx(0.25)
+    one = row(MERGE, "ties", 0.5, 0.5, errors=(0.3, None))
+    assert Scoreboard([one]).mean_error(one) is None
+
+
+def test_items_of_ratios_are_those_of_the_tangent() -> None:
+    """Bits per byte and perplexity: the items' mean is the value, their spread fits."""
+    raw = [(-8.0, 4), (-2.0, 2), (-6.0, 6)]
+    bits = 16 / 12 / math.log(2)
+    items = per_item(raw, bits)
+    assert items is not None
+    assert sum(items) / 3 == pytest.approx(bits)
+    # Document by document: part minus ratio times weight, over the mean weight 4.
+    assert items == pytest.approx(
+        [bits + x / 4 / math.log(2) for x in (8 - 16 / 3, 2 - 8 / 3, 6 - 8)]
+    )
+    perplexity = math.exp(16 / 12)
+    items = per_item(raw, perplexity)
+    assert items is not None
+    assert sum(items) / 3 == pytest.approx(perplexity)
+    assert standard_error(items) == pytest.approx(
+        perplexity * math.sqrt(((8 / 3) ** 2 + (2 / 3) ** 2 + 2**2) / 2 / 3) / 4
+    )
+
+
+@pytest.mark.parametrize("raw", [[], [("a", 1)], [(1.0, 0)], [1.0, 2.0], [(1, 2, 3)]])
+def test_no_items_for_what_is_no_mean(raw: list[object]) -> None:
+    """An F1 score or a median has no numbers whose mean it is."""
+    assert per_item(raw, 0.123) is None
+
+
+def test_examples_in_docstrings() -> None:
+    """What the docstrings show is what happens."""
+    extra = {"Row": Row, "Tried": Tried}
+    found = doctest.testmod(table, extraglobs=extra)
+    assert (found.attempted > 0, found.failed) == (True, 0)
+    assert digits([]) == digits([None]) == 3
+
+
+def test_settings_say_what_was_swept() -> None:
+    """What was chosen stands first, with the number of tries that did not fail."""
+    tried = [
+        Tried("", {"lambda": 1.0, "density": 0.1}),
+        Tried("", {"lambda": 1.4, "density": 0.1}, failed="no"),
+    ]
+    label = "density 0.1, weight 1, lambda 1"
+    assert settings(Row(MERGE, "ties", label=label, tried=tried)) == (
+        "best of 1: density 0.1, lambda 1; weight 1"
+    )
+    failed = Row(MERGE, "ties", label="weight 1", failed="out of memory")
+    assert settings(failed) == "weight 1; failed: out of memory"
+
+
+@pytest.mark.parametrize("tasks", [1, 3, 12])
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_table_fits_the_terminal(tasks: int, width: int) -> None:
+    """Columns that do not fit are left out and named; the mean stays."""
+    names = [f"a-rather-long-task-name-{number}" for number in range(tasks)]
+    scores = {name: Score(0.5, "acc", True, 0.1) for name in names}
+    label = "density 0.25, epsilon 0.1, weight 0.3333, lambda 1.4"
+    rows = [
+        Row(BASE, "base", scores),
+        Row(EXPERT, "an expert with a very long name indeed", scores),
+        Row(MERGE, "pcb", scores, "pcb", label, seconds=1234.0, peak_bytes=10**11),
+        Row(MERGE, "sce", scores, "sce"),
+        Row(MERGE, "ties", {}, "ties", label, failed="out of memory " * 5),
+    ]
+    table, left_out = terminal(Scoreboard(rows), width)
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(table)
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= width
+    assert "…\n" not in console.export_text(clear=False)
+    shown = lines[1]
+    assert ("mean" if tasks > 1 else "to peer") in shown
+    assert len(left_out) + shown.count("↑") >= tasks
+
+
+def report_of(rows: Sequence[Row], how_chosen: str = "") -> Report:
+    inputs = [row for row in rows if row.kind != MERGE]
+    return Report("r.yml", rows, inputs, "Evaluated by f", how_chosen, {"torch": "2"})
+
+
+def swept(name: str, *values: float, chosen: int) -> Row:
+    tried = [
+        Tried(
+            f"lambda {value}",
+            {"lambda": value},
+            {"maths": Score(height, "maths", True)},
+            chosen=number == chosen,
+        )
+        for number, (value, height) in enumerate(
+            zip((0.6, 1.0, 1.4), values, strict=True)
+        )
+    ]
+    label = tried[chosen].label
+    return row(MERGE, name, values[chosen], tried=tried, label=label)
+
+
+SWEPT = (
+    row(BASE, "base", 0.1),
+    row(EXPERT, "<b>", 0.9),
+    swept("ties", 0.2, 0.5, 0.4, chosen=1),
+    swept("pcb", 0.3, 0.4, 0.6, chosen=2),
+)
+
+
+def test_notes_say_which_items_chose() -> None:
+    """The notes name the items that chose, or warn that all are the same."""
+    apart = " ".join(notes(report_of(SWEPT, "even items choose, odd ones are shown")))
+    assert "even items choose" in apart
+    same = " ".join(notes(report_of(SWEPT)))
+    assert "look better than they are" in same
+    assert "ties: lambda 0.6, 1, 1.4" in same
+    assert "Chosen at the edge of what was tried: pcb." in same
+
+
+def test_the_verdict_is_level_within_two_errors() -> None:
+    """A difference within twice its standard error is none."""
+    far = [row(MERGE, "ties", 0.5, errors=(0.01,)), row(MERGE, "pcb", 0.9, errors=(0,))]
+    assert verdict(Scoreboard(far)).endswith("+0.400 ± 0.010, is for pcb.")
+    near = [row(MERGE, "ties", 0.5, errors=(0.3,)), row(MERGE, "pcb", 0.9, errors=(0,))]
+    assert verdict(Scoreboard(near)).endswith("level here.")
+    behind = [row(BASE, "base", 0.95), *far]
+    assert "No merge here is better than the base." in verdict(Scoreboard(behind))
+
+
+def test_every_file_of_the_report_says_the_same(tmp_path: Path) -> None:
+    """Markdown, CSV, JSON and page hold the numbers; the page needs no network."""
+    pytest.importorskip("matplotlib", reason="the page's pictures need matplotlib")
+    assert write(report_of(SWEPT), tmp_path) == ""
+    text = (tmp_path / "comparison.md").read_text(encoding="utf-8")
+    assert "| pcb | best of 3: lambda 1.4 | **0.600** |" in text
+    assert "| pcb | lambda 1.4 | **0.6000** |" in text
+    with (tmp_path / "comparison.csv").open(encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["maths"] for line in lines] == ["0.1", "0.9", "0.5", "0.6"]
+    assert float(lines[3]["difference to the best peer"]) == pytest.approx(0.1)
+    document = json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))
+    assert document["rows"][3]["tried"][2]["chosen"] is True
+    page = (tmp_path / "comparison.html").read_text(encoding="utf-8")
+    assert page.count("<figure>") == 2
+    pictures = sorted(tmp_path.glob("*.png"))
+    assert [file.name for file in pictures] == ["scores.png", "settings.png"]
+    assert all(file.read_bytes().startswith(b"\x89PNG") for file in pictures)
+    assert "expert &lt;b&gt;" in page
+    assert "http" not in page
+    assert not list(tmp_path.glob(".*")), "nothing half-written stays"
+
+
+def test_a_row_that_failed_is_in_every_file(tmp_path: Path) -> None:
+    """A method that failed has a row that says why, and no numbers."""
+    rows = [*BOTH_HIGH, Row(MERGE, "della", method="della", failed="no epsilon | fits")]
+    write(report_of(rows), tmp_path)
+    text = (tmp_path / "comparison.md").read_text(encoding="utf-8")
+    assert r"| della | ; failed: no epsilon \| fits | – | – |" in text
+    assert "no epsilon | fits" in (tmp_path / "comparison.html").read_text("utf-8")

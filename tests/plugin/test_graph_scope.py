@@ -1,0 +1,408 @@
+"""How the statistics of `scope: model` are taken: passes, bars, devices, memory."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import Counter
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from mergekit import multigpu_executor
+from mergekit.common import ModelReference
+from mergekit.graph import Executor
+from mergekit.io.lazy_tensor_loader import LazyTensorLoader
+from mergekit.multigpu_executor import MultiGPUExecutor
+from mergekit.options import MergeOptions
+from mergekit.scripts import merge_raw_pytorch, run_yaml
+from safetensors.torch import save_file
+
+from mergekit_pcb.kernel.collectors import Survey
+from mergekit_pcb.kernel.task_vectors import TaskVectors
+from mergekit_pcb.plugin import graph_scope, statistics_file
+from mergekit_pcb.plugin.graph_scope import GraphDomain, whole_model_tasks
+from tests.tiny import (
+    Tensors,
+    assert_same,
+    fine_tune,
+    invoke,
+    merge,
+    random_weights,
+    read,
+    recipe_of,
+    save_family,
+    write_recipe,
+)
+
+MODEL = {"scope": "model"}
+PASSES = ["PCB: sampling", "PCB: magnitudes", "PCB: scores"]
+SHAPES = {"a.weight": (300, 40), "b.bias": (5,), "c.weight": (70, 16)}
+
+
+@pytest.fixture
+def models() -> list[Tensors]:
+    """A base and three fine-tunes."""
+    base = random_weights(SHAPES)
+    return [base, *(fine_tune(base, i) for i in range(3))]
+
+
+@pytest.fixture
+def files(models: list[Tensors], tmp_path: Path) -> list[Path]:
+    """Where they are stored."""
+    paths = [tmp_path / f"{i}.safetensors" for i in range(4)]
+    for tensors, path in zip(models, paths, strict=True):
+        save_file(tensors, path)
+    return paths
+
+
+def plan_of(files: list[Path], out: Path) -> list[Any]:
+    """What mergekit-pytorch plans, before statistics are taken."""
+    config = merge_raw_pytorch.RawPyTorchMergeConfig(
+        merge_method="pcb",
+        base_model=str(files[0]),
+        models=[{"model": str(file)} for file in files[1:]],
+        parameters=MODEL,
+    )
+    plan = merge_raw_pytorch.plan_flat_merge.__wrapped__
+    return plan(config, str(out), False, False, MergeOptions())
+
+
+def domain_of(merges: list[Any], **options: Any) -> GraphDomain:
+    references = [model for model in merges[0].model_order if model.model.path]
+    references.remove(merges[0].base_model)
+    return GraphDomain.of(merges, references, MergeOptions(**{"quiet": True} | options))
+
+
+# --- passes ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("scope", "times"), [("tensor", 1), ("model", 4)])
+def test_how_often_weights_are_read(
+    scope: str, times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each tensor of each model: to sample, for two statistics, and to merge."""
+    base, tuned = save_family(tmp_path)
+    reads: Counter[tuple[str, str]] = Counter()
+    original = LazyTensorLoader.get_tensor
+
+    def get_tensor(self, key, *args, **kwargs):
+        reads[self.index.base_path, key] += 1
+        return original(self, key, *args, **kwargs)
+
+    monkeypatch.setattr(LazyTensorLoader, "get_tensor", get_tensor)
+    recipe = recipe_of(base, tuned, parameters={"scope": scope})
+    merge(run_yaml.main, recipe, tmp_path / "merged")
+    assert reads == {
+        (str(model.path), name): times
+        for model in (base, *tuned)
+        for name in model.tensors
+    }
+
+
+def test_one_labelled_progress_bar_a_pass(tmp_path: Path) -> None:
+    """Three passes, three bars, before mergekit's own for the merge."""
+    base, tuned = save_family(tmp_path, 2)
+    file = write_recipe(recipe_of(base, tuned, parameters=MODEL), tmp_path / "r.yml")
+    shown = invoke(run_yaml.main, file, tmp_path / "merged", "--no-copy-tokenizer")
+    bars = dict.fromkeys(
+        line.rpartition(":")[0]
+        for line in shown.stderr.replace("\r", "\n").splitlines()
+        if "%|" in line
+        for line in [line.partition("%|")[0]]
+    )
+    assert list(bars)[-4:] == [*PASSES, "Executing graph"]
+
+
+def test_no_progress_bar_with_quiet(tmp_path: Path) -> None:
+    """With --quiet nothing is said."""
+    base, tuned = save_family(tmp_path, 2)
+    recipe = recipe_of(base, tuned, parameters=MODEL)
+    _, shown = merge(run_yaml.main, recipe, tmp_path / "merged")
+    assert "PCB" not in shown.output
+
+
+def test_passes_keep_one_tensor_at_a_time(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was loaded of one tensor is gone when the next is looked at."""
+    merges = whole_model_tasks(plan_of(files, tmp_path / "merged"))
+    alive: list[int] = []
+    seen: list[Any] = []
+    original = graph_scope._draw
+
+    def draw(vectors: TaskVectors, name: str) -> Any:
+        alive.append(sum(ref() is not None for ref in seen))
+        seen.extend(map(weakref.ref, vectors.models))
+        return original(vectors, name)
+
+    monkeypatch.setattr(graph_scope, "_draw", draw)
+    domain_of(merges)
+    assert alive == [0, 0, 0]
+
+
+def test_results_lie_together(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small results of each tensor are copied to one place, not left where they lay."""
+    made: list[Survey] = []
+    original = GraphDomain.sweep
+
+    def sweep(self, measure, survey):
+        original(self, measure, survey)
+        made.append(survey)
+
+    monkeypatch.setattr(GraphDomain, "sweep", sweep)
+    recipe = recipe_of(files[0], files[1:], parameters=MODEL)
+    merge(merge_raw_pytorch.main, recipe, tmp_path / "merged")
+    assert len(made) == 2
+    for survey in made:
+        kept = [
+            values
+            for brackets in survey.brackets
+            for bracket in brackets
+            for values in bracket.inside
+            if len(values)
+        ]
+        assert sum(map(len, kept)) > 100
+        assert len({values.untyped_storage().data_ptr() for values in kept}) == 1
+
+
+def test_a_shelf_keeps_what_it_is_given() -> None:
+    """Values of any shape, dtype and number come back as they were."""
+    arena = graph_scope.TensorArena()
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(3, 500), (0,), (), (1 << 20,), (7,), (2, 1 << 20), (5,)]
+    dtypes = [torch.float32] * 5 + [torch.float64] * 2
+    given = [
+        torch.randn(shape, generator=generator, dtype=dtype)
+        for shape, dtype in zip(shapes, dtypes, strict=True)
+    ]
+    kept = [arena.keep(values) for values in given]
+    for mine, theirs in zip(given, kept, strict=True):
+        assert torch.equal(mine, theirs)
+        assert mine.dtype == theirs.dtype
+        assert mine.data_ptr() != theirs.data_ptr() or not mine.numel()
+
+
+# --- the sample -----------------------------------------------------------------------
+
+
+def test_the_sample_is_drawn_in_proportion(files: list[Path], tmp_path: Path) -> None:
+    """Each tensor gives its share of the sample, of values that it has."""
+    merges = whole_model_tasks(plan_of(files, tmp_path / "merged"))
+    domain = domain_of(merges)
+    assert domain.size == sum(domain.sizes) == 300 * 40 + 5 + 70 * 16
+    assert abs(domain.sample().shape[1] - 4096) <= len(SHAPES)
+
+
+def test_order_of_tensors_does_not_matter(files: list[Path], tmp_path: Path) -> None:
+    """mergekit-pytorch shuffles tensors, GPUs finish when they like: all the same."""
+    merges = whole_model_tasks(plan_of(files, tmp_path / "merged"))
+    one, other = domain_of(merges), domain_of(merges[::-1])
+    assert torch.equal(one.sample(), other.sample())
+    assert (one.sizes, one.digests) == (other.sizes, other.digests)
+
+
+def test_a_sample_that_is_cut_again_and_again(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sample that outgrows its limit is thinned; the merge stays the same."""
+    recipe = recipe_of(files[0], files[1:], parameters=MODEL)
+    whole, _ = merge(merge_raw_pytorch.main, recipe, tmp_path / "whole")
+    monkeypatch.setattr(graph_scope, "_SAMPLE_MOST", 2048)
+    merges = whole_model_tasks(plan_of(files, tmp_path / "merged"))
+    thin, calls = graph_scope._thin, []
+    monkeypatch.setattr(
+        graph_scope, "_thin", lambda tensors: calls.append(thin(tensors)) or calls[-1]
+    )
+    sample = domain_of(merges).sample()
+    assert calls
+    assert 1000 < sample.shape[1] <= 2 * 2048
+    thinned, _ = merge(merge_raw_pytorch.main, recipe, tmp_path / "thinned")
+    assert_same(read(thinned), read(whole))
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("which", [0, 2], ids=["base", "fine-tune"])
+def test_digests_know_every_weight(
+    which: int, name: str, models: list[Tensors], tmp_path: Path
+) -> None:
+    """A single bit changed anywhere changes the digest, and only of what it affects."""
+
+    def digests() -> list[str]:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        paths = [folder / f"{i}.safetensors" for i in range(4)]
+        for tensors, path in zip(models, paths, strict=True):
+            save_file(tensors, path)
+        return list(domain_of(whole_model_tasks(plan_of(paths, folder))).digests)
+
+    before = digests()
+    assert digests() == before
+    models[which][name].view(-1)[-1:].view(torch.int32).bitwise_xor_(1)
+    changed = [a != b for a, b in zip(before, digests(), strict=True)]
+    assert changed == ([True] * 3 if which == 0 else [False, True, False])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("start", [0, 1, 3])
+def test_checksum_of_any_tensor(dtype: torch.dtype, start: int) -> None:
+    """Alignment, length and dtype are no obstacle, and no element is left out."""
+    flat = torch.arange(40).to(dtype)[start:]
+    checksum = graph_scope._checksum(flat)
+    assert graph_scope._checksum(flat.clone()) == checksum
+    for i in range(len(flat)):
+        other = flat.clone()
+        other[i] += 0.5
+        assert graph_scope._checksum(other) != checksum
+
+
+# --- executors and devices ------------------------------------------------------------
+
+
+def test_results_stay_where_they_are(files: list[Path], tmp_path: Path) -> None:
+    """With --low-cpu-memory executors move results; ours stay off the accelerator."""
+    merge_task, *_ = whole_model_tasks(plan_of(files, tmp_path / "merged"))
+    moved: list[Any] = []
+    executor = Executor([merge_task.gather_tensors])
+    tensors = next(value for _, value in executor.run(quiet=True))
+
+    def look(vectors: TaskVectors, name: str) -> Any:
+        result = graph_scope._draw(vectors, name)
+        moved.append(executor._move_tensors(result, torch.device("meta")))
+        return result
+
+    references = [m for m in tensors if m != merge_task.base_model]
+    task = graph_scope.StatisticsTask(
+        merge=merge_task, work=graph_scope.Work.on(references, look)
+    )
+    assert task.uses_accelerator()
+    assert task.execute(tensors=tensors) is moved[0]
+    assert moved[0].tau.device.type == "cpu"
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> list[MultiGPUExecutor]:
+    """Two accelerators that are in truth this processor; gives their executors."""
+    made: list[MultiGPUExecutor] = []
+    original = MultiGPUExecutor.__init__
+
+    def init(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        made.append(self)
+
+    monkeypatch.setattr(MultiGPUExecutor, "__init__", init)
+    for module in (multigpu_executor, graph_scope):
+        monkeypatch.setattr(module, "get_torch_accelerator_type", lambda: "cpu")
+    monkeypatch.setattr(multigpu_executor, "get_torch_accelerator_count", lambda: 2)
+    idle = SimpleNamespace(synchronize=lambda device: None)
+    monkeypatch.setattr(
+        multigpu_executor, "get_torch_accelerator_module", lambda _: idle
+    )
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+    return made
+
+
+def test_tensors_are_independent_islands(
+    tmp_path: Path, gpus: list[MultiGPUExecutor]
+) -> None:
+    """Statistics of different tensors share no task, so all GPUs get their part."""
+    base, tuned = save_family(tmp_path)
+    recipe = recipe_of(base, tuned, parameters=MODEL)
+    one, _ = merge(run_yaml.main, recipe, tmp_path / "one")
+    statistics_file._remembered.clear()
+    several, _ = merge(run_yaml.main, recipe, tmp_path / "several", "--multi-gpu")
+    assert_same(read(several), read(one))
+
+    # The last is mergekit's own, for the merge.
+    assert len(gpus) == len(PASSES) + 1
+    for executor in gpus[:-1]:
+        used: Counter[int] = Counter()
+        for task in executor.targets:
+            assert isinstance(task.task(), graph_scope.StatisticsTask)
+            waiting = [task]
+            while waiting:
+                handle = waiting.pop()
+                used[handle._index] += 1
+                waiting += handle.arguments().values()
+        assert set(used.values()) == {1}
+        assert not executor.leading_main_handles
+        shares = [len(tasks) for tasks in executor.gpu_assignments.values()]
+        assert len(shares) == 2
+        assert max(shares) - min(shares) <= 2 + len(tuned) + 1
+
+
+def test_each_pass_is_named_with_several_gpus(
+    tmp_path: Path, gpus: list[MultiGPUExecutor]
+) -> None:
+    """Mergekit's bar for several GPUs has no label, so a line before it says it."""
+    base, tuned = save_family(tmp_path, 2)
+    recipe = recipe_of(base, tuned, parameters=MODEL)
+    _, quiet = merge(run_yaml.main, recipe, tmp_path / "quiet", "--multi-gpu")
+    assert "PCB" not in quiet.output
+    statistics_file._remembered.clear()
+    file = write_recipe(recipe, tmp_path / "r.yml")
+    options = ("--no-copy-tokenizer", "--multi-gpu")
+    shown = invoke(run_yaml.main, file, tmp_path / "merged", *options)
+    lines = [line for line in shown.stderr.splitlines() if line.startswith("PCB")]
+    assert lines == [f"{label}:" for label in PASSES]
+
+
+def test_results_that_several_gpus_lose(
+    tmp_path: Path, gpus: list[MultiGPUExecutor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What mergekit's executor drops at its end is computed again, not left out."""
+    base, tuned = save_family(tmp_path)
+    recipe = recipe_of(base, tuned, parameters=MODEL)
+    one, _ = merge(run_yaml.main, recipe, tmp_path / "one")
+    statistics_file._remembered.clear()
+    original, lost = MultiGPUExecutor.run, []
+
+    def run(self, quiet=False):
+        results = list(original(self, quiet))
+        ours = isinstance(results[0][0], graph_scope.StatisticsTask)
+        lost.extend(results[-2:] if ours else [])
+        yield from results[:-2] if ours else results
+
+    monkeypatch.setattr(MultiGPUExecutor, "run", run)
+    several, _ = merge(run_yaml.main, recipe, tmp_path / "several", "--multi-gpu")
+    assert len(lost) == 2 * len(PASSES)
+    assert_same(read(several), read(one))
+
+
+def test_the_executor_for_several_gpus_loses_results(
+    files: list[Path],
+    tmp_path: Path,
+    gpus: list[MultiGPUExecutor],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Why that is needed; if mergekit mends it, our second executor can go."""
+    merges = whole_model_tasks(plan_of(files, tmp_path / "merged"))
+    executor = MultiGPUExecutor(
+        [merge.gather_tensors for merge in merges], storage_device=torch.device("cpu")
+    )
+    # A listener that is a moment late, as on a busy machine.
+    get, late = executor.task_completion_queue.get, threading.Event()
+
+    def slow_get(timeout):
+        late.wait(0.3)
+        return get(timeout=timeout)
+
+    monkeypatch.setattr(executor.task_completion_queue, "get", slow_get)
+    assert len(list(executor.run(quiet=True))) < len(merges)
+
+
+def test_models_are_named_by_reference(files: list[Path], tmp_path: Path) -> None:
+    """Models keep the order of the recipe, which decides the order of sums."""
+    merges = whole_model_tasks(plan_of(files, tmp_path / "merged"))
+    for merge_task in merges:
+        density = graph_scope.parameters_of(merge_task)["density"]
+        assert list(density) == [
+            ModelReference.model_validate({"model": {"path": str(file)}})
+            for file in files[1:]
+        ]
