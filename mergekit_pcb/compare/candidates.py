@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any
 
 from mergekit.merge_methods import BasePolicy, MergeMethod
@@ -17,6 +16,7 @@ from mergekit_pcb.compare.method_defaults import add_customary, take_over
 from mergekit_pcb.compare.names import effective, method_called, require_known
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.recipes import edits as edits
+from mergekit_pcb.recipes.model_names import short_names
 
 METHODS = (
     "linear",
@@ -84,26 +84,6 @@ def inputs_of(recipe: edits.Recipe) -> Inputs:
     models = dict.fromkeys(edits.model_name(entry["model"]) for entry in entries)
     models.pop(base, None)
     return Inputs(base, dict(zip(short_names(models), models, strict=True)))
-
-
-def short_names(models: Collection[str]) -> list[str]:
-    """The last part of each path, with as much before it as tells them apart.
-
-    Example:
-        >>> short_names(["/data/a/final", "/data/b/final", "org/chat"])
-        ['a/final', 'b/final', 'chat']
-    """
-    parts = [PurePath(model).parts for model in models]
-    for length in range(1, max(map(len, parts), default=0) + 1):
-        names = ["/".join(part[-length:]) for part in parts]
-        clashing = {name for name in names if names.count(name) > 1}
-        if not clashing:
-            break
-    shortest = [part[-1] for part in parts]
-    return [
-        short if shortest.count(short) == 1 else long
-        for short, long in zip(shortest, names if parts else [], strict=True)
-    ]
 
 
 def candidates(

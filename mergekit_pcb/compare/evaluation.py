@@ -15,7 +15,7 @@ from statistics import stdev
 from typing import Any, Protocol
 
 from mergekit_pcb.errors import PCBError
-from mergekit_pcb.recipes.findings import did_you_mean
+from mergekit_pcb.suggestions import did_you_mean
 
 VALIDATION, TEST, ALL = "validation", "test", "all"
 """Parts of the items: to choose settings by, to show, or everything for both."""

@@ -22,7 +22,7 @@ from mergekit_pcb.compare.evaluation import (
 )
 from mergekit_pcb.compare.result_cache import fingerprint
 from mergekit_pcb.errors import PCBError
-from mergekit_pcb.recipes.findings import did_you_mean
+from mergekit_pcb.suggestions import did_you_mean
 
 # Enough for two digits of a standard error; the harness's own hundred thousand draws
 # take minutes for each model.

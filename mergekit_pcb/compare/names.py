@@ -9,7 +9,7 @@ from mergekit.merge_methods import MergeMethod
 
 from mergekit_pcb.compare.budget import SCALE
 from mergekit_pcb.errors import PCBError
-from mergekit_pcb.recipes.findings import did_you_mean
+from mergekit_pcb.suggestions import did_you_mean
 
 Places = Mapping[str, Collection[str]]
 

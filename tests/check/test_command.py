@@ -19,7 +19,8 @@ from mergekit.config import MergeConfiguration
 from mergekit_pcb.check import command as check_module
 from mergekit_pcb.check.command import check, check_recipe
 from mergekit_pcb.check.rules.names import unknown_parameters
-from mergekit_pcb.recipes.findings import Finding, closest
+from mergekit_pcb.recipes.findings import Finding
+from mergekit_pcb.suggestions import closest
 
 RIGHT = """\
 models:

@@ -8,8 +8,9 @@ from mergekit.merge_methods.base import ParameterScope, ParameterSpec
 
 from mergekit_pcb.check.rules.document import PYTORCH, Document, Input
 from mergekit_pcb.check.rules.parameters import settings
-from mergekit_pcb.recipes.findings import Finding, misspelt
+from mergekit_pcb.recipes.findings import Finding
 from mergekit_pcb.recipes.positions import Place
+from mergekit_pcb.suggestions import misspelt
 
 
 def uncovered(document: Document) -> Iterator[Finding]:

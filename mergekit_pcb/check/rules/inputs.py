@@ -13,8 +13,9 @@ from mergekit.merge_methods.base import (
 )
 
 from mergekit_pcb.check.rules.document import PYTORCH, Document, Group, Input
-from mergekit_pcb.recipes.findings import Finding, closest, did_you_mean, quoted
+from mergekit_pcb.recipes.findings import Finding
 from mergekit_pcb.recipes.positions import Place
+from mergekit_pcb.suggestions import closest, did_you_mean, quoted
 
 _SLICE = re.compile(r"slices\[\d+\]$")
 

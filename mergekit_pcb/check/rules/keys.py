@@ -16,8 +16,9 @@ from mergekit_pcb.check.rules.document import PYTORCH, Document
 from mergekit_pcb.check.rules.names import closest_parameter, option, parameter_problem
 from mergekit_pcb.check.rules.schema import homes, typed
 from mergekit_pcb.check.rules.values import is_condition
-from mergekit_pcb.recipes.findings import Finding, closest, misspelt, quoted
+from mergekit_pcb.recipes.findings import Finding
 from mergekit_pcb.recipes.positions import Place
+from mergekit_pcb.suggestions import closest, misspelt, quoted
 
 # Declared by mergekit and read nowhere in it; a test watches for the day it is.
 DECLARED_ONLY = {(OutputSliceDefinition, "residual_weight")}

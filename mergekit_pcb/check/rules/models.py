@@ -13,8 +13,9 @@ from mergekit.common import ModelPath, ModelReference
 from mergekit_pcb.check.rules.document import PYTORCH, Document
 from mergekit_pcb.check.rules.folders import Folder
 from mergekit_pcb.check.rules.kinds import WEIGHT_FILES
-from mergekit_pcb.recipes.findings import Finding, closest, quoted
+from mergekit_pcb.recipes.findings import Finding
 from mergekit_pcb.recipes.positions import Place
+from mergekit_pcb.suggestions import closest, quoted
 
 _LOCAL = re.compile(r"[.~]{1,2}[/\\]|[/\\]|[A-Za-z]:[/\\]|~$")
 

@@ -10,7 +10,8 @@ from mergekit.config import MergeConfiguration, OutputModuleDefinition
 from mergekit.merge_methods import MergeMethodSpec
 from mergekit.options import MergeOptions
 
-from mergekit_pcb.recipes.findings import ADVICE, ERROR, closest, did_you_mean, quoted
+from mergekit_pcb.recipes.findings import ADVICE, ERROR
+from mergekit_pcb.suggestions import closest, did_you_mean, quoted
 
 Problem = tuple[str, str, str]
 

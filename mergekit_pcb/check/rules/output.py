@@ -11,7 +11,8 @@ from mergekit.common import dtype_from_name
 from mergekit.config import MergeConfiguration
 
 from mergekit_pcb.check.rules.document import PYTORCH, Document
-from mergekit_pcb.recipes.findings import Finding, did_you_mean, quoted
+from mergekit_pcb.recipes.findings import Finding
+from mergekit_pcb.suggestions import did_you_mean, quoted
 
 _NUMBER_FORMATS = ("bfloat16", "float16", "float32", "float64")
 _SHORT = {

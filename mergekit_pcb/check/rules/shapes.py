@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from mergekit_pcb.check.rules.document import PYTORCH, Document
 from mergekit_pcb.check.rules.folders import folder_of
-from mergekit_pcb.recipes.findings import Finding, did_you_mean, quoted
+from mergekit_pcb.recipes.findings import Finding
+from mergekit_pcb.suggestions import did_you_mean, quoted
 
 
 def unknown_modules(document: Document) -> Iterator[Finding]:

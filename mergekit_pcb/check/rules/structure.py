@@ -10,8 +10,9 @@ from pydantic import ValidationError
 from mergekit_pcb.check.rules.document import PYTORCH, Document
 from mergekit_pcb.check.rules.keys import unknown_keys
 from mergekit_pcb.check.rules.values import WANTED
-from mergekit_pcb.recipes.findings import ERROR, Finding, quoted
+from mergekit_pcb.recipes.findings import ERROR, Finding
 from mergekit_pcb.recipes.positions import Place
+from mergekit_pcb.suggestions import quoted
 
 _EITHER = ("models", "slices", "modules")
 

@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from mergekit_pcb.check.rules.document import PYTORCH, Document
 from mergekit_pcb.check.rules.parameters import settings
 from mergekit_pcb.errors import PCBError
-from mergekit_pcb.recipes.findings import Finding, misspelt
+from mergekit_pcb.recipes.findings import Finding
 from mergekit_pcb.recipes.positions import Place
+from mergekit_pcb.suggestions import misspelt
 
 SCALARS = (bool, int, float, str)
 
