@@ -50,9 +50,9 @@ def sweeps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     made: list[str] = []
     original = GraphDomain.sweep
 
-    def sweep(self, measure, survey):
-        made.append(measure.name)
-        return original(self, measure, survey)
+    def sweep(self, extents, inter, search):
+        made.append("magnitudes" if extents is None else "scores")
+        return original(self, extents, inter, search)
 
     monkeypatch.setattr(GraphDomain, "sweep", sweep)
     return made
