@@ -19,10 +19,15 @@ from mergekit_pcb.kernel.task_vectors import TaskVectors
 _SWITCH = "MERGEKIT_PCB_NUMBA"
 
 
-def backend_for(tensor: TaskVectors, inter: str) -> ModuleType:
-    """The fastest backend for a tensor and a form of the inter-balancing."""
+def backend_for(tensor: TaskVectors, inter: str | None) -> ModuleType:
+    """The fastest backend for a tensor.
+
+    Args:
+        tensor: base and models.
+        inter: form of the inter-balancing; None where only magnitudes are looked at.
+    """
     can_be_compiled = tensor.device.type == "cpu" and tensor.dtype == torch.float32
-    if can_be_compiled and inter == "raw" and not numba_problem():
+    if can_be_compiled and inter in ("raw", None) and not numba_problem():
         return importlib.import_module("mergekit_pcb.kernel.numba_backend")
     return torch_backend
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -28,6 +28,8 @@ INTER_FORMS = ("raw", "normalized", "pairwise")
 # float32 ends at 2^128: exp(n u^2) is limited to 2 to the power of this, which leaves
 # room for the other factors. Below the second, numbers are no longer normal.
 _LARGEST_EXPONENT, LEAST_EXPONENT = 115.5, -126.0
+# Task values below this are scored in another unit.
+_TINY = 2.0**-40
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,6 @@ class ModelStatistics(NamedTuple):
         return cls(low, high, threshold, top)
 
     @property
-    def extent(self) -> Extent:
-        """The range of the clamped magnitudes."""
-        return Extent.of(self.low, self.high)
-
-    @property
     def has_equal_scores(self) -> bool:
         """Whether all scores that reach the threshold are equal."""
         return self.top <= self.threshold
@@ -99,6 +96,36 @@ class Extent(NamedTuple):
         return cls(low, high, 0, high or 1)
 
 
+@dataclass(frozen=True)
+class Scoring:
+    """What scores depend on besides the task values.
+
+    Attributes:
+        extents: range of the clamped magnitudes of each model, times ``unit``.
+        inter: form of the inter-balancing.
+        unit: power of two that task values are multiplied by before they are scored,
+            so that products of tiny ones do not underflow; 1 for all others. Scores
+            matter only up to a factor, so it changes no result that did not underflow.
+    """
+
+    extents: Sequence[Extent]
+    inter: str = "raw"
+    unit: float = 1.0
+
+    @classmethod
+    def of(cls, limits: Iterable[Sequence[float]], inter: str) -> Scoring:
+        """The scoring for the low and high of each model's clamped magnitudes."""
+        limits = list(limits)
+        largest = max(high for _, high in limits)
+        unit = 1.0
+        # Far above where squares underflow; far below where tanh differs from its
+        # argument, before and after. float64 has powers up to 2^1023.
+        if 0 < largest < _TINY:
+            unit = 2.0 ** min(-30 - math.frexp(largest)[1], 1000)
+        extents = [Extent.of(low * unit, high * unit) for low, high in limits]
+        return cls(extents, inter, unit)
+
+
 class Domain(Protocol):
     """The coordinates on which n models compete."""
 
@@ -113,13 +140,12 @@ class Domain(Protocol):
         ...
 
     def order_statistics(
-        self, extents: Sequence[Extent] | None, inter: str, ranks: Sequence[list[int]]
+        self, scoring: Scoring | None, ranks: Sequence[list[int]]
     ) -> tuple[Sequence[Sequence[float]], Sequence[float]]:
         """Exact order statistics of the domain.
 
         Args:
-            extents: None to rank magnitudes; of each model, to rank scores.
-            inter: form of the inter-balancing, for scores.
+            scoring: None to rank magnitudes, else scores are ranked.
             ranks: zero-based ranks wanted of each model, ascending order.
 
         Returns:
@@ -146,9 +172,9 @@ class InMemory:
         return self.tau.shape[0]
 
     def order_statistics(  # noqa: D102
-        self, extents: Sequence[Extent] | None, inter: str, ranks: Sequence[list[int]]
+        self, scoring: Scoring | None, ranks: Sequence[list[int]]
     ) -> tuple[Sequence[Sequence[float]], Sequence[float]]:
-        values = ranked_values(self.tau, extents, inter)
+        values = ranked_values(self.tau, scoring)
         top = values.amax(dim=1).tolist()
         require_finite(top)
         columns = [kth_smallest(values, column) for column in zip(*ranks, strict=True)]
@@ -180,7 +206,8 @@ def merge_task_vectors(
         return tau.new_zeros(0)
     tau = tau.contiguous()
     found = model_statistics(InMemory(tau), [[r] for r in density], options)
-    return merge_block(tau, [of_model[0] for of_model in found], weight, options.inter)
+    statistics = [of_model[0] for of_model in found]
+    return merge_block(tau, statistics, weight, options.inter)
 
 
 def model_statistics(
@@ -200,10 +227,10 @@ def model_statistics(
         NotFiniteError: an input holds NaN or infinity.
     """
     ends = [list(clamp_ranks(domain.size, options.clamp))] * domain.models
-    limits, _ = domain.order_statistics(None, options.inter, ends)
-    extents = [Extent.of(low, high) for low, high in limits]
+    limits, _ = domain.order_statistics(None, ends)
+    scoring = Scoring.of(limits, options.inter)
     ranks = [[threshold_rank(domain.size, r) for r in of_model] for of_model in density]
-    thresholds, top = domain.order_statistics(extents, options.inter, ranks)
+    thresholds, top = domain.order_statistics(scoring, ranks)
     return [
         [ModelStatistics.of(low, high, threshold, largest) for threshold in of_model]
         for (low, high), of_model, largest in zip(limits, thresholds, top, strict=True)
@@ -240,19 +267,30 @@ def merge_block(
         weight: w_i of each model.
         inter: form of the inter-balancing.
     """
-    extents = [of_model.extent for of_model in statistics]
-    magnitude = clamp_magnitudes(tau, extents)
-    b = scores(tau, magnitude, extents, inter)
-    return weighted_mean(tau, magnitude, drop_and_rescale_(b, tau, statistics), weight)
+    scoring = scoring_of(statistics, inter)
+    tau = in_unit(tau, scoring.unit)
+    magnitude = clamp_magnitudes(tau, scoring.extents)
+    b = scores(tau, magnitude, scoring)
+    s = drop_and_rescale_(b, tau, statistics)
+    return in_unit(weighted_mean(tau, magnitude, s, weight), 1 / scoring.unit)
 
 
-def ranked_values(
-    tau: torch.Tensor, extents: Sequence[Extent] | None, inter: str
-) -> torch.Tensor:
-    """The (n, m) values that a domain ranks: magnitudes, or scores given extents."""
-    if extents is None:
+def scoring_of(statistics: Sequence[ModelStatistics], inter: str) -> Scoring:
+    """The scoring that the statistics of all models were made with."""
+    return Scoring.of([(m.low, m.high) for m in statistics], inter)
+
+
+def in_unit(tau: torch.Tensor, unit: float) -> torch.Tensor:
+    """Task vectors times a power of two."""
+    return tau if unit == 1 else tau * unit
+
+
+def ranked_values(tau: torch.Tensor, scoring: Scoring | None) -> torch.Tensor:
+    """The (n, m) values that a domain ranks: magnitudes, or scores."""
+    if scoring is None:
         return tau.abs()
-    return scores(tau, clamp_magnitudes(tau, extents), extents, inter)
+    tau = in_unit(tau, scoring.unit)
+    return scores(tau, clamp_magnitudes(tau, scoring.extents), scoring)
 
 
 def clamp_magnitudes(tau: torch.Tensor, extents: Sequence[Extent]) -> torch.Tensor:
@@ -262,12 +300,12 @@ def clamp_magnitudes(tau: torch.Tensor, extents: Sequence[Extent]) -> torch.Tens
 
 
 def scores(
-    tau: torch.Tensor, magnitude: torch.Tensor, extents: Sequence[Extent], inter: str
+    tau: torch.Tensor, magnitude: torch.Tensor, scoring: Scoring
 ) -> torch.Tensor:
-    """Steps 2 to 4: (n, m) scores b = intra * inter."""
-    _, _, floor, spread = columns(extents, tau)
+    """Steps 2 to 4: (n, m) scores b = intra * inter, of task vectors in its unit."""
+    _, _, floor, spread = columns(scoring.extents, tau)
     u = magnitude.sub(floor).div_(spread)
-    b = inter_balancing(tau, u, inter)
+    b = inter_balancing(tau, u, scoring.inter)
     return b.mul_(intra_balancing_(u))
 
 

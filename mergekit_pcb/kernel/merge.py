@@ -38,6 +38,9 @@ def merge_tensor(
 
     Returns:
         A new (d,) tensor of the base's dtype (without a base: of the models').
+
+    Raises:
+        OverflowedError: it would hold NaN or infinity.
     """
     out = tensor.empty_output()
     backend = backend_for(tensor, inter)

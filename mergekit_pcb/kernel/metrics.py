@@ -19,7 +19,9 @@ from mergekit_pcb.kernel.formula import (
     ModelStatistics,
     clamp_magnitudes,
     drop_and_rescale_,
+    in_unit,
     scores,
+    scoring_of,
     sum_models,
     weighted_mean,
 )
@@ -50,8 +52,8 @@ class Competition:
     @property
     def balancing(self) -> tuple[Any, ...]:
         """What the scores depend on, before any is dropped."""
-        extents = tuple(of_model.extent for of_model in self.statistics)
-        return tuple(self.models), self.inter, extents
+        limits = [(of_model.low, of_model.high) for of_model in self.statistics]
+        return tuple(self.models), self.inter, limits
 
 
 @dataclass(frozen=True)
@@ -219,13 +221,16 @@ def _results(
     balanced = None
     for competition in competitions:
         if competition.balancing != balanced:
-            models, inter, extents = balanced = competition.balancing
-            own = tau if len(models) == len(tau) else tau[list(models)]
-            magnitude = clamp_magnitudes(own, extents)
-            b = scores(own, magnitude, extents, inter)
+            balanced = competition.balancing
+            models = list(competition.models)
+            scoring = scoring_of(competition.statistics, competition.inter)
+            own = in_unit(tau if len(models) == len(tau) else tau[models], scoring.unit)
+            magnitude = clamp_magnitudes(own, scoring.extents)
+            b = scores(own, magnitude, scoring)
         s = drop_and_rescale_(b.clone(), own, competition.statistics)
         merged = weighted_mean(own, magnitude, s, competition.weight)
-        yield _result(merged * competition.scale, s, competition.models, n=len(tau))
+        merged *= competition.scale / scoring.unit
+        yield _result(merged, s, competition.models, n=len(tau))
 
 
 def _result(

@@ -14,9 +14,18 @@ import torch
 
 from mergekit_pcb.kernel import numba_loops
 from mergekit_pcb.kernel.collectors import RankSearch
-from mergekit_pcb.kernel.formula import Extent, ModelStatistics, exponent_of
+from mergekit_pcb.kernel.formula import (
+    ModelStatistics,
+    Scoring,
+    exponent_of,
+    scoring_of,
+)
 from mergekit_pcb.kernel.numba_loops import Array
-from mergekit_pcb.kernel.order_statistics import Bracket, require_finite
+from mergekit_pcb.kernel.order_statistics import (
+    Bracket,
+    OverflowedError,
+    require_finite,
+)
 from mergekit_pcb.kernel.task_vectors import TaskVectors, bits_of
 
 # Task values in a block: it stays in the last-level cache, and the few calls that it
@@ -48,11 +57,13 @@ class InMemory:
         return int(self.tau.shape[0])
 
     def order_statistics(  # noqa: D102
-        self, extents: Sequence[Extent] | None, inter: str, ranks: Sequence[list[int]]
+        self, scoring: Scoring | None, ranks: Sequence[list[int]]
     ) -> tuple[Sequence[Sequence[float]], Sequence[float]]:
         values = np.abs(self.tau)
-        if extents is not None:
-            numba_loops.all_scores(self.tau, self.exponent, _rows(extents), values)
+        if scoring is not None:
+            tau = _in_unit(self.tau, scoring.unit)
+            extents = _rows(scoring.extents)
+            numba_loops.all_scores(tau, self.exponent, extents, values)
         bits = np.array([[*row, self.size - 1] for row in ranks], dtype=np.int64)
         numba_loops.select(values.view(np.int32), bits)
         found = bits.astype(np.int32).view(np.float32).tolist()
@@ -69,17 +80,15 @@ def in_memory(tensor: TaskVectors) -> InMemory:
 
 def collect(
     tensor: TaskVectors,
-    extents: Sequence[Extent] | None,
-    inter: str,
+    scoring: Scoring | None,
     search: RankSearch,
     spans: Iterator[slice],
 ) -> RankSearch:
     """What a search sees at some slices, as `torch_backend.collect`."""
     collector = NumbaCollector(search)
     loader = _Loader(tensor)
-    limits = None if extents is None else _rows(extents)
     for span in spans:
-        collector.add(loader.load(span), loader.exponent, limits)
+        collector.add(loader.load(span), loader.exponent, scoring)
     return collector.result()
 
 
@@ -93,7 +102,8 @@ def merge(
     spans: Iterator[slice],
 ) -> None:
     """Merge a tensor at some slices, as `torch_backend.merge`."""
-    limits = _rows([m.extent for m in statistics])
+    scoring = scoring_of(statistics, inter)
+    extents = _rows(scoring.extents)
     cut = _rows(
         [
             (m.threshold, m.top - m.threshold, w)
@@ -103,10 +113,17 @@ def merge(
     equal = np.array([m.has_equal_scores for m in statistics])
     loader = _Loader(tensor)
     for span in spans:
-        tau = loader.load(span)
+        tau = _in_unit(loader.load(span), scoring.unit)
         merged = loader.merged
-        numba_loops.merge(tau, loader.exponent, limits, cut, equal, merged.numpy())
+        numba_loops.merge(tau, loader.exponent, extents, cut, equal, merged.numpy())
+        if scoring.unit != 1:
+            merged *= 1 / scoring.unit
         loader.write(merged, scale, span, out)
+
+
+def _in_unit(tau: Array, unit: float) -> Array:
+    """As `formula.in_unit`."""
+    return tau if unit == 1 else tau * np.float32(unit)
 
 
 def _rows(rows: Sequence[Sequence[float]]) -> Array:
@@ -153,7 +170,10 @@ class _Loader:
         """Put base + lambda * merged task vector into (d,) ``out`` at a slice."""
         if self._bits:
             base, target = self._bits[-1][span], bits_of(out[span])
-            numba_loops.add_to_base(merged.numpy(), np.float32(scale), base, target)
+            with np.errstate(over="ignore"):
+                factor = np.float32(scale)
+            if not numba_loops.add_to_base(merged.numpy(), factor, base, target):
+                raise OverflowedError
         else:
             self._tensor.write_merged(merged, scale, span, out)
 
@@ -175,17 +195,18 @@ class NumbaCollector:
         self._top: Array = np.array(self._search.top, dtype=np.float32)
         self._inside: Array = np.empty((len(search.brackets), 0), dtype=np.float32)
 
-    def add(self, tau: Array, exponent: Array, extents: Array | None) -> None:
-        """Take in the magnitudes of (n, m) task vectors, or scores given extents."""
+    def add(self, tau: Array, exponent: Array, scoring: Scoring | None) -> None:
+        """Take in the magnitudes of (n, m) task vectors, or their scores."""
         n, m = tau.shape
         if self._inside.shape[1] < m:
             self._inside = np.empty((n, m), dtype=np.float32)
         counts = np.zeros((*self._edges.shape[:2], 3), dtype=np.int64)
         kept = np.zeros(n, dtype=np.int64)
         found = self._edges, counts, self._inside, kept, self._top
-        if extents is None:
+        if scoring is None:
             numba_loops.collect_magnitudes(tau, *found)
         else:
+            tau, extents = _in_unit(tau, scoring.unit), _rows(scoring.extents)
             numba_loops.collect_scores(tau, exponent, extents, *found)
         for pending, of_model, inside, count in zip(
             self._pending, counts.tolist(), self._inside, kept.tolist(), strict=True

@@ -25,7 +25,7 @@ _TINY, _LEAST = np.float32(1e-12), np.float32(LEAST_EXPONENT)
 _LARGEST = np.finfo(np.float32).max
 # For bfloat16, which is the first half of a float32.
 _HALF, _ODD, _MIDDLE = np.uint32(16), np.uint32(1), np.uint32(0x7FFF)
-_HALF_NAN = np.uint32(0x7FC0)
+_HALF_NAN, _HALF_INFINITY = np.uint32(0x7FC0), np.uint32(0x7F80)
 _ALL_BUT_SIGN, _SIGN = np.int32(0x7FFFFFFF), np.int32(31)
 # numba does not notice when one of these changes: then change this file as well.
 _ROUND, _MANTISSA = exp2_tanh.ROUND, exp2_tanh.MANTISSA
@@ -47,8 +47,12 @@ def subtract(model: Array, base: Array, out: Array) -> None:
 
 
 @compiled
-def add_to_base(merged: Array, scale: np.float32, base: Array, out: Array) -> None:
-    """Base + lambda * merged task vector, in (m,) bits of bfloat16 like the base."""
+def add_to_base(merged: Array, scale: np.float32, base: Array, out: Array) -> bool:
+    """Base + lambda * merged task vector, in (m,) bits of bfloat16 like the base.
+
+    Returns whether all of it is finite.
+    """
+    largest = np.uint32(0)
     for j in range(out.size):
         value = merged[j] * scale
         value += np.uint32(np.uint32(base[j]) << _HALF).view(np.float32)
@@ -56,7 +60,10 @@ def add_to_base(merged: Array, scale: np.float32, base: Array, out: Array) -> No
         # To the nearest, and to even in the middle.
         odd = np.uint32((bits >> _HALF) & _ODD)
         rounded = np.uint32(np.uint32(bits + _MIDDLE + odd) >> _HALF)
-        out[j] = rounded if value == value else _HALF_NAN
+        rounded = rounded if value == value else _HALF_NAN
+        largest = max(largest, np.uint32(rounded & _MIDDLE))
+        out[j] = rounded
+    return bool(largest < _HALF_INFINITY)
 
 
 @compiled

@@ -23,6 +23,10 @@ class NotFiniteError(ValueError):
     """A task vector holds NaN or infinity."""
 
 
+class OverflowedError(ValueError):
+    """A merged tensor holds NaN or infinity, although all inputs are finite."""
+
+
 def require_finite(tops: Sequence[float]) -> None:
     """Check the largest magnitude of each model.
 

@@ -17,7 +17,7 @@ import torch
 
 from mergekit_pcb.kernel.backends import backend_for
 from mergekit_pcb.kernel.collectors import RankSearch
-from mergekit_pcb.kernel.formula import Extent, ranked_values
+from mergekit_pcb.kernel.formula import Scoring, ranked_values
 from mergekit_pcb.kernel.order_statistics import Bracket, require_finite
 from mergekit_pcb.kernel.task_vectors import TaskVectors, in_parallel, one_torch_thread
 
@@ -48,10 +48,8 @@ class SweptDomain(Protocol):
         """The (n, m) task vectors at m coordinates drawn uniformly."""
         ...
 
-    def sweep(
-        self, extents: Sequence[Extent] | None, inter: str, search: RankSearch
-    ) -> None:
-        """Show the search all magnitudes, or all scores if there are extents."""
+    def sweep(self, scoring: Scoring | None, search: RankSearch) -> None:
+        """Show the search all magnitudes, or all scores if there is a scoring."""
         ...
 
 
@@ -89,41 +87,33 @@ class TensorDomain:
             start += tensor.size
         return torch.cat(parts, dim=1)
 
-    def sweep(  # noqa: D102
-        self, extents: Sequence[Extent] | None, inter: str, search: RankSearch
-    ) -> None:
+    def sweep(self, scoring: Scoring | None, search: RankSearch) -> None:  # noqa: D102
         for tensor in self.tensors:
-            sweep_tensor(tensor, extents, inter, search)
+            sweep_tensor(tensor, scoring, search)
 
     def order_statistics(  # noqa: D102
-        self, extents: Sequence[Extent] | None, inter: str, ranks: Sequence[list[int]]
+        self, scoring: Scoring | None, ranks: Sequence[list[int]]
     ) -> tuple[Sequence[Sequence[float]], Sequence[float]]:
-        return order_statistics(self, extents, inter, ranks)
+        return order_statistics(self, scoring, ranks)
 
 
 def sweep_tensor(
-    tensor: TaskVectors,
-    extents: Sequence[Extent] | None,
-    inter: str,
-    search: RankSearch,
+    tensor: TaskVectors, scoring: Scoring | None, search: RankSearch
 ) -> None:
     """Show a search all magnitudes of one tensor, or all scores, block by block.
 
     Raises:
         NotFiniteError: the tensor holds NaN or infinity.
     """
-    backend = backend_for(tensor, inter)
-    work = functools.partial(backend.collect, tensor, extents, inter, search)
+    backend = backend_for(tensor, scoring.inter if scoring else None)
+    work = functools.partial(backend.collect, tensor, scoring, search)
     for seen in in_parallel(tensor, backend.block_size(tensor.device), work):
         search.absorb(seen)
     require_finite(search.top)
 
 
 def order_statistics(
-    domain: SweptDomain,
-    extents: Sequence[Extent] | None,
-    inter: str,
-    ranks: Sequence[list[int]],
+    domain: SweptDomain, scoring: Scoring | None, ranks: Sequence[list[int]]
 ) -> tuple[list[list[float]], list[float]]:
     """`formula.Domain.order_statistics` of a domain that is read in sweeps.
 
@@ -131,7 +121,7 @@ def order_statistics(
     inside their brackets must be collected in several rounds.
     """
     with one_torch_thread():
-        ordered = _ranked_sample(domain.sample(), extents, inter)
+        ordered = _ranked_sample(domain.sample(), scoring)
     found: list[list[float]] = [[] for _ in ranks]
     top = [math.nan] * len(ranks)
     slack = [1.0] * len(ranks)
@@ -147,7 +137,7 @@ def order_statistics(
             if capacity < 0 and any(search.brackets):
                 break
             search.brackets[i] = brackets
-        domain.sweep(extents, inter, search)
+        domain.sweep(scoring, search)
         for i, brackets in enumerate(search.brackets):
             values = [bracket.value() for bracket in brackets]
             if None in values:
@@ -159,13 +149,11 @@ def order_statistics(
     return found, top
 
 
-def _ranked_sample(
-    sample: torch.Tensor, extents: Sequence[Extent] | None, inter: str
-) -> torch.Tensor:
+def _ranked_sample(sample: torch.Tensor, scoring: Scoring | None) -> torch.Tensor:
     """Magnitudes or scores of an (n, m) sample, each row ascending, on the CPU."""
     # In pieces that stay in the processor's cache.
     parts = [part.contiguous() for part in torch.split(sample, 1 << 13, dim=1)]
-    values = torch.cat([ranked_values(part, extents, inter) for part in parts], dim=1)
+    values = torch.cat([ranked_values(part, scoring) for part in parts], dim=1)
     values = values.cpu()
     for row in values.numpy():
         row.sort()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+
+from mergekit_pcb.kernel.order_statistics import OverflowedError
 
 # Python code runs in one thread at a time, which leaves more workers little to do.
 _MOST_WORKERS = 4
@@ -130,11 +133,18 @@ class TaskVectors:
             scale: lambda.
             span: the coordinates.
             out: (d,) tensor of any floating-point dtype.
+
+        Raises:
+            OverflowedError: a value is not finite in the dtype of ``out``.
         """
         merged *= scale
         if self.base is not None:
             merged += self.base[span]
-        out[span].copy_(merged)
+        written = out[span].copy_(merged)
+        # A sum is several times cheaper; it may overflow where no value has.
+        total = written.sum(dtype=merged.dtype).item()
+        if not math.isfinite(total) and not written.isfinite().all():
+            raise OverflowedError
 
     @property
     def workers(self) -> int:

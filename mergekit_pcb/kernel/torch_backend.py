@@ -8,9 +8,9 @@ import torch
 
 from mergekit_pcb.kernel.collectors import DeviceCollector, NumpyCollector, RankSearch
 from mergekit_pcb.kernel.formula import (
-    Extent,
     InMemory,
     ModelStatistics,
+    Scoring,
     merge_block,
     ranked_values,
 )
@@ -34,8 +34,7 @@ def in_memory(tensor: TaskVectors) -> InMemory:
 
 def collect(
     tensor: TaskVectors,
-    extents: Sequence[Extent] | None,
-    inter: str,
+    scoring: Scoring | None,
     search: RankSearch,
     spans: Iterator[slice],
 ) -> RankSearch:
@@ -43,15 +42,14 @@ def collect(
 
     Args:
         tensor: base and models.
-        extents: None for magnitudes; of each model, for scores.
-        inter: form of the inter-balancing.
+        scoring: None for magnitudes, else for scores.
         search: what is searched; not modified.
         spans: the slices.
     """
     kind = NumpyCollector if tensor.device.type == "cpu" else DeviceCollector
     collector = kind(search, tensor.size)
     for _, tau in tensor.blocks(spans):
-        collector.add(ranked_values(tau, extents, inter))
+        collector.add(ranked_values(tau, scoring))
     return collector.result()
 
 

@@ -27,7 +27,7 @@ from mergekit.multigpu_executor import MultiGPUExecutor
 from mergekit.options import MergeOptions
 
 from mergekit_pcb.kernel.collectors import RankSearch
-from mergekit_pcb.kernel.formula import Extent
+from mergekit_pcb.kernel.formula import Scoring
 from mergekit_pcb.kernel.statistics import order_statistics, sweep_tensor
 from mergekit_pcb.kernel.task_vectors import TaskVectors
 from mergekit_pcb.plugin.model_scope import KEY, DomainStatistics, for_tensor
@@ -213,23 +213,21 @@ class GraphDomain:
         return self.drawn
 
     def order_statistics(
-        self, extents: Sequence[Extent] | None, inter: str, ranks: Sequence[list[int]]
+        self, scoring: Scoring | None, ranks: Sequence[list[int]]
     ) -> tuple[Sequence[Sequence[float]], Sequence[float]]:
         """Exact order statistics, see `kernel.formula.Domain`."""
-        return order_statistics(self, extents, inter, ranks)
+        return order_statistics(self, scoring, ranks)
 
-    def sweep(
-        self, extents: Sequence[Extent] | None, inter: str, search: RankSearch
-    ) -> None:
+    def sweep(self, scoring: Scoring | None, search: RankSearch) -> None:
         """Show the search all magnitudes, or scores, loading each tensor once."""
 
         def sweep_one(vectors: TaskVectors, name: str) -> RankSearch:
             seen = search.fresh()
-            sweep_tensor(vectors, extents, inter, seen)
+            sweep_tensor(vectors, scoring, seen)
             return seen
 
         work = Work.on(self.references, sweep_one)
-        label = f"PCB: {'magnitudes' if extents is None else 'scores'}"
+        label = f"PCB: {'magnitudes' if scoring is None else 'scores'}"
         arena = TensorArena()
         for _, seen in run_work(self.merges, work, self.options, label):
             for bracket in itertools.chain.from_iterable(seen.brackets):

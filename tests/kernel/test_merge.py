@@ -26,9 +26,14 @@ from mergekit_pcb.kernel.formula import (
     Options,
     merge_task_vectors,
     model_statistics,
+    scoring_of,
 )
 from mergekit_pcb.kernel.merge import merge_one_tensor, merge_tensor
-from mergekit_pcb.kernel.order_statistics import Bracket, NotFiniteError
+from mergekit_pcb.kernel.order_statistics import (
+    Bracket,
+    NotFiniteError,
+    OverflowedError,
+)
 from mergekit_pcb.kernel.statistics import TensorDomain
 from mergekit_pcb.kernel.task_vectors import TaskVectors
 from tests.kernel.hard_cases import ADVERSARIAL, heavy_tailed
@@ -259,6 +264,43 @@ def test_what_is_not_finite_is_refused(size: int, value: float, blocks_of) -> No
         swept(tau, 0.1)
 
 
+@pytest.mark.parametrize("size", [100, 100_000])
+@pytest.mark.parametrize(
+    ("dtype", "scale"),
+    [(torch.bfloat16, 3e38), (torch.float16, 1e5), (torch.float32, 1e39)],
+)
+def test_a_result_that_is_not_finite_is_refused(
+    size: int, dtype: torch.dtype, scale: float, blocks_of
+) -> None:
+    """Finite inputs whose merge overflows its dtype are an error, not infinity."""
+    blocks_of(10_000)
+    base = torch.ones(size, dtype=dtype)
+    models = list((base + heavy_tailed(2, size).clamp(-3, 3)).to(dtype))
+    vectors = TaskVectors.of(base, models)
+    assert merge_one_tensor(vectors, [0.1] * 2, [1.0] * 2).isfinite().all()
+    with pytest.raises(OverflowedError):
+        merge_one_tensor(vectors, [0.1] * 2, [1.0] * 2, scale=100 * scale)
+
+
+@pytest.mark.parametrize("inter", INTER_FORMS)
+@pytest.mark.parametrize("size", [100, 100_000])
+def test_tiny_task_values_are_ranked_like_others(
+    size: int, inter: str, blocks_of
+) -> None:
+    """Products of task values around 1e-30 do not underflow to equal scores."""
+    blocks_of(10_000)
+    tau = (2.0**-50 * heavy_tailed(3, size)).clamp(-(2.0**-41), 2.0**-41)
+    expected = swept(tau, 0.1, inter)
+    assert 0.1 < (expected != 0).double().mean() < 0.3
+    assert torch.equal(swept(2.0**-50 * tau, 0.1, inter), 2.0**-50 * expected)
+    assert torch.equal(plain(2.0**-50 * tau, 0.1, inter), 2.0**-50 * expected)
+    double = tau.double()
+    expected = swept(double, 0.1, inter)
+    assert torch.equal(swept(2.0**-900 * double, 0.1, inter), 2.0**-900 * expected)
+    denormal = swept(torch.tensor([[3e-42, 1e-42, 2e-42, 0.0] * 25]), 0.1, inter)
+    assert 0 < (denormal != 0).sum() <= 25
+
+
 def test_several_merges_at_a_time_do_not_meet() -> None:
     """Merges in several threads, as with several GPUs, share no state."""
     taus = [heavy_tailed(3, 200_000, seed) for seed in range(4)]
@@ -299,12 +341,12 @@ def test_compiled_loops_give_the_bits_of_the_operations(
     domain = TensorDomain([vectors])
     found = model_statistics(domain, [[0.2]] * n, Options())
     of_models = [of_model[0] for of_model in found]
-    extents = [s.extent for s in of_models]
+    scoring = scoring_of(of_models, "raw")
     seen, merged = [], []
     for by in (torch_backend, numba_backend):
-        for limits in (None, extents):
+        for values in (None, scoring):
             everything = RankSearch.of([[Bracket(0)] for _ in range(n)])
-            search = by.collect(vectors, limits, "raw", everything, iter(spans))
+            search = by.collect(vectors, values, everything, iter(spans))
             seen.append([torch.cat(row[0].inside) for row in search.brackets])
         out = torch.empty_like(base)
         by.merge(vectors, of_models, [weight] * n, 0.7, "raw", out, iter(spans))

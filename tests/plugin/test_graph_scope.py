@@ -151,8 +151,8 @@ def test_results_lie_together(
     made: list[RankSearch] = []
     original = GraphDomain.sweep
 
-    def sweep(self, extents, inter, search):
-        original(self, extents, inter, search)
+    def sweep(self, scoring, search):
+        original(self, scoring, search)
         made.append(search)
 
     monkeypatch.setattr(GraphDomain, "sweep", sweep)

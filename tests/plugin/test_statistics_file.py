@@ -50,9 +50,9 @@ def sweeps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     made: list[str] = []
     original = GraphDomain.sweep
 
-    def sweep(self, extents, inter, search):
-        made.append("magnitudes" if extents is None else "scores")
-        return original(self, extents, inter, search)
+    def sweep(self, scoring, search):
+        made.append("magnitudes" if scoring is None else "scores")
+        return original(self, scoring, search)
 
     monkeypatch.setattr(GraphDomain, "sweep", sweep)
     return made
