@@ -43,12 +43,13 @@ parameters:
   normalize: true
 dtype: bfloat16
 """
+DEMO_RECIPE = "pcb-demo/recipes/pcb.yml"
 COMMANDS = {
     "check": "check recipe.yml",
     "doctor": "doctor",
     "demo": "demo --quiet",
-    "inspect": "inspect pcb-demo/recipes/pcb.yml --scope both --out report",
-    "compare": "compare pcb-demo/recipes/pcb.yml --out comparison --quiet",
+    "inspect": f"inspect {DEMO_RECIPE} --scope both --out report",
+    "compare": f"compare {DEMO_RECIPE} --out comparison --quiet",
 }
 # These look at the models that the demo leaves.
 AFTER_DEMO = {"demo", "inspect", "compare"}
