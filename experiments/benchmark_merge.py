@@ -42,7 +42,7 @@ def _listed(kind: type) -> Any:
 @click.option("--models", default=3, show_default=True, help="Fine-tunes to merge.")
 @click.option(
     "--methods",
-    default="linear,ties,pcb,pcb-fast,pcb-model,pcb-model-fast",
+    default="linear,task_arithmetic,ties,pcb,pcb-model,pcb-plain",
     show_default=True,
     callback=_listed(str),
 )

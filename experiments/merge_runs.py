@@ -18,15 +18,15 @@ from typing import Any, NamedTuple
 import click
 
 # Each method as its users would call it; nothing here decides how much work it has.
-# Those in -fast use the extra [fast], the others do as if it were not installed.
+# Those in -plain run without the compiled loops.
 METHODS: dict[str, dict[str, Any]] = {
     "linear": {"weight": 1.0},
     "ties": {"weight": 1.0, "density": 0.2},
     "dare_ties": {"weight": 1.0, "density": 0.2},
     "pcb": {"density": 0.2},
     "pcb-model": {"density": 0.2, "scope": "model"},
-    "pcb-fast": {"density": 0.2},
-    "pcb-model-fast": {"density": 0.2, "scope": "model"},
+    "pcb-plain": {"density": 0.2},
+    "task_arithmetic": {"weight": 0.4},
 }
 _PACKAGES = ("mergekit-pcb", "mergekit", "torch", "transformers", "safetensors")
 
@@ -73,8 +73,8 @@ def merge(models: Path, method: str, shard_size: str) -> Usage:
     options = ["--quiet", "--no-copy-tokenizer", "--out-shard-size", shard_size]
     try:
         command = [_mergekit_yaml(), str(recipe), str(out), *options]
-        without_numba = {} if method.endswith("-fast") else {"NUMBA_DISABLE_JIT": "1"}
-        return measure(command, **without_numba)
+        plain = {"MERGEKIT_PCB_NUMBA": "0"} if method.endswith("-plain") else {}
+        return measure(command, **plain)
     finally:
         shutil.rmtree(out, ignore_errors=True)
 
