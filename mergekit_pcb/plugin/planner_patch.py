@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from mergekit_pcb.errors import PCBError
+from mergekit_pcb.plugin.unknown_parameters import unknown_parameters
 
 _WRAPPED = "_mergekit_pcb_wraps"
 
@@ -78,9 +79,6 @@ def _wrap(
 
 
 def _require_known_parameters(config: Any) -> None:
-    from mergekit_pcb.check.rules.names import unknown_parameters
-
-    # mergekit drops what it does not know: `densty: 0.2` would merge happily.
     for problem in unknown_parameters(config):
         raise PCBError(problem)
 

@@ -9,6 +9,7 @@ from mergekit.merge_methods.base import ParameterSpec
 from mergekit_pcb.check.rules.document import Document
 from mergekit_pcb.check.rules.parameters import settings
 from mergekit_pcb.check.rules.values import leaves
+from mergekit_pcb.plugin.parameters import NO_EFFECT
 from mergekit_pcb.recipes.findings import Finding
 
 
@@ -38,7 +39,7 @@ def densities(document: Document) -> Iterator[Finding]:
 def flags(document: Document) -> Iterator[Finding]:
     """Switches that PCB accepts and does not read."""
     for name, place, parameter in settings(document):
-        if _is_pcb(document) and parameter and parameter.description == "no effect":
+        if _is_pcb(document) and parameter and parameter.description == NO_EFFECT:
             yield place.advice(f"`{name}` has no effect on `pcb`", "remove it")
 
 

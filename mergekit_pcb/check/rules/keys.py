@@ -13,9 +13,13 @@ from mergekit.options import MergeOptions
 from pydantic import BaseModel
 
 from mergekit_pcb.check.rules.document import PYTORCH, Document
-from mergekit_pcb.check.rules.names import closest_parameter, option, parameter_problem
 from mergekit_pcb.check.rules.schema import homes, typed
 from mergekit_pcb.check.rules.values import is_condition
+from mergekit_pcb.plugin.unknown_parameters import (
+    option_hint,
+    parameter_names,
+    unknown_parameter,
+)
 from mergekit_pcb.recipes.findings import Finding
 from mergekit_pcb.recipes.positions import Place
 from mergekit_pcb.suggestions import closest, misspelt, quoted
@@ -55,7 +59,7 @@ def _explained(
     message = f"mergekit ignores the key `{name}` here"
     if document.kind == PYTORCH and name in MergeConfiguration.model_fields:
         return key.error(f"mergekit-pytorch does not read `{name}`", "remove it")
-    if "parameters" in fields and parameter_problem(name, document.spec) is None:
+    if "parameters" in fields and unknown_parameter(name, document.spec) is None:
         return key.error(message, "move it under `parameters:`")
     found = misspelt(name, fields)
     if not found and (where := homes(document.schema, name)):
@@ -63,10 +67,12 @@ def _explained(
             return key.error(message, "move it to the top level of the recipe")
         return key.error(message, f"it is read in {quoted(where[:3], 'or')}")
     if not found and name in MergeOptions.model_fields:
-        return key.error(message, f"it is an option of the command: {option(name)}")
+        return key.error(message, option_hint(name))
     if found := found or closest(name, fields):
         return key.error(message, f"did you mean {quoted(found, 'or')}?")
-    if "parameters" in fields and (near := closest_parameter(name, document.spec)):
+    if "parameters" in fields and (
+        near := closest(name, parameter_names(document.spec))
+    ):
         return key.error(
             message, f"did you mean {quoted(near, 'or')}, under `parameters:`?"
         )

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from mergekit.merge_methods.base import ParameterScope, ParameterSpec
 
 from mergekit_pcb.check.rules.document import Document, Group, Input
-from mergekit_pcb.check.rules.names import parameter_problem
-from mergekit_pcb.recipes.findings import ERROR, Finding
+from mergekit_pcb.plugin.unknown_parameters import unknown_parameter
+from mergekit_pcb.recipes.findings import Finding
 from mergekit_pcb.recipes.positions import Place
 
 
@@ -35,11 +35,10 @@ def wrong_names(document: Document) -> Iterator[Finding]:
     """Names that the method does not have."""
     for block, _, _ in blocks(document):
         for name, key in block.keys.items():
-            problem = parameter_problem(name, document.spec)
-            if problem is None or block.fields[name].anchored:
-                continue
-            severity, message, fix = problem
-            yield (key.error if severity == ERROR else key.advice)(message, fix)
+            unknown = unknown_parameter(name, document.spec)
+            if unknown is not None and not block.fields[name].anchored:
+                report = key.advice if unknown.harmless else key.error
+                yield report(unknown.message, unknown.fix)
 
 
 def wrong_levels(document: Document) -> Iterator[Finding]:
