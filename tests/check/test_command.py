@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,9 @@ from click.testing import CliRunner, Result
 from mergekit.config import MergeConfiguration
 
 from mergekit_pcb.check import command as check_module
-from mergekit_pcb.check.command import check, check_recipe
+from mergekit_pcb.check.command import check
+from mergekit_pcb.check.linter import check_recipe
+from mergekit_pcb.check.rules import RULES
 from mergekit_pcb.plugin.unknown_parameters import unknown_parameters
 from mergekit_pcb.recipes.findings import Finding
 
@@ -98,7 +101,18 @@ def test_json() -> None:
         "message": "`pcb` has no parameter `lamda`",
         "fix": "did you mean `lambda`?",
         "path": "parameters.lamda",
+        "rule": "unknown-parameter",
     }
+
+
+def test_rules() -> None:
+    """`--rules` needs no recipe and prints one line for each id."""
+    result = _run("--rules")
+    assert result.exit_code == 0
+    assert [line.split()[0] for line in result.output.splitlines()] == list(RULES)
+    for rule, description in RULES.items():
+        assert re.fullmatch(r"[a-z]+(-[a-z]+)*", rule)
+        assert re.fullmatch(r"[A-Z].*\.", description)
 
 
 def test_standard_input() -> None:
@@ -129,6 +143,8 @@ def test_not_text() -> None:
     result = _run("model.yml")
     assert result.output.startswith("model.yml:1:1: error: the file is not UTF-8 text")
     assert result.exit_code == 1
+    report = json.loads(_run("--format", "json", "model.yml").output)
+    assert report["findings"][0]["rule"] == "not-text"
 
 
 @pytest.mark.parametrize("text", ["", "# nothing but a comment\n", "---\n"])

@@ -14,7 +14,7 @@ from mergekit_pcb.suggestions import misspelt
 
 
 def uncovered(document: Document) -> Iterator[Finding]:
-    """Filtered lists that leave some tensors to a default, or to nobody."""
+    """Filtered lists that leave some tensors with the default, or with no value."""
     spec = document.spec
     for group in document.groups if spec is not None else ():
         base = group.base.model if group.base else None
@@ -60,7 +60,7 @@ def _left_over(parameter: ParameterSpec, place: Place) -> Iterator[Finding]:
 
 
 def wrong_filters(document: Document) -> Iterator[Finding]:
-    """Filters that match nothing, and entries that an earlier one hides."""
+    """Filters that match no tensor, or only tensors that an earlier one matches."""
     for _, place, _ in settings(document):
         conditions = [item for item in place.items if isinstance(item.value, dict)]
         if isinstance(place.value, dict):

@@ -1,4 +1,4 @@
-"""Habits from other methods' recipes that do not fit PCB; all of it is advice."""
+"""Settings from recipes of other methods that do not suit PCB; all are advice."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mergekit_pcb.recipes.findings import Finding
 
 
 def densities(document: Document) -> Iterator[Finding]:
-    """Densities beyond a fraction, and those that suit TIES better than PCB."""
+    """Densities outside [0, 1], and large ones, which leave PCB little to balance."""
     for name, place, parameter in settings(document):
         if name != "density" or parameter is None:
             continue
@@ -37,14 +37,14 @@ def densities(document: Document) -> Iterator[Finding]:
 
 
 def flags(document: Document) -> Iterator[Finding]:
-    """Switches that PCB accepts and does not read."""
+    """Parameters that PCB accepts and does not read."""
     for name, place, parameter in settings(document):
         if _is_pcb(document) and parameter and parameter.description == NO_EFFECT:
             yield place.advice(f"`{name}` has no effect on `pcb`", "remove it")
 
 
 def weights(document: Document) -> Iterator[Finding]:
-    """Weights that add up to one, which PCB does not divide by."""
+    """Weights that add up to 1, which make a merge by PCB weaker."""
     spec = document.spec
     if spec is None or not _is_pcb(document):
         return
@@ -65,7 +65,7 @@ def weights(document: Document) -> Iterator[Finding]:
 
 
 def union_tokenizer(document: Document) -> Iterator[Finding]:
-    """A union of vocabularies, whose made-up rows compete like any other."""
+    """A union of vocabularies, whose made-up rows take part in PCB's competition."""
     source = document.root.get("tokenizer_source")
     tokenizer = document.root.get("tokenizer")
     chosen = source or (tokenizer.get("source") if tokenizer else None)

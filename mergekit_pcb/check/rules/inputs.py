@@ -13,9 +13,10 @@ from mergekit.merge_methods.base import (
 )
 
 from mergekit_pcb.check.rules.document import PYTORCH, Document, Group, Input
+from mergekit_pcb.check.rules.keys import is_misspelt
 from mergekit_pcb.recipes.findings import Finding
 from mergekit_pcb.recipes.positions import Place
-from mergekit_pcb.suggestions import closest, did_you_mean, quoted
+from mergekit_pcb.suggestions import did_you_mean, quoted
 
 _SLICE = re.compile(r"slices\[\d+\]$")
 
@@ -33,7 +34,7 @@ def unknown_method(document: Document) -> Iterator[Finding]:
 
 
 def broken_contract(document: Document) -> Iterator[Finding]:
-    """Groups of models that the method refuses, by its own check of them."""
+    """Too many or too few models for the method, a missing base, or one too many."""
     if document.method is None:
         return
     for group in document.groups:
@@ -62,9 +63,7 @@ def _listed_twice(group: Group) -> Iterator[Finding]:
 
 def _base_misplaced(document: Document) -> bool:
     """Whether a key that mergekit does not read was meant to be `base_model`."""
-    fields = document.schema.model_fields
-    strays = [key for key in document.root.keys if key not in fields]
-    return any("base_model" in closest(key, fields) for key in strays) or any(
+    return is_misspelt(document, document.root, "base_model") or any(
         "base_model" in place.keys
         for place in document.root.walk()
         if place is not document.root and not _SLICE.search(place.path)

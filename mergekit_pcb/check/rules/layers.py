@@ -14,7 +14,7 @@ from mergekit_pcb.recipes.positions import Place
 
 
 def wrong_layer_ranges(document: Document) -> Iterator[Finding]:
-    """Ranges that are empty, too long for the model, or not equally long."""
+    """Layer ranges that are empty, too long for the model, or of unequal length."""
     for group in document.groups:
         if group.slice is None:
             continue

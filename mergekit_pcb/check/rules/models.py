@@ -1,4 +1,4 @@
-"""Models: references mergekit cannot read, folders that are not what they seem."""
+"""Models that mergekit cannot find, or cannot read as what they are."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LOCAL = re.compile(r"[.~]{1,2}[/\\]|[/\\]|[A-Za-z]:[/\\]|~$")
 
 
 def wrong_references(document: Document) -> Iterator[Finding]:
-    """Names of models that lead nowhere."""
+    """Models that mergekit cannot find, or cannot read as what they are."""
     adapters = []
     for place in document.references():
         model = document.parse(place)

@@ -1,4 +1,4 @@
-"""Several merges in one file: their names, and who needs whom."""
+"""Several merges in one file: their names, and which needs which."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mergekit_pcb.recipes.positions import Place
 
 
 def wrong_names(documents: Sequence[Document]) -> Iterator[Finding]:
-    """Names that are taken, missing, or not text."""
+    """Names of merges that are taken, missing, or not text."""
     first: dict[str | None, Place] = {}
     for document in documents:
         place = document.root.get("name")
@@ -37,7 +37,7 @@ def wrong_names(documents: Sequence[Document]) -> Iterator[Finding]:
 
 
 def names_in_other_places(documents: Sequence[Document]) -> Iterator[Finding]:
-    """Names that are also words of the recipes.
+    """Names of merges that are also values elsewhere in the file.
 
     mergekit-multi replaces a merge's name by its folder wherever it stands, be it
     the merge method, a filter or a number format.

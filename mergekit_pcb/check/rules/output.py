@@ -54,7 +54,7 @@ def wrong_dtypes(document: Document) -> Iterator[Finding]:
 
 
 def wrong_tokenizers(document: Document) -> Iterator[Finding]:
-    """Tokenizer settings that contradict each other or mean something else."""
+    """Tokenizer settings that contradict each other, or are read as something else."""
     if document.kind == PYTORCH:
         return
     source = document.root.get("tokenizer_source")
@@ -92,7 +92,7 @@ def _literals(annotation: Any) -> list[str]:
 
 
 def wrong_chat_template(document: Document) -> Iterator[Finding]:
-    """A chat template that mergekit refuses after the whole merge is done."""
+    """A chat template that mergekit would refuse after the whole merge."""
     place = document.root.get("chat_template")
     if document.kind == PYTORCH or place is None or not isinstance(place.value, str):
         return

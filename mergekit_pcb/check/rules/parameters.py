@@ -32,7 +32,7 @@ def settings(document: Document) -> Iterator[tuple[str, Place, ParameterSpec | N
 
 
 def wrong_names(document: Document) -> Iterator[Finding]:
-    """Names that the method does not have."""
+    """Parameters that the merge method does not have."""
     for block, _, _ in blocks(document):
         for name, key in block.keys.items():
             unknown = unknown_parameter(name, document.spec)
@@ -42,7 +42,7 @@ def wrong_names(document: Document) -> Iterator[Finding]:
 
 
 def wrong_levels(document: Document) -> Iterator[Finding]:
-    """Names that the method has, written where it does not look for them."""
+    """Parameters at a level where the merge method does not read them."""
     scopes = (
         {p.name: p.scope for p in document.spec.parameters} if document.spec else {}
     )

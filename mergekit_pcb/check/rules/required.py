@@ -1,4 +1,4 @@
-"""Parameters without a default that nobody sets."""
+"""Parameters without a default that the recipe does not set."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mergekit_pcb.recipes.positions import Place
 
 
 def missing_parameters(document: Document) -> Iterator[Finding]:
-    """Parameters that mergekit stops without."""
+    """Parameters without a default that the recipe does not set."""
     spec = document.spec
     required = [p for p in spec.parameters if p.required] if spec else []
     for group in document.groups:

@@ -27,7 +27,7 @@ def unknown_modules(document: Document) -> Iterator[Finding]:
 
 
 def different_models(document: Document) -> Iterator[Finding]:
-    """Local models that cannot be merged with each other, by their configurations."""
+    """Local models whose layers, widths or vocabularies differ."""
     aligned = any(document.root.get(k) for k in ("tokenizer_source", "tokenizer"))
     for group in document.groups if document.kind != PYTORCH else ():
         measured = [

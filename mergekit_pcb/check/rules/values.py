@@ -33,7 +33,7 @@ WANTED = {
 
 
 def wrong_shapes(document: Document) -> Iterator[Finding]:
-    """Values that are no scalar, gradient or list of filters."""
+    """Parameter values that are no scalar, gradient or list of filters."""
     for name, place, _ in settings(document):
         yield from _shape(place, name)
 
@@ -128,7 +128,7 @@ def gradients(place: Place) -> Iterator[Place]:
 
 
 def wrong_values(document: Document) -> Iterator[Finding]:
-    """Values that the method's own validation refuses."""
+    """Parameter values that the merge method refuses."""
     for name, place, parameter in settings(document):
         if parameter is None:
             continue
