@@ -18,9 +18,9 @@ from mergekit.merge_methods.dtype import align_dtype
 
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.kernel.merge import merge_one_tensor, merge_tensor
-from mergekit_pcb.plugin.model_scope import TensorStatistics, take_statistics
+from mergekit_pcb.plugin.model_scope import TensorStatistics, add_statistics
 from mergekit_pcb.plugin.parameters import DEFAULT_WEIGHT, PARAMETERS
-from mergekit_pcb.plugin.tensor_groups import naming_culprit, task_vectors
+from mergekit_pcb.plugin.tensor_groups import naming_bad_input, task_vectors
 
 SPEC = MergeMethodSpec(
     name="pcb",
@@ -43,7 +43,11 @@ class PCBMerge(GroupMergeMethod):
         *,
         group_name: str | None = None,
     ) -> None:
-        """Refuse inputs without a base, or with a model listed twice, by name."""
+        """Refuse inputs without a base, or with a model listed twice.
+
+        Raises:
+            PCBError: which of the two it is, with the name of the group and the model.
+        """
         where = f" ({group_name})" if group_name else ""
         if base_id is None or base_id not in input_ids:
             raise PCBError(
@@ -66,8 +70,9 @@ class PCBMerge(GroupMergeMethod):
         batch_options: BatchOptions | None = None,
     ) -> tuple[torch.Tensor, ...]:
         """Merge the tensors of a whole model, or some; see the base class."""
-        # merge_state_dicts comes this way, with every tensor of the model: the one
-        # entrance where whole-model statistics can be taken on the spot.
+        # merge_state_dicts calls this with every tensor of the model in memory, so
+        # whole-model statistics can be computed here. From recipes, mergekit calls
+        # merge_group with one tensor at a time.
         groups = tuple(groups)
         bound = self._bind_parameters(groups, parameters or {})
         if any(of_tensor["statistics"] for of_tensor in bound):
@@ -75,8 +80,8 @@ class PCBMerge(GroupMergeMethod):
         if any(of_tensor["scope"] == "model" for of_tensor in bound):
             if dtype is not None:
                 groups = tuple(align_dtype(group, dtype) for group in groups)
-            with naming_culprit(groups):
-                take_statistics(groups, bound)
+            with naming_bad_input(groups):
+                add_statistics(groups, bound)
         return self._execute_resolved(
             groups,
             bound,
@@ -97,7 +102,7 @@ class PCBMerge(GroupMergeMethod):
 
         Args:
             group: base and models, aligned in dtype and device.
-            model_statistics: the whole model's, which ``scope: model`` needs.
+            model_statistics: of the whole model; needed by ``scope: model``.
             parameters: those of `SPEC`, validated.
 
         Raises:
@@ -111,7 +116,7 @@ class PCBMerge(GroupMergeMethod):
         weight, density = parameters["weight"], parameters["density"]
         options = {"scale": parameters["lambda"], "inter": parameters["inter"]}
         if parameters["scope"] == "tensor":
-            with naming_culprit([group]):
+            with naming_bad_input([group]):
                 merged = merge_one_tensor(
                     task_vectors(group),
                     density.values_for(group.non_base),
