@@ -150,10 +150,10 @@ def _json(findings: Sequence[Finding]) -> str:
     import json
     from dataclasses import asdict
 
-    counts = _counts(findings)
+    errors, advice = _counts(findings).values()
     report = {
-        "errors": counts["error"],
-        "advice": counts["advice"],
+        "errors": errors,
+        "advice": advice,
         "findings": [asdict(finding) for finding in findings],
     }
     return json.dumps(report, indent=2, ensure_ascii=False)

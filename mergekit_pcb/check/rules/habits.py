@@ -45,12 +45,10 @@ def flags(document: Document) -> Iterator[Finding]:
 
 def weights(document: Document) -> Iterator[Finding]:
     """Weights that add up to 1, which make a merge by PCB weaker."""
-    spec = document.spec
-    if spec is None or not _is_pcb(document):
+    parameter = document.parameters.get("weight")
+    if parameter is None or not _is_pcb(document):
         return
-    parameter = next((p for p in spec.parameters if p.name == "weight"), None)
-    for group in document.groups if parameter is not None else ():
-        assert parameter is not None
+    for group in document.groups:
         chosen = [group.sources(source, "weight")[:1] for source in group.non_base]
         places = [place for found in chosen for place in found]
         values = [_number(parameter, place.value) for place in places]
@@ -66,9 +64,7 @@ def weights(document: Document) -> Iterator[Finding]:
 
 def union_tokenizer(document: Document) -> Iterator[Finding]:
     """A union of vocabularies, whose made-up rows take part in PCB's competition."""
-    source = document.root.get("tokenizer_source")
-    tokenizer = document.root.get("tokenizer")
-    chosen = source or (tokenizer.get("source") if tokenizer else None)
+    chosen = document.tokenizer
     if chosen is not None and chosen.value == "union" and _is_pcb(document):
         yield chosen.advice(
             "`union` makes up embedding rows for tokens that a model lacks, and PCB "

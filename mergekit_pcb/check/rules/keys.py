@@ -70,11 +70,17 @@ def _has_a_use(document: Document, place: Place, name: str) -> bool:
 
 def _meant(document: Document, name: str, model: type[BaseModel]) -> list[str]:
     """The fields that an unknown key was probably meant to be."""
+    if _is_of_mergekit_yaml(document, name):
+        return []
     if found := misspelt(name, model.model_fields):
         return found
     if homes(document.schema, name) or name in MergeOptions.model_fields:
         return []
     return closest(name, model.model_fields)
+
+
+def _is_of_mergekit_yaml(document: Document, name: str) -> bool:
+    return document.kind == PYTORCH and name in MergeConfiguration.model_fields
 
 
 def _explained(
@@ -83,7 +89,7 @@ def _explained(
     """The message about an unknown key, and the fix."""
     fields = list(model.model_fields)
     message = f"mergekit ignores the key `{name}` here"
-    if document.kind == PYTORCH and name in MergeConfiguration.model_fields:
+    if _is_of_mergekit_yaml(document, name):
         return f"mergekit-pytorch does not read `{name}`", "remove it"
     if "parameters" in fields and unknown_parameter(name, document.spec) is None:
         return message, "move it under `parameters:`"

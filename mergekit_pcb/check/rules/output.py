@@ -69,7 +69,7 @@ def wrong_tokenizers(document: Document) -> Iterator[Finding]:
             f"`tokenizer` takes `key: value` lines, got {tokenizer.value!r}",
             f"write `tokenizer_source: {tokenizer.value}`",
         )
-    chosen = source or (tokenizer.get("source") if tokenizer else None)
+    chosen = document.tokenizer
     if chosen is None or not isinstance(chosen.value, str):
         return
     words = _literals(MergeConfiguration.model_fields["tokenizer_source"].annotation)

@@ -58,7 +58,7 @@ def refused(document: Document, earlier: Sequence[Finding]) -> Iterator[Finding]
             if id(place) in seen or _explained(place, missing, document, earlier):
                 continue
             seen.add(id(place))
-            yield _told(document, place, missing, problem)
+            yield place.error(*_described(document, place, missing, problem))
         if not seen and not any(finding.severity == ERROR for finding in earlier):
             yield _verdict(document, str(error.errors()[0]["msg"]))
     except RuntimeError as error:
@@ -91,6 +91,7 @@ def _located(root: Place, location: Sequence[Any]) -> tuple[Place, str | None]:
 def _explained(
     place: Place, missing: str | None, document: Document, earlier: Sequence[Finding]
 ) -> bool:
+    """Whether an earlier finding is about the same place, or about something in it."""
     if missing is not None and isinstance(place.value, dict):
         return is_misspelt(document, place, missing)
     inside = (f"{place.path}.", f"{place.path}[")
@@ -101,35 +102,27 @@ def _explained(
     )
 
 
-def _told(
+def _described(
     document: Document, place: Place, missing: str | None, problem: Any
-) -> Finding:
+) -> tuple[str, str]:
+    """The message and the fix for an error that pydantic reports."""
     key = place.path.rpartition(".")[2]
+    is_entry = key.endswith("]")
+    if isinstance(place.value, list) and problem["type"] in ("missing", "too_long"):
+        return f"`{key}` takes two numbers, got {place.value}", "write `[first, end]`"
     if problem["type"] == "missing":
-        if isinstance(place.value, list):
-            return place.error(
-                f"`{key}` takes two numbers, got {place.value}", "write `[first, end]`"
-            )
-        what = f"`{key}` has" if place is not document.root else "the recipe has"
-        if key.endswith("]"):
-            what = "this entry has"
-        return place.error(f"{what} no `{missing}`", f"add `{missing}:`")
-    if problem["type"] == "too_long" and isinstance(place.value, list):
-        return place.error(
-            f"`{key}` takes two numbers, got {place.value}", "write `[first, end]`"
-        )
+        holder = "this entry" if is_entry else f"`{key}`" if key else "the recipe"
+        return f"{holder} has no `{missing}`", f"add `{missing}:`"
     wanted = WANTED.get(problem["type"].split("_")[0])
     if wanted is None:
-        return place.error(f"`{key}`: {problem['msg']}")
+        return f"`{key}`: {problem['msg']}", ""
     if place is document.root:
-        return place.error(
-            "a recipe is `key: value` lines", "begin with `merge_method:`"
-        )
+        return "a recipe is `key: value` lines", "begin with `merge_method:`"
     shown = "nothing" if place.value is None else repr(place.value)
     if isinstance(place.value, (dict, list)):
         shown = "a list" if isinstance(place.value, list) else "`key: value` lines"
-    subject = "an entry" if key.endswith("]") else f"`{key}`"
-    return place.error(f"{subject} takes {wanted}, got {shown}", _fix(place, wanted))
+    subject = "an entry" if is_entry else f"`{key}`"
+    return f"{subject} takes {wanted}, got {shown}", _fix(place, wanted)
 
 
 def _fix(place: Place, wanted: str) -> str:
