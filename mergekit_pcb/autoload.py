@@ -33,19 +33,19 @@ def _declare_genome_parameters(genome: Any, method: Any) -> None:
     genome.METHOD_PARAM_MAPS.setdefault(method.PCB.spec.name, ["weight", "density"])
 
 
-def _wrap_planner(plan: Any, seam: Any) -> None:
-    seam.wrap_planner(plan)
+def _wrap_planner(plan: Any, planner_patch: Any) -> None:
+    planner_patch.wrap_planner(plan)
 
 
-def _wrap_raw_planner(merge_raw_pytorch: Any, seam: Any) -> None:
-    seam.wrap_raw_planner(merge_raw_pytorch)
+def _wrap_raw_planner(merge_raw_pytorch: Any, planner_patch: Any) -> None:
+    planner_patch.wrap_raw_planner(merge_raw_pytorch)
 
 
-# Watched module -> (our module that is needed, what to do with the two). A watched
-# module may be executed again (importlib.reload), so an action must not mind being
-# repeated. What our module imports at its top must not be a module that is itself
-# still being imported when the watched one completes: `mergekit.plan` imports
-# `mergekit.merge_methods`, so `plugin.method` cannot import `mergekit.plan`.
+# Watched module -> (our module that is needed, action on the two). A watched module may
+# be executed again (importlib.reload), so actions must be idempotent. Our module must
+# not import, at its top, a module whose import is still going on when the watched one
+# completes: `mergekit.plan` imports `mergekit.merge_methods`, so `plugin.method` cannot
+# import `mergekit.plan`.
 HOOKS: dict[str, tuple[str, Callable[[ModuleType, ModuleType], None]]] = {
     "mergekit.merge_methods": ("mergekit_pcb.plugin.method", _register_method),
     "mergekit.evo.genome": ("mergekit_pcb.plugin.method", _declare_genome_parameters),
@@ -73,8 +73,8 @@ def install() -> None:
         sys.meta_path.insert(0, _Finder())
     for name in HOOKS:
         module = sys.modules.get(name)
-        # Half imported means that mergekit itself is loading us just now (by the entry
-        # point, say), so it will do the registering.
+        # A half-imported mergekit is importing us (by the entry point, say), and will
+        # register the method itself.
         if module and not getattr(module.__spec__, "_initializing", False):
             _pending.add(name)
     _act_on_pending()
@@ -97,7 +97,7 @@ def _act_on_pending() -> None:
 
 
 def _warn_once(message: str) -> None:
-    # Several modules fail for the same reason, which one line tells. Not
+    # Several modules fail for the same reason, so one line is enough. Not
     # warnings.warn, which prints two and which -W turns into an exception.
     if not _warned and sys.stderr is not None:
         message = " ".join(message.split())
@@ -117,7 +117,7 @@ class _Finder:
         if fullname not in HOOKS and not fullname.startswith(_OURS):
             return None
         finders = iter(sys.meta_path)
-        # Those in front have declined, and asking them again could come back here.
+        # Finders before this one found nothing, and asking them again could recurse.
         for finder in finders:
             if finder is self:
                 break
@@ -144,7 +144,7 @@ class _Loader:
         return getattr(self._loader, name)
 
     def exec_module(self, module: ModuleType) -> None:
-        # The module must not remember the detour: others look at its loader's type.
+        # Restored, because other code looks at the type of a module's loader.
         module.__loader__ = self._loader
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader

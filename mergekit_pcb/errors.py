@@ -6,7 +6,7 @@ import click
 
 
 class PCBError(click.ClickException):
-    """A mistake a user can mend, told in one line that names the key and the fix.
+    """A mistake that a user can correct; one line that names the key and the fix.
 
     It is a click exception, so that mergekit's own commands print it as
     ``Error: …`` and exit with status 1 instead of showing a traceback, and it is

@@ -35,14 +35,15 @@ def closest(word: str, options: Iterable[str]) -> list[str]:
         >>> closest("dare", ["linear", "dare_linear", "dare_ties"])
         ['dare_linear', 'dare_ties']
     """
-    options = list(options)
-    if near := misspelt(word, options):
+    words = {option: _folded(option).split("_") for option in options}
+    if near := misspelt(word, words):
         return near
-    # A word left out (`base`) or one too many (`pcb_merging`) is far away in letters.
-    parts = set(_folded(word).split("_"))
-    shorter = [o for o in options if _folded(word) in _folded(o).split("_")]
-    longer = [o for o in options if set(_folded(o).split("_")) < parts]
-    found = shorter or longer
+    # Few letters are the same where a word is left out (`base`), cut short (`norm`) or
+    # added (`pcb_merging`).
+    folded = _folded(word)
+    shorter = [o for o in words if any(w.startswith(folded) for w in words[o])]
+    longer = [o for o in words if set(words[o]) < set(folded.split("_"))]
+    found = shorter or longer if len(folded) > 2 else []
     return found if len(found) <= 3 else []
 
 

@@ -66,4 +66,4 @@ def _forgotten_statistics() -> None:
     """Take whole-model statistics anew in every test."""
     store = sys.modules.get("mergekit_pcb.plugin.statistics_file")
     if store is not None:
-        store._remembered.clear()
+        store._cache.clear()

@@ -178,6 +178,16 @@ def invoke(command: click.Command, *arguments: object) -> Result:
     return CliRunner().invoke(command, [str(argument) for argument in arguments])
 
 
+def error_line(result: Result) -> str:
+    """The one line that a command prints about what it cannot do."""
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit), "a traceback, not a line"
+    lines = [line for line in result.stderr.splitlines() if line.strip()]
+    assert [line for line in lines if line.startswith("Error: ")] == lines[-1:]
+    assert "Traceback" not in result.output
+    return lines[-1].removeprefix("Error: ")
+
+
 def merge(
     command: click.Command, recipe: Any, out: Path, *options: object
 ) -> tuple[Path, Result]:

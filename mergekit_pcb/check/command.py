@@ -9,52 +9,22 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mergekit_pcb.check.rules.document import Document
+    from mergekit_pcb.check.linter import Examined
     from mergekit_pcb.recipes.findings import Finding
 
 KINDS = ("auto", "yaml", "multi", "pytorch")
 
 
-def check_recipe(text: str, source_name: str, kind: str = "auto") -> list[Finding]:
-    """Everything that is wrong with a mergekit recipe, in the order of its lines.
-
-    Args:
-        text: The YAML, as `mergekit-yaml`, `mergekit-multi` or `mergekit-pytorch`
-            reads it.
-        source_name: What findings call the file.
-        kind: The command it is for: `yaml`, `multi`, `pytorch`, or `auto` to see
-            from the text.
-
-    Example:
-        >>> for finding in check_recipe("merge_method: tise", "recipe.yml"):
-        ...     print(finding)
-        recipe.yml:1:1: error: there is nothing to merge here; list the models ...
-        recipe.yml:1:15: error: there is no merge method `tise`; did you mean `ties`?
-    """
-    return _examine(text, source_name, kind)[0]
-
-
-def _examine(
-    text: str, source_name: str, kind: str
-) -> tuple[list[Finding], list[Document]]:
+def _print_rules(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if not wanted:
+        return
     # mergekit takes seconds to import, which `--help` need not.
-    from mergekit_pcb.check.rules import findings_between, findings_of
-    from mergekit_pcb.check.rules.document import MULTI
-    from mergekit_pcb.check.rules.kinds import documents_of
-    from mergekit_pcb.recipes.positions import read
+    from mergekit_pcb.check.rules import RULES
 
-    places, findings = read(text, source_name)
-    if findings and not places:
-        return findings, []
-    documents, more = documents_of(places, source_name, kind)
-    findings += more
-    for document in documents:
-        findings += findings_of(document)
-    if any(document.kind == MULTI for document in documents):
-        findings += findings_between(documents)
-    # A value that YAML aliases stands in several places and is told once.
-    told = {(f.line, f.column, f.message): f for f in reversed(findings)}
-    return sorted(told.values()), documents
+    width = max(map(len, RULES))
+    for rule, description in RULES.items():
+        click.echo(f"{rule:{width}}  {description}")
+    ctx.exit()
 
 
 @click.command()
@@ -81,6 +51,14 @@ def _examine(
 )
 @click.option("--strict", is_flag=True, help="Exit with status 1 on advice, too.")
 @click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
+@click.option(
+    "--rules",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_rules,
+    help="Print id and meaning of every rule, and exit.",
+)
 @click.pass_context
 def check(
     ctx: click.Context,
@@ -111,12 +89,12 @@ def check(
     lines: list[str] = []
     for recipe in recipes:
         name = "stdin" if recipe == "-" else recipe
-        found, documents = _examine_file(recipe, name, kind)
-        findings += found
-        shown = [f for f in found if f.severity == ERROR or not quiet]
+        examined = _examine_file(recipe, name, kind)
+        findings += examined.findings
+        shown = [f for f in examined.findings if f.severity == ERROR or not quiet]
         lines += [_coloured(finding) for finding in shown]
         if not quiet:
-            lines.append(_summary(name, found, documents))
+            lines.append(_summary(name, examined))
     if layout == "json":
         lines = [_json(findings)]
     for line in lines:
@@ -125,9 +103,8 @@ def check(
         ctx.exit(1)
 
 
-def _examine_file(
-    path: str, name: str, kind: str
-) -> tuple[list[Finding], list[Document]]:
+def _examine_file(path: str, name: str, kind: str) -> Examined:
+    from mergekit_pcb.check.linter import Examined, examine
     from mergekit_pcb.recipes.findings import ERROR, Finding
 
     try:
@@ -135,8 +112,9 @@ def _examine_file(
             text = file.read()
     except UnicodeDecodeError:
         problem = "the file is not UTF-8 text"
-        return [Finding(name, 1, 1, ERROR, problem, "save it as UTF-8")], []
-    return _examine(text, name, kind)
+        fix = "save it as UTF-8"
+        return Examined([Finding(name, 1, 1, ERROR, problem, fix, rule="not-text")], [])
+    return examine(text, name, kind)
 
 
 def _coloured(finding: Finding) -> str:
@@ -146,17 +124,16 @@ def _coloured(finding: Finding) -> str:
     return f"{where} {severity}: {rest}"
 
 
-def _summary(name: str, findings: list[Finding], documents: list[Document]) -> str:
-    counts = {
-        kind: sum(f.severity == kind for f in findings) for kind in ("error", "advice")
-    }
-    if findings:
+def _summary(name: str, examined: Examined) -> str:
+    if examined.findings:
+        counts = _counts(examined.findings)
         parts = [
-            f"{count} {kind}{'s' * (kind == 'error' and count > 1)}"
-            for kind, count in counts.items()
+            f"{count} {severity}{'s' * (severity == 'error' and count > 1)}"
+            for severity, count in counts.items()
             if count
         ]
         return f"{', '.join(parts)} in {name}"
+    documents = examined.documents
     methods = [document.spec.name for document in documents if document.spec]
     if len(documents) == 1:
         count = len(documents[0].models)
@@ -164,13 +141,19 @@ def _summary(name: str, findings: list[Finding], documents: list[Document]) -> s
     return f"{name}: ok ({len(documents)} merges: {', '.join(methods)})"
 
 
-def _json(findings: list[Finding]) -> str:
+def _counts(findings: Sequence[Finding]) -> dict[str, int]:
+    severities = [finding.severity for finding in findings]
+    return {each: severities.count(each) for each in ("error", "advice")}
+
+
+def _json(findings: Sequence[Finding]) -> str:
     import json
     from dataclasses import asdict
 
+    errors, advice = _counts(findings).values()
     report = {
-        "errors": sum(finding.severity == "error" for finding in findings),
-        "advice": sum(finding.severity == "advice" for finding in findings),
+        "errors": errors,
+        "advice": advice,
         "findings": [asdict(finding) for finding in findings],
     }
     return json.dumps(report, indent=2, ensure_ascii=False)

@@ -14,7 +14,7 @@ from mergekit.options import PrettyPrintHelp
 from mergekit.scripts import run_yaml
 from rich.console import Console
 
-from mergekit_pcb.check.command import check_recipe
+from mergekit_pcb.check.linter import check_recipe
 from mergekit_pcb.compare import report as reports
 from mergekit_pcb.compare.candidates import METHODS, Inputs, candidates, inputs_of
 from mergekit_pcb.compare.disk import require_room

@@ -18,11 +18,11 @@ from mergekit_pcb.inspect.tensor_kinds import kind_of, layer_of
 from mergekit_pcb.kernel.formula import ModelStatistics, Options, model_statistics
 from mergekit_pcb.kernel.metrics import Competition, Metrics, measure
 from mergekit_pcb.kernel.statistics import TensorDomain
-from mergekit_pcb.plugin.graph_scope import GraphDomain, Work, parameters_of, run_work
+from mergekit_pcb.plugin.graph_scope import GraphDomain, parameters_of, run_work
 from mergekit_pcb.plugin.model_scope import (
     DomainStatistics,
     StatisticsRequest,
-    for_tensor,
+    tensor_statistics,
 )
 from mergekit_pcb.plugin.tensor_groups import name_of, task_vectors
 
@@ -75,7 +75,7 @@ def inspect_recipe(
         # Asking for what the recipe says anyway brings nothing new.
         bound.setdefault(Described.of(parameters), parameters)
     work = _Collecting(merges, list(bound.values()), options)
-    found = dict(run_work(merges, Work(work.look), options, "PCB: anatomy"))
+    found = dict(run_work(merges, work.look, options, "PCB: anatomy"))
     if not found:
         raise PCBError(f"{file} merges no tensor that its base model has")
     names = [merge.output_weight.name for merge in merges]
@@ -144,7 +144,7 @@ class _Collecting:
                 competing = dict(zip(present, next(own), strict=True))
             else:
                 assert answer is not None, "asked for this very tensor"
-                competing = dict(for_tensor(answer, bound))
+                competing = dict(tensor_statistics(answer, bound))
             contests.append(
                 Competition(
                     [self.models.index(model) for model in competing],
@@ -193,7 +193,7 @@ def _answers(
             [settings[k][i] for k in asking for i in members]
         )
         domain = GraphDomain.of([merges[i] for i in members], question.models, options)
-        answer = question.ask(domain) if domain.size else None
+        answer = question.compute(domain) if domain.size else None
         for k in asking:
             answers[k] = answer
     return answers

@@ -16,7 +16,7 @@ from mergekit_pcb.inspect.page import write_report
 from mergekit_pcb.inspect.terminal import show
 from mergekit_pcb.output.atomic import complete_or_absent, one_line_errors
 from mergekit_pcb.output.figures import require_matplotlib
-from mergekit_pcb.plugin.method import SCOPES, SPEC
+from mergekit_pcb.plugin.parameters import PARAMETERS, SCOPES
 
 # Options of mergekit's that say how to write a merge, or how to draw at random: a
 # command line for a merge is accepted as it is, but its help is not filled with them.
@@ -35,7 +35,7 @@ _WITHOUT_EFFECT = (
 def _checked_densities(
     context: click.Context, option: click.Parameter, values: Sequence[str]
 ) -> list[float]:
-    (density,) = (p for p in SPEC.parameters if p.name == "density")
+    (density,) = (p for p in PARAMETERS if p.name == "density")
     try:
         return [density.validate(value) for value in values]
     except PCBError as error:

@@ -25,13 +25,9 @@ from mergekit.options import MergeOptions
 from mergekit.plan import MergePlanner
 from mergekit.scripts.merge_raw_pytorch import RawPyTorchMergeConfig, plan_flat_merge
 
-from mergekit_pcb.check.rules import findings_of
-from mergekit_pcb.check.rules.document import PYTORCH, Document
-from mergekit_pcb.check.rules.inputs import broken_contract
-from mergekit_pcb.check.rules.kinds import documents_of
+from mergekit_pcb.check.linter import examine
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.recipes.findings import require_no_errors
-from mergekit_pcb.recipes.positions import read
 
 # Of the plan, only what goes into each tensor is of interest, not where it goes.
 _NOWHERE = ""
@@ -63,7 +59,7 @@ def plan(file: str, options: MergeOptions, base: str | None = None) -> Plan:
         PCBError: the recipe has errors that `mergekit-pcb check` finds.
     """
     text = Path(file).read_text(encoding="utf-8")
-    kind = _checked(text, file, base).kind
+    kind = _checked(text, file, base)
     data = yaml.safe_load(text)
     method = data["merge_method"]
     if method != "pcb":
@@ -76,25 +72,21 @@ def plan(file: str, options: MergeOptions, base: str | None = None) -> Plan:
             f"{file} names no base model; give the model that the others were "
             "made from with --base"
         )
-    if kind == PYTORCH:
+    if kind == "pytorch":
         return Plan(method, _flat(RawPyTorchMergeConfig.model_validate(data), options))
     return Plan(method, _layered(MergeConfiguration.model_validate(data), options))
 
 
-def _checked(text: str, file: str, base: str | None) -> Document:
-    places, findings = read(text, file)
-    documents: list[Document] = []
-    if places:
-        documents, more = documents_of(places, file, "auto")
-        findings += more
-    for document in documents:
-        findings += findings_of(document)
-    # With another base the recipe's method need not accept its own inputs.
-    excused = {f for d in documents if base is not None for f in broken_contract(d)}
-    require_no_errors((f for f in findings if f not in excused), file)
+def _checked(text: str, file: str, base: str | None) -> str:
+    """The kind of a recipe without errors."""
+    findings, documents = examine(text, file)
+    if base is not None:
+        # With another base the recipe's method need not accept its own inputs.
+        findings = [f for f in findings if f.rule != "refused-inputs"]
+    require_no_errors(findings, file)
     if len(documents) > 1:
         raise PCBError(f"{file} holds {len(documents)} merges; inspect takes one")
-    return documents[0]
+    return documents[0].kind
 
 
 def _without_parameters(value: Any) -> Any:

@@ -1,10 +1,10 @@
 """`scope: model` from a recipe: statistics as tasks of mergekit's lazy graph.
 
-The planner's merge tasks say which tensors there are and how to load them. The same
-loading tasks run ahead of the merge, once to draw a sample and twice for the
-statistics, under mergekit's own executors: lazily, tensor by tensor, each result a few
-numbers. The answer goes into the merge tasks' parameters, and the graph that is then
-executed is the ordinary one.
+The planner's merge tasks define which tensors there are and how to load them. The same
+loading tasks run before the merge, once to draw a sample and twice for the statistics,
+under mergekit's own executors: lazily, tensor by tensor, with a few numbers as each
+result. The statistics are added to the parameters of the merge tasks, and mergekit then
+executes its own graph as usual.
 """
 
 from __future__ import annotations
@@ -30,16 +30,20 @@ from mergekit_pcb.kernel.collectors import RankSearch
 from mergekit_pcb.kernel.formula import Scoring
 from mergekit_pcb.kernel.statistics import order_statistics, sweep_tensor
 from mergekit_pcb.kernel.task_vectors import TaskVectors
-from mergekit_pcb.plugin.model_scope import KEY, DomainStatistics, for_tensor
-from mergekit_pcb.plugin.tensor_groups import name_of, naming_culprit, task_vectors
+from mergekit_pcb.plugin.model_scope import (
+    STATISTICS_KEY,
+    DomainStatistics,
+    tensor_statistics,
+)
+from mergekit_pcb.plugin.tensor_groups import name_of, naming_bad_input, task_vectors
 
-# Coordinates in the sample: one in so many, up to this many, and at least these.
+# The sample has one coordinate in this many, within these limits.
 _SAMPLE_RATE = 512
 _SAMPLE_MOST = 1 << 22
 _SAMPLE_LEAST = 1 << 12
-# Values that a sweep may collect, of all models: 128 MB, beside gigabytes of weights.
+# Values that a sweep may collect, of all models: 128 MB.
 _COLLECTED = 1 << 25
-# Values in a piece of memory for results.
+# Values in each piece of memory that a `TensorArena` allocates.
 _PIECE = 1 << 20
 
 
@@ -51,7 +55,7 @@ def pcb_tasks(tasks: Sequence[Task[Any]]) -> list[ExecuteMergeMethodTask]:
         for merge in merges
         if isinstance(merge, ExecuteMergeMethodTask)
         and merge.method_name == "pcb"
-        # If mergekit has a method of that name one day, that is another one.
+        # A method `pcb` of a later mergekit would have other parameters.
         and "statistics" in merge.parameters
     ]
 
@@ -64,28 +68,28 @@ def whole_model_tasks(tasks: Sequence[Task[Any]]) -> list[ExecuteMergeMethodTask
 
 def parameters_of(merge: ExecuteMergeMethodTask) -> dict[str, Any]:
     """The parameters of a merge task, `density` by model."""
-    # The order of the models is that of the recipe, which a hashed map has lost.
+    # In the order of the recipe, which `input_parameters`, a hashed map, has lost.
     density = {
         model: merge.input_parameters[model]["density"]
         for model in merge.model_order
-        # After slices of unequal many sources mergekit lists models it does not load.
+        # If slices differ in their sources, mergekit lists models it does not load.
         if model != merge.base_model and model in merge.input_parameters
     }
     return {**dict(merge.parameters.items()), "density": density}
 
 
-def with_answer(
-    tasks: Sequence[Task[Any]], answer: DomainStatistics
+def with_statistics(
+    tasks: Sequence[Task[Any]], statistics: DomainStatistics
 ) -> list[Task[Any]]:
-    """The plan's targets, with their statistics given to the merge tasks."""
+    """The plan's targets, with statistics among the parameters of the merge tasks."""
     members = {id(merge): merge for merge in whole_model_tasks(tasks)}
     replaced: dict[int, Task[Any]] = {}
     for task in tasks:
         merge = members.get(id(getattr(task, "tensor_task", None)))
         if merge is not None:
-            statistics = for_tensor(answer, parameters_of(merge))
-            parameters = Map({**dict(merge.parameters.items()), KEY: statistics})
-            merge = merge.model_copy(update={"parameters": parameters})
+            added = tensor_statistics(statistics, parameters_of(merge))
+            parameters = {**dict(merge.parameters.items()), STATISTICS_KEY: added}
+            merge = merge.model_copy(update={"parameters": Map(parameters)})
             replaced[id(task)] = task.model_copy(update={"tensor_task": merge})
 
     def current(task: Task[Any]) -> Task[Any]:
@@ -93,21 +97,21 @@ def with_answer(
 
     result = []
     for task in map(current, tasks):
-        # The task that completes the output waits for every save task by name.
-        awaited = getattr(task, "tensor_save_tasks", None)
-        if awaited is not None:
-            saves = tuple(map(current, awaited))
-            task = task.model_copy(update={"tensor_save_tasks": saves})
+        # The task that completes the output has every save task as an argument.
+        saves = getattr(task, "tensor_save_tasks", None)
+        if saves is not None:
+            replacements = tuple(map(current, saves))
+            task = task.model_copy(update={"tensor_save_tasks": replacements})
         result.append(task)
     return result
 
 
 class TensorArena:
-    """Memory for many small results, in few pieces.
+    """Memory for many small results, allocated in few large pieces.
 
-    A small result that outlives the tensor it was computed from lies amid what that
-    tensor and its intermediates leave free, which can then be neither used for the
-    next tensor nor given back: memory would grow with the number of layers.
+    A small result that outlives the tensor it was computed from would be allocated
+    between that tensor's intermediates and fragment the memory they free: memory use
+    would grow with the number of layers.
     """
 
     def __init__(self) -> None:
@@ -115,7 +119,7 @@ class TensorArena:
         self._used = 0
 
     def keep(self, values: torch.Tensor) -> torch.Tensor:
-        """A copy of values on the CPU, beside those kept before."""
+        """A copy of values on the CPU, in the same piece as those before."""
         start, end = self._used, self._used + values.numel()
         if end > self._piece.numel() or values.dtype != self._piece.dtype:
             start, end = 0, values.numel()
@@ -125,15 +129,15 @@ class TensorArena:
 
 
 @dataclass
-class Drawn:
-    """What the first pass learns of one tensor.
+class TensorSample:
+    """The result of the first pass for one tensor.
 
-    No tuple: executors move the tensors in those to the device where results are kept.
+    Not a tuple: executors move tensors in tuples to the device of the results.
 
     Attributes:
         size: coordinates d.
         tau: (n, m) task vectors at m coordinates drawn uniformly.
-        digests: for each model what tells its weights and the base's from others.
+        digests: for each model a digest of its weights and the base's.
     """
 
     size: int
@@ -143,22 +147,22 @@ class Drawn:
 
 @dataclass(frozen=True)
 class GraphDomain:
-    """A domain whose tensors are loaded by tasks, anew for each sweep.
+    """A domain whose tensors are loaded by tasks, again for each sweep.
 
     Attributes:
         merges: the merge task of each tensor.
         references: the models, in the order of the task vectors.
         options: how to execute.
         sizes: coordinates of each tensor.
-        drawn: (n, m) task vectors at m coordinates drawn uniformly.
-        digests: for each model what tells its weights and the base's from others.
+        sampled: (n, m) task vectors at m coordinates drawn uniformly.
+        digests: for each model a digest of its weights and the base's.
     """
 
     merges: Sequence[ExecuteMergeMethodTask]
     references: Sequence[ModelReference]
     options: MergeOptions
     sizes: Sequence[int]
-    drawn: torch.Tensor
+    sampled: torch.Tensor
     digests: Sequence[str]
 
     @classmethod
@@ -168,19 +172,19 @@ class GraphDomain:
         references: Sequence[ModelReference],
         options: MergeOptions,
     ) -> GraphDomain:
-        """Load every tensor once, to draw a sample and to recognise it again."""
-        found: dict[str, Drawn] = {}
-        work = Work.on(references, _draw)
+        """Load every tensor once, for a sample and for digests of the weights."""
+        samples: dict[str, TensorSample] = {}
+        work = _on_task_vectors(references, _draw)
         arena = TensorArena()
         count = 0
         for name, tensor in run_work(merges, work, options, "PCB: sampling"):
-            found[name] = tensor
+            samples[name] = tensor
             tensor.tau = arena.keep(tensor.tau)
             count += tensor.tau.shape[1]
             if count > 2 * _SAMPLE_MOST:
-                count = _thin(found.values())
-        # Tensors arrive in an order that is not the same in the next process.
-        tensors = sorted(found.items())
+                count = _thin(samples.values())
+        # The order of results differs between processes.
+        tensors = sorted(samples.items())
         sizes = [tensor.size for _, tensor in tensors]
         total = sum(sizes)
         count = max(min(total // _SAMPLE_RATE, _SAMPLE_MOST), _SAMPLE_LEAST)
@@ -210,7 +214,7 @@ class GraphDomain:
 
     def sample(self) -> torch.Tensor:
         """The (n, m) task vectors at m coordinates drawn uniformly."""
-        return self.drawn
+        return self.sampled
 
     def order_statistics(
         self, scoring: Scoring | None, ranks: Sequence[list[int]]
@@ -226,7 +230,7 @@ class GraphDomain:
             sweep_tensor(vectors, scoring, seen)
             return seen
 
-        work = Work.on(self.references, sweep_one)
+        work = _on_task_vectors(self.references, sweep_one)
         label = f"PCB: {'magnitudes' if scoring is None else 'scores'}"
         arena = TensorArena()
         for _, seen in run_work(self.merges, work, self.options, label):
@@ -236,43 +240,33 @@ class GraphDomain:
             search.absorb(seen)
 
 
-@dataclass(frozen=True, eq=False)
-class Work:
-    """What to do with the inputs of each tensor; compared by identity.
-
-    Attributes:
-        do: gets the base and at least one model, of a floating-point tensor that is
-            not empty.
-    """
-
-    do: Callable[[TensorGroup], Any]
-
-    @classmethod
-    def on(
-        cls,
-        references: Sequence[ModelReference],
-        do: Callable[[TaskVectors, str], Any],
-    ) -> Work:
-        """Work on the task vectors of these models, and the tensor's name."""
-        return cls(lambda group: do(task_vectors(group, references), name_of(group)))
+Work = Callable[[TensorGroup], Any]
+"""Gets base and models, one or more, of a floating-point tensor that is not empty."""
 
 
-class StatisticsTask(Task[Any], frozen=True, arbitrary_types_allowed=True):
-    """Load the inputs of one merge task, and do the work on their task vectors."""
+def _on_task_vectors(
+    references: Sequence[ModelReference], do: Callable[[TaskVectors, str], Any]
+) -> Work:
+    """Work with the task vectors of these models, and the name of the tensor."""
+    return lambda group: do(task_vectors(group, references), name_of(group))
+
+
+class StatisticsTask(Task[Any], frozen=True):
+    """Load the inputs of one merge task and work on them."""
 
     merge: ExecuteMergeMethodTask
     work: Work
 
     def arguments(self) -> dict[str, Task[Any]]:
-        """The merge task's own inputs: the loading is mergekit's."""
+        """The same loading tasks as those of the merge task."""
         return self.merge.arguments()
 
     def group_label(self) -> str | None:
-        """Where in the schedule the merge task would be: shard by shard."""
+        """The group of the merge task, so that shards are read one by one."""
         return self.merge.group_label()
 
     def uses_accelerator(self) -> bool:
-        """Where the merge computes, so do its statistics."""
+        """Statistics are computed on the device that the merge computes on."""
         return self.merge.uses_accelerator()
 
     def execute(self, **inputs: Any) -> Any:
@@ -288,14 +282,14 @@ class StatisticsTask(Task[Any], frozen=True, arbitrary_types_allowed=True):
         group = TensorGroup(entries, metadata)
         if group.base is None or not group.non_base:
             return None
-        # mergekit copies buffers, and refuses those that differ.
+        # Integer buffers are not merged: mergekit copies them if they are equal.
         if not all(tensor.is_floating_point() for tensor in group.tensors):
             return None
         group.validate_tensors()
         if not group.base.tensor.numel():
             return None
-        with naming_culprit([group]):
-            return self.work.do(group)
+        with naming_bad_input([group]):
+            return self.work(group)
 
 
 def run_work(
@@ -304,30 +298,30 @@ def run_work(
     options: MergeOptions,
     label: str,
 ) -> Iterator[tuple[str, Any]]:
-    """Name of each tensor that is merged, and the work's result; in any order."""
-    waiting: dict[str, Task[Any]] = {
+    """Name and result of each tensor that is merged, in any order."""
+    pending: dict[str, Task[Any]] = {
         merge.output_weight.name: StatisticsTask(merge=merge, work=work)
         for merge in merges
     }
 
     def results() -> Iterator[tuple[Task[Any], Any]]:
-        # As run_merge would execute the merge.
+        # The same executor and devices as in mergekit's run_merge.
         cpu = torch.device("cpu")
         device = torch.device(options.device or "cpu")
         if options.multi_gpu:
             device = torch.device(get_torch_accelerator_type())
             if not options.quiet:
-                click.echo(f"{label}:", err=True)  # its own bar has no label
+                click.echo(f"{label}:", err=True)  # its progress bar has no label
             several = MultiGPUExecutor(
-                list(waiting.values()),
+                list(pending.values()),
                 storage_device=None if options.low_cpu_memory else cpu,
             )
             yield from several.run(quiet=options.quiet)
-        # All of them, or those that MultiGPUExecutor has lost: its listener stops
-        # when the last worker does, and leaves unread what came in just before.
-        if waiting:
+        # All tasks, or those whose results MultiGPUExecutor has lost: its listener
+        # stops with the last worker and does not read the results just before.
+        if pending:
             one = Executor(
-                list(waiting.values()),
+                list(pending.values()),
                 device,
                 device if options.low_cpu_memory else cpu,
             )
@@ -336,13 +330,13 @@ def run_work(
     for task, result in results():
         assert isinstance(task, StatisticsTask)
         name = task.merge.output_weight.name
-        del waiting[name]
+        del pending[name]
         if result is not None:
             yield name, result
 
 
-def _draw(vectors: TaskVectors, name: str) -> Drawn:
-    """Task vectors at random coordinates, and checksums of everything."""
+def _draw(vectors: TaskVectors, name: str) -> TensorSample:
+    """Task vectors at random coordinates, and checksums of all weights."""
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     count = max(vectors.size // _SAMPLE_RATE, _SAMPLE_LEAST)
     where = torch.randint(
@@ -351,25 +345,25 @@ def _draw(vectors: TaskVectors, name: str) -> Drawn:
     tau = vectors.at(where.to(vectors.device)).cpu()
     base = 0 if vectors.base is None else _checksum(vectors.base)
     digests = [
-        # A sum does not see what has changed places; the sample does.
+        # A sum is the same if two values change places; the sample is not.
         hashlib.sha256(f"{base} {_checksum(model)} ".encode() + row.tobytes()).digest()
         for model, row in zip(vectors.models, tau.numpy(), strict=True)
     ]
-    return Drawn(vectors.size, tau, digests)
+    return TensorSample(vectors.size, tau, digests)
 
 
 def _checksum(flat: torch.Tensor) -> int:
-    """A sum that no single change to the bits of a flat tensor leaves as it was."""
+    """A sum over a flat tensor that differs if any one value does."""
     data = flat.contiguous().view(torch.uint8)
     if data.storage_offset() % 8:
         data = data.clone()
-    # Whole words: torch takes sixty times as long for single bytes.
+    # As 64-bit words: torch takes sixty times as long for single bytes.
     end = data.numel() // 8 * 8
     return int(data[:end].view(torch.int64).sum()) + int(data[end:].sum())
 
 
-def _thin(tensors: Collection[Drawn]) -> int:
-    """Drop about half of what was drawn; returns how much is left."""
+def _thin(tensors: Collection[TensorSample]) -> int:
+    """Drop about half of the samples; returns how many coordinates are left."""
     share = _SAMPLE_MOST / sum(tensor.size for tensor in tensors)
     arena = TensorArena()
     for tensor in tensors:

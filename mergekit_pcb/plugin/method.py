@@ -1,11 +1,9 @@
-"""The merge method `pcb`: parameters and input contract, as mergekit wants them."""
+"""The merge method `pcb`, as mergekit calls it."""
 
 from __future__ import annotations
 
-import difflib
-import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import torch
 from mergekit.merge_methods import (
@@ -14,123 +12,23 @@ from mergekit.merge_methods import (
     GroupMergeMethod,
     InputContract,
     MergeMethodSpec,
-    ParameterScope,
     TensorGroup,
 )
-from mergekit.merge_methods.base import ParameterSpec
 from mergekit.merge_methods.dtype import align_dtype
-from pydantic import BeforeValidator
 
 from mergekit_pcb.errors import PCBError
-from mergekit_pcb.kernel.formula import INTER_FORMS, Options
+from mergekit_pcb.kernel.formula import Options
 from mergekit_pcb.kernel.merge import merge_one_tensor, merge_tensor
-from mergekit_pcb.plugin.model_scope import TensorStatistics, take_statistics
-from mergekit_pcb.plugin.tensor_groups import naming_culprit, task_vectors
-
-SCOPES = ("tensor", "model")
-
-
-def _number(name: str, takes: str, fits: Callable[[float], bool]) -> Any:
-    """The type of a number in a range, whose errors name the parameter."""
-
-    def check(value: object) -> float:
-        try:
-            # YAML reads 1e-1 as a string; true and false are numbers to Python.
-            number = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
-        except (TypeError, ValueError):
-            number = math.nan
-        if fits(number):
-            return number
-        hint = ""
-        if 1 < number <= 100 and fits(number / 100):
-            hint = f"; did you mean {number / 100:g}?"
-        raise PCBError(f"{name} must be {takes}, got {value!r}{hint}")
-
-    return Annotated[float, BeforeValidator(check)]
-
-
-def _choice(name: str, choices: Sequence[str]) -> Any:
-    def check(value: object) -> str:
-        if isinstance(value, str) and value in choices:
-            return value
-        near = difflib.get_close_matches(str(value).lower(), choices, 1, 0.4)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise PCBError(f"{name} must be {_listed(choices)}, got {value!r}{hint}")
-
-    return Annotated[str, BeforeValidator(check)]
-
-
-def _file_name(value: object) -> str | None:
-    if value is None or (isinstance(value, str) and value):
-        return value
-    raise PCBError(f"statistics must be the name of a file, got {value!r}")
-
-
-def _listed(words: Sequence[str]) -> str:
-    return " or ".join([", ".join(words[:-1]), words[-1]])
-
-
-_PER_MODEL, _SHARED = ParameterScope.NON_BASE, ParameterScope.SHARED
-_FINITE = ("a finite number", math.isfinite)
+from mergekit_pcb.plugin.model_scope import TensorStatistics, add_statistics
+from mergekit_pcb.plugin.parameters import DEFAULT_WEIGHT, PARAMETERS
+from mergekit_pcb.plugin.tensor_groups import naming_bad_input, task_vectors
 
 SPEC = MergeMethodSpec(
     name="pcb",
     pretty_name="PCB-Merging",
     reference_url="https://arxiv.org/abs/2410.02396",
     contract=InputContract(base=BasePolicy.REQUIRED),
-    parameters=(
-        ParameterSpec(
-            "weight",
-            _number("weight", *_FINITE),
-            _PER_MODEL,
-            1.0,
-            "scales what the model contributes, after the competition",
-        ),
-        ParameterSpec(
-            "density",
-            _number("density", "in (0, 1]", lambda r: 0 < r <= 1),
-            _PER_MODEL,
-            0.1,
-            "fraction of coordinates where the model competes",
-        ),
-        ParameterSpec(
-            "lambda",
-            _number("lambda", *_FINITE),
-            _SHARED,
-            1.0,
-            "scales the merged task vector",
-        ),
-        ParameterSpec(
-            "scope",
-            _choice("scope", SCOPES),
-            _SHARED,
-            "tensor",
-            "what is ranked together: each tensor by itself, or the whole model",
-        ),
-        ParameterSpec(
-            "inter",
-            _choice("inter", INTER_FORMS),
-            _SHARED,
-            "raw",
-            "published form of the balancing between models",
-        ),
-        ParameterSpec(
-            "clamp",
-            _number("clamp", "in [0, 0.5)", lambda c: 0 <= c < 0.5),
-            _SHARED,
-            0.01,
-            "fraction of magnitudes clamped at each end",
-        ),
-        ParameterSpec(
-            "statistics",
-            Annotated[str | None, BeforeValidator(_file_name)],
-            _SHARED,
-            None,
-            "file of whole-model statistics from an earlier merge of the same models",
-        ),
-        ParameterSpec("normalize", bool, _SHARED, False, "no effect"),
-        ParameterSpec("int8_mask", bool, _SHARED, False, "no effect"),
-    ),
+    parameters=PARAMETERS,
 )
 
 
@@ -146,7 +44,11 @@ class PCBMerge(GroupMergeMethod):
         *,
         group_name: str | None = None,
     ) -> None:
-        """Refuse inputs without a base, or with a model listed twice, by name."""
+        """Refuse inputs without a base, or with a model listed twice.
+
+        Raises:
+            PCBError: which of the two it is, with the name of the group and the model.
+        """
         where = f" ({group_name})" if group_name else ""
         if base_id is None or base_id not in input_ids:
             raise PCBError(
@@ -169,8 +71,9 @@ class PCBMerge(GroupMergeMethod):
         batch_options: BatchOptions | None = None,
     ) -> tuple[torch.Tensor, ...]:
         """Merge the tensors of a whole model, or some; see the base class."""
-        # merge_state_dicts comes this way, with every tensor of the model: the one
-        # entrance where whole-model statistics can be taken on the spot.
+        # merge_state_dicts calls this with every tensor of the model in memory, so
+        # whole-model statistics can be computed here. From recipes, mergekit calls
+        # merge_group with one tensor at a time.
         groups = tuple(groups)
         bound = self._bind_parameters(groups, parameters or {})
         if any(of_tensor["statistics"] for of_tensor in bound):
@@ -178,8 +81,8 @@ class PCBMerge(GroupMergeMethod):
         if any(of_tensor["scope"] == "model" for of_tensor in bound):
             if dtype is not None:
                 groups = tuple(align_dtype(group, dtype) for group in groups)
-            with naming_culprit(groups):
-                take_statistics(groups, bound)
+            with naming_bad_input(groups):
+                add_statistics(groups, bound)
         return self._execute_resolved(
             groups,
             bound,
@@ -200,7 +103,7 @@ class PCBMerge(GroupMergeMethod):
 
         Args:
             group: base and models, aligned in dtype and device.
-            model_statistics: the whole model's, which ``scope: model`` needs.
+            model_statistics: of the whole model; needed by ``scope: model``.
             parameters: those of `SPEC`, validated.
 
         Raises:
@@ -214,7 +117,7 @@ class PCBMerge(GroupMergeMethod):
         weight, density = parameters["weight"], parameters["density"]
         scale, inter = parameters["lambda"], parameters["inter"]
         if parameters["scope"] == "tensor":
-            with naming_culprit([group]):
+            with naming_bad_input([group]):
                 merged = merge_one_tensor(
                     task_vectors(group),
                     density.values_for(group.non_base),
@@ -229,7 +132,7 @@ class PCBMerge(GroupMergeMethod):
             merged = merge_tensor(
                 task_vectors(group, models),
                 of_models,
-                [weight.get(model, 1.0) for model in models],
+                [weight.get(model, DEFAULT_WEIGHT) for model in models],
                 scale=scale,
                 inter=inter,
             )

@@ -1,7 +1,7 @@
 """`scope: model`: all tensors of a merge are one domain, as published.
 
-A model that lacks an optional tensor counts as having left it untouched: its task
-vector is zero there. A tensor's own `density` picks its threshold from the ranking of
+A model that lacks an optional tensor counts as having left it unchanged: its task
+vector is zero there. A tensor's own `density` selects a threshold from the ranking of
 the whole model.
 """
 
@@ -27,24 +27,24 @@ Parameters = Mapping[str, Any]
 """Of one tensor: shared parameters by name, `density` by input id."""
 
 DomainStatistics = Mapping[Hashable, Mapping[float, ModelStatistics]]
-"""For each model, by input id, and each of its densities, the domain's statistics."""
+"""The domain's statistics for each model, by input id, and each of its densities."""
 
 TensorStatistics = tuple[tuple[Hashable, ModelStatistics], ...]
 """Every model of the domain, with its statistics at one tensor's densities."""
 
-KEY = "model_statistics"
-"""Where a tensor's parameters carry its `TensorStatistics`."""
+STATISTICS_KEY = "model_statistics"
+"""The name of `TensorStatistics` among the parameters of a tensor."""
 
 
 @dataclass(frozen=True)
 class StatisticsRequest:
-    """What must be known of a domain before any of its tensors can be merged.
+    """Which statistics of a domain are needed before its first tensor is merged.
 
-    Weights and lambda are not in it: they decide nothing.
+    Statistics depend on neither weight nor lambda.
 
     Attributes:
         inter, clamp: parameters that all tensors of the domain share.
-        density: for each model, by input id, the densities that tensors ask for.
+        density: for each model, by input id, its densities in all tensors.
     """
 
     inter: str
@@ -53,7 +53,7 @@ class StatisticsRequest:
 
     @classmethod
     def of(cls, tensors: Sequence[Parameters]) -> StatisticsRequest:
-        """What the parameters of the domain's tensors ask for.
+        """The request for the parameters of all tensors of the domain.
 
         Raises:
             PCBError: ``inter``, ``clamp`` or ``statistics`` differ between tensors.
@@ -80,8 +80,8 @@ class StatisticsRequest:
         """Input ids of all models of the domain, in the order of its task vectors."""
         return list(self.density)
 
-    def ask(self, domain: Domain) -> DomainStatistics:
-        """Sweep the domain for the answer."""
+    def compute(self, domain: Domain) -> DomainStatistics:
+        """Compute the statistics in sweeps over the domain."""
         statistics = model_statistics(
             domain, list(self.density.values()), Options(self.inter, self.clamp)
         )
@@ -91,34 +91,36 @@ class StatisticsRequest:
         }
 
 
-def for_tensor(answer: DomainStatistics, parameters: Parameters) -> TensorStatistics:
+def tensor_statistics(
+    statistics: DomainStatistics, parameters: Parameters
+) -> TensorStatistics:
     """The statistics of every model at the densities of one tensor."""
     density = parameters["density"]
     return tuple(
-        # A model that lacks the tensor competes nowhere on it, at any density.
-        (model, found[density.get(model, next(iter(found)))])
-        for model, found in answer.items()
+        # The task vector of a model that lacks the tensor is zero at any density.
+        (model, by_density[density.get(model, next(iter(by_density)))])
+        for model, by_density in statistics.items()
     )
 
 
-def take_statistics(
+def add_statistics(
     groups: Sequence[TensorGroup], parameters: Sequence[dict[str, Any]]
 ) -> None:
-    """Give the parameters of all groups under `scope: model` their statistics.
+    """Add whole-model statistics to the parameters of groups under `scope: model`.
 
     Args:
         groups: every tensor of the model, in memory and of the dtype to merge in.
-        parameters: the bound parameters of each; `KEY` is added.
+        parameters: the bound parameters of each; `STATISTICS_KEY` is added.
     """
     members = [
         (group, bound)
         for group, bound in zip(groups, parameters, strict=True)
         if bound["scope"] == "model" and group.non_base
     ]
-    question = StatisticsRequest.of([bound for _, bound in members])
-    tensors = [task_vectors(group, question.models) for group, _ in members]
+    request = StatisticsRequest.of([bound for _, bound in members])
+    tensors = [task_vectors(group, request.models) for group, _ in members]
     domain = TensorDomain([tensor for tensor in tensors if tensor.size])
     if domain.tensors:
-        answer = question.ask(domain)
+        statistics = request.compute(domain)
         for _, bound in members:
-            bound[KEY] = for_tensor(answer, bound)
+            bound[STATISTICS_KEY] = tensor_statistics(statistics, bound)

@@ -1,11 +1,12 @@
-"""The one place that reaches into mergekit's planning, for `scope: model`.
+"""The wrappers around mergekit's planning functions, which `scope: model` needs.
 
-Between planning and execution mergekit calls nobody, and a merge method sees one tensor
+mergekit has no hook between planning and execution, and a merge method sees one tensor
 at a time. So the three functions that return a finished plan are wrapped:
 `MergePlanner.plan_to_disk` (mergekit-yaml, mergekit-multi, mergekit-evolve),
 `MergePlanner.plan_in_memory` (mergekit-evolve) and `plan_flat_merge`
-(mergekit-pytorch). A plan without `scope: model` passes untouched; a recipe for `pcb`
-with a parameter that mergekit would drop in silence is refused on the way.
+(mergekit-pytorch). A plan without `scope: model` is returned unchanged. A recipe for
+`pcb` with a parameter that `pcb` does not have, which mergekit would ignore, is refused
+before it is planned.
 """
 
 from __future__ import annotations
@@ -17,50 +18,59 @@ from types import ModuleType
 from typing import Any
 
 from mergekit_pcb.errors import PCBError
+from mergekit_pcb.plugin.unknown_parameters import unknown_parameters
 
 _WRAPPED = "_mergekit_pcb_wraps"
 
 
 def wrap_planner(plan: ModuleType) -> None:
-    """Wrap what `mergekit.plan` plans with; again does nothing.
+    """Wrap the planning methods of `mergekit.plan`, unless they are wrapped already.
 
     Raises:
-        AttributeError, TypeError: mergekit has changed there.
+        AttributeError, TypeError: this mergekit has no such functions.
     """
     planner = plan.MergePlanner
     if "options" not in inspect.signature(planner).parameters:
         raise TypeError("MergePlanner takes no options")
 
-    def on_one_device(planner: Any) -> tuple[Any, Any]:
-        return planner.config, _on_one_device(planner.options)
+    def read(arguments: dict[str, Any]) -> tuple[Any, Any]:
+        return arguments["self"].config, arguments["self"].options
 
-    _wrap(planner, "plan_to_disk", lambda b: (b["self"].config, b["self"].options))
-    _wrap(planner, "plan_in_memory", lambda b: on_one_device(b["self"]))
+    _wrap(planner, "plan_to_disk", read)
+    _wrap(planner, "plan_in_memory", read, one_device=True)
 
 
 def wrap_raw_planner(merge_raw_pytorch: ModuleType) -> None:
-    """Wrap what `mergekit-pytorch` plans with; again does nothing.
+    """Wrap the planning function of `mergekit-pytorch`, unless it is wrapped already.
 
     Raises:
-        AttributeError, TypeError: mergekit has changed there.
+        AttributeError, TypeError: this mergekit has no such functions.
     """
-    name = "plan_flat_merge"
     if "options" not in inspect.signature(merge_raw_pytorch.plan_flat_merge).parameters:
-        raise TypeError(f"{name} takes no options")
-    _wrap(
-        merge_raw_pytorch, name, lambda b: (b["config"], _on_one_device(b["options"]))
-    )
+        raise TypeError("plan_flat_merge takes no options")
 
+    def read(arguments: dict[str, Any]) -> tuple[Any, Any]:
+        return arguments["config"], arguments["options"]
 
-def _on_one_device(options: Any) -> Any:
-    # These plans are executed on `device` even with --multi-gpu.
-    return options.model_copy(update={"multi_gpu": False})
+    _wrap(merge_raw_pytorch, "plan_flat_merge", read, one_device=True)
 
 
 def _wrap(
-    owner: Any, name: str, asked_of: Callable[[dict[str, Any]], tuple[Any, Any]]
+    owner: Any,
+    name: str,
+    read: Callable[[dict[str, Any]], tuple[Any, Any]],
+    *,
+    one_device: bool = False,
 ) -> None:
-    """Wrap what plans; ``asked_of`` gets config and options from its arguments."""
+    """Wrap a function that plans.
+
+    Args:
+        owner: its class or module.
+        name: of the function.
+        read: gets configuration and options from the function's arguments.
+        one_device: its plans are executed on ``options.device``, even with
+            ``--multi-gpu``.
+    """
     original = getattr(owner, name)
     if hasattr(original, _WRAPPED):
         return
@@ -68,21 +78,16 @@ def _wrap(
 
     @functools.wraps(original)
     def planned(*args: Any, **kwargs: Any) -> Any:
-        config, options = asked_of(signature.bind(*args, **kwargs).arguments)
+        config, options = read(signature.bind(*args, **kwargs).arguments)
         if config.merge_method == "pcb":
-            _require_known_parameters(config)
+            for problem in unknown_parameters(config):
+                raise PCBError(problem)
+        if one_device:
+            options = options.model_copy(update={"multi_gpu": False})
         return _with_statistics(original(*args, **kwargs), options)
 
     setattr(planned, _WRAPPED, True)
     setattr(owner, name, planned)
-
-
-def _require_known_parameters(config: Any) -> None:
-    from mergekit_pcb.check.rules.names import unknown_parameters
-
-    # mergekit drops what it does not know: `densty: 0.2` would merge happily.
-    for problem in unknown_parameters(config):
-        raise PCBError(problem)
 
 
 def _with_statistics(tasks: Sequence[Any], options: Any) -> Sequence[Any]:
@@ -92,15 +97,15 @@ def _with_statistics(tasks: Sequence[Any], options: Any) -> Sequence[Any]:
 
     merges = graph_scope.whole_model_tasks(tasks)
     if not merges:
-        statistics_file.require_no_use(
+        statistics_file.require_no_file(
             merge.parameters["statistics"] for merge in graph_scope.pcb_tasks(tasks)
         )
         return tasks
     parameters = [graph_scope.parameters_of(merge) for merge in merges]
-    question = StatisticsRequest.of(parameters)
-    domain = graph_scope.GraphDomain.of(merges, question.models, options)
+    request = StatisticsRequest.of(parameters)
+    domain = graph_scope.GraphDomain.of(merges, request.models, options)
     if not domain.size:
         return tasks
-    given = parameters[0]["statistics"]
-    answer = statistics_file.answer(question, domain, given)
-    return graph_scope.with_answer(tasks, answer)
+    file = parameters[0]["statistics"]
+    statistics = statistics_file.domain_statistics(request, domain, file)
+    return graph_scope.with_statistics(tasks, statistics)

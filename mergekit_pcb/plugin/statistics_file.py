@@ -1,8 +1,8 @@
-"""Whole-model statistics kept for another merge: in this process, and in files.
+"""Whole-model statistics of an earlier merge: a cache in this process, and files.
 
-Thresholds depend on neither weight nor lambda, so a second merge of the same models can
-reuse them. That the models are the same is judged by digests of their weights, taken
-while the sample is drawn, not by their names.
+Statistics depend on neither weight nor lambda, so another merge of the same models can
+use them again. Whether the models are the same is decided by digests of their weights,
+computed while the sample is drawn, not by their names.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from mergekit_pcb.plugin.graph_scope import GraphDomain
 from mergekit_pcb.plugin.model_scope import DomainStatistics, StatisticsRequest
 
 save_to: ContextVar[Path | None] = ContextVar("save_to", default=None)
-"""Where the statistics of the merges of this context are written."""
+"""The file that merges in this context write their statistics to."""
 
-# A coefficient search alternates between few settings that change statistics.
-_REMEMBERED = 8
-_remembered: OrderedDict[str, StatisticsFile] = OrderedDict()
+# A search over coefficients alternates between few settings that change statistics.
+_CACHE_SIZE = 8
+_cache: OrderedDict[str, StatisticsFile] = OrderedDict()
 
 
 class ModelEntry(BaseModel):
-    """One model: what it was called, a digest of its weights, and its statistics."""
+    """One model: its name then, a digest of its weights, and its statistics."""
 
-    # By itself: the outer model's setting does not reach the numbers in here.
+    # Repeated, because the outer model's configuration does not hold for nested ones.
     model_config = ConfigDict(ser_json_inf_nan="constants", extra="forbid")
 
     name: str
@@ -41,7 +41,7 @@ class ModelEntry(BaseModel):
 
 
 class StatisticsFile(BaseModel):
-    """What is known of a domain, and what it takes to recognise the domain."""
+    """The statistics of a domain, and what identifies the domain."""
 
     model_config = ConfigDict(ser_json_inf_nan="constants", extra="forbid")
 
@@ -54,96 +54,97 @@ class StatisticsFile(BaseModel):
 
     @property
     def key(self) -> str:
-        """Digest of all but the names and the statistics themselves."""
-        known = (self.inter, self.clamp, self.tensors, self.parameters)
+        """All but the names and the statistics themselves."""
+        settings = (self.inter, self.clamp, self.tensors, self.parameters)
         models = [(entry.digest, sorted(entry.statistics)) for entry in self.models]
-        return repr((known, models))
+        return repr((settings, models))
 
 
-def answer(
-    question: StatisticsRequest, domain: GraphDomain, given: str | None
+def domain_statistics(
+    request: StatisticsRequest, domain: GraphDomain, file: str | None
 ) -> DomainStatistics:
-    """The answer to the question: read from a file, remembered, or asked anew.
+    """The statistics of a domain: read from a file, or from the cache, or computed.
 
     Args:
-        question: what must be known.
-        domain: of the tensors it is about.
-        given: file with the answer, as named by the recipe, or None.
+        request: which statistics.
+        domain: the tensors they are statistics of.
+        file: to read from, as named by the recipe, or None.
 
     Raises:
-        PCBError: the file cannot be read, or is not about this merge.
+        PCBError: the file cannot be read, or is for another merge.
     """
-    wanted = _described(question, domain)
-    if given is not None:
-        known = _read(Path(given))
-        mismatch = _mismatch(known, wanted)
+    needed = _without_statistics(request, domain)
+    if file is not None:
+        content = _read(Path(file))
+        mismatch = _mismatch(content, needed)
         if mismatch:
-            raise PCBError(f"statistics file {given} does not fit: {mismatch}")
-    elif wanted.key in _remembered:
-        known = _remembered[wanted.key]
+            raise PCBError(f"statistics file {file} does not fit: {mismatch}")
+    elif needed.key in _cache:
+        content = _cache[needed.key]
     else:
-        found = question.ask(domain)
-        for entry, model in zip(wanted.models, question.models, strict=True):
-            entry.statistics = dict(found[model])
-        known = _remembered[wanted.key] = wanted
-        if len(_remembered) > _REMEMBERED:
-            _remembered.popitem(last=False)
+        computed = request.compute(domain)
+        for entry, model in zip(needed.models, request.models, strict=True):
+            entry.statistics = dict(computed[model])
+        content = _cache[needed.key] = needed
+        if len(_cache) > _CACHE_SIZE:
+            _cache.popitem(last=False)
     target = save_to.get()
     if target is not None:
-        _write(target, known)
+        _write(target, content)
     return {
         model: entry.statistics
-        for model, entry in zip(question.models, known.models, strict=True)
+        for model, entry in zip(request.models, content.models, strict=True)
     }
 
 
-def require_no_use(given: Iterable[str | None]) -> None:
+def require_no_file(files: Iterable[str | None]) -> None:
     """Refuse to read or write statistics where no tensor has ``scope: model``.
 
     Args:
-        given: `statistics` of every tensor.
+        files: the parameter `statistics` of every tensor.
 
     Raises:
-        PCBError: one is given, or statistics are to be saved.
+        PCBError: one is not None, or statistics are to be saved.
     """
     needless = "no tensor of this recipe has scope: model"
-    for path in given:
-        if path is not None:
-            raise PCBError(f"statistics: {path} is of no use, {needless}")
+    for file in files:
+        if file is not None:
+            raise PCBError(f"statistics: {file} is of no use, {needless}")
     target = save_to.get()
     if target is not None:
         raise PCBError(f"there are no statistics to write to {target}: {needless}")
 
 
-def _described(question: StatisticsRequest, domain: GraphDomain) -> StatisticsFile:
+def _without_statistics(
+    request: StatisticsRequest, domain: GraphDomain
+) -> StatisticsFile:
+    """The content of the file that is needed, with zeros for all statistics."""
     unknown = ModelStatistics(0, 0, 0, 0)
     return StatisticsFile(
-        inter=question.inter,
-        clamp=question.clamp,
+        inter=request.inter,
+        clamp=request.clamp,
         tensors=len(domain.sizes),
         parameters=domain.size,
         models=[
             ModelEntry(
                 name=str(model),
                 digest=digest,
-                statistics=dict.fromkeys(question.density[model], unknown),
+                statistics=dict.fromkeys(request.density[model], unknown),
             )
-            for model, digest in zip(question.models, domain.digests, strict=True)
+            for model, digest in zip(request.models, domain.digests, strict=True)
         ],
     )
 
 
-def _mismatch(known: StatisticsFile, wanted: StatisticsFile) -> str | None:
-    """Why a file does not answer what is wanted, or None if it does."""
+def _mismatch(content: StatisticsFile, needed: StatisticsFile) -> str | None:
+    """Why a file does not hold the statistics that are needed, or None if it does."""
     for name in ("inter", "clamp", "tensors", "parameters"):
-        theirs, ours = getattr(known, name), getattr(wanted, name)
+        theirs, ours = getattr(content, name), getattr(needed, name)
         if theirs != ours:
             return f"it is for {name} {theirs}, this merge has {ours}"
-    if len(known.models) != len(wanted.models):
-        return (
-            f"it is for {len(known.models)} models, this merge has {len(wanted.models)}"
-        )
-    for theirs, ours in zip(known.models, wanted.models, strict=True):
+    if (theirs := len(content.models)) != (ours := len(needed.models)):
+        return f"it is for {theirs} models, this merge has {ours}"
+    for theirs, ours in zip(content.models, needed.models, strict=True):
         if theirs.digest != ours.digest:
             return (
                 f"the weights of {ours.name}, or of the base, are not those of "

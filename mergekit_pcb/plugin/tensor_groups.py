@@ -19,8 +19,8 @@ def task_vectors(
 
     Args:
         group: inputs of one tensor, a base among them.
-        models: ids of the models wanted, in order; one that the group lacks counts
-            as having left the tensor untouched. Default: those of the group.
+        models: ids of the models, in order; one that the group lacks counts as
+            having left the tensor unchanged. Default: those of the group.
     """
     assert group.base is not None, "the contract requires a base"
     base = group.base.tensor
@@ -30,11 +30,11 @@ def task_vectors(
 
 
 @contextmanager
-def naming_culprit(groups: Sequence[TensorGroup]) -> Iterator[None]:
-    """Say which input holds NaN or infinity, once one is known to be there.
+def naming_bad_input(groups: Sequence[TensorGroup]) -> Iterator[None]:
+    """Replace the kernel's `NotFiniteError` by an error that names the input.
 
     Raises:
-        PCBError: instead of `NotFiniteError`.
+        PCBError: which input of ``groups`` holds NaN or infinity.
     """
     try:
         yield
@@ -51,5 +51,5 @@ def naming_culprit(groups: Sequence[TensorGroup]) -> Iterator[None]:
 
 
 def name_of(group: TensorGroup) -> str:
-    """What errors and reports call a tensor."""
+    """The name of a tensor in errors and reports."""
     return group.metadata.name or "a tensor"

@@ -6,7 +6,7 @@ A recipe is what ``yaml.safe_load`` gives. Models stand in ``models`` or in the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,8 @@ def model_name(value: Any) -> str:
 
 def base_of(recipe: Recipe) -> str | None:
     """The base model, or None if the recipe names none."""
-    found = (place["base_model"] for place in _mappings(recipe) if _has_base(place))
-    return next(map(model_name, found), None)
+    found = (place.get("base_model") for place in _mappings(recipe))
+    return next((model_name(base) for base in found if base is not None), None)
 
 
 def values_of(recipe: Recipe, parameter: str, default: Any = None) -> list[Any]:
@@ -68,12 +68,12 @@ def set_everywhere(recipe: Recipe, parameter: str, value: Any) -> None:
 
 
 def set_default(recipe: Recipe, parameter: str, value: Any) -> None:
-    """Give a parameter a value where nothing else is said."""
+    """Give a parameter a value for the models that have none."""
     recipe["parameters"] = {parameter: value, **(recipe.get("parameters") or {})}
 
 
 def drop_unknown(recipe: Recipe, known: set[str]) -> list[str]:
-    """Remove the parameters that are not ``known``, and say which."""
+    """Remove the parameters that are not ``known``; returns their names."""
     dropped = {}
     for parameters in _parameters(recipe):
         for name in set(parameters) - known:
@@ -168,10 +168,6 @@ def _absolute_path(path: ModelPath) -> ModelPath:
     if not Path(path.path).exists():
         return path
     return path.model_copy(update={"path": str(Path(path.path).resolve())})
-
-
-def _has_base(place: Mapping[str, Any]) -> bool:
-    return place.get("base_model") is not None
 
 
 def _mappings(value: Any) -> Iterator[Recipe]:

@@ -17,7 +17,8 @@ class Finding:
 
     An ``error`` stops mergekit, or has it do something else than the recipe says;
     ``advice`` runs as written. Lines and columns count from 1; ``path`` leads to
-    the place as code would: ``models[1].parameters.densty``.
+    the place as code would: ``models[1].parameters.densty``. ``rule`` is the id of
+    the rule that found it, which stays the same when messages change.
     """
 
     file: str
@@ -27,6 +28,7 @@ class Finding:
     message: str
     fix: str = ""
     path: str = ""
+    rule: str = ""
 
     def __str__(self) -> str:
         text = f"{self.message}; {self.fix}" if self.fix else self.message

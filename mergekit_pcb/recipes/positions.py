@@ -129,7 +129,7 @@ def _unreadable(error: Exception, text: str, file: str) -> Finding:
     if isinstance(error, yaml.reader.ReaderError):
         problem = f"the character {text[error.position]!a} is not allowed"
     message, fix = _PLAIN_WORDS.get(problem, (f"not valid YAML: {problem}", ""))
-    return Finding(file, line, column, ERROR, message, fix)
+    return Finding(file, line, column, ERROR, message, fix, rule="yaml-syntax")
 
 
 class _Reader:
@@ -194,13 +194,12 @@ class _Reader:
             key = self._place(key_node, where)
             # An anchor outlives its key: recipes repeat one key to name several.
             if name in keys and not fields[name].anchored:
-                self.findings.append(
-                    key.error(
-                        f"`{name}` is written twice, first on line "
-                        f"{keys[name].line}, and only the last one counts",
-                        "remove one of them",
-                    )
+                twice = key.error(
+                    f"`{name}` is written twice, first on line {keys[name].line}, and "
+                    "only the last one counts",
+                    "remove one of them",
                 )
+                self.findings.append(replace(twice, rule="duplicate-key"))
             fields[name], keys[name] = self._place(value_node, where), key
         # What `<<` brings in never replaces a key of the mapping itself.
         for merged in _merged_into(node):

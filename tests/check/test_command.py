@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,10 +18,11 @@ from click.testing import CliRunner, Result
 from mergekit.config import MergeConfiguration
 
 from mergekit_pcb.check import command as check_module
-from mergekit_pcb.check.command import check, check_recipe
-from mergekit_pcb.check.rules.names import unknown_parameters
+from mergekit_pcb.check.command import check
+from mergekit_pcb.check.linter import check_recipe
+from mergekit_pcb.check.rules import RULES
+from mergekit_pcb.plugin.unknown_parameters import unknown_parameters
 from mergekit_pcb.recipes.findings import Finding
-from mergekit_pcb.suggestions import closest
 
 RIGHT = """\
 models:
@@ -99,7 +101,18 @@ def test_json() -> None:
         "message": "`pcb` has no parameter `lamda`",
         "fix": "did you mean `lambda`?",
         "path": "parameters.lamda",
+        "rule": "unknown-parameter",
     }
+
+
+def test_rules() -> None:
+    """`--rules` needs no recipe and prints one line for each id."""
+    result = _run("--rules")
+    assert result.exit_code == 0
+    assert [line.split()[0] for line in result.output.splitlines()] == list(RULES)
+    for rule, description in RULES.items():
+        assert re.fullmatch(r"[a-z]+(-[a-z]+)*", rule)
+        assert re.fullmatch(r"[A-Z].*\.", description)
 
 
 def test_standard_input() -> None:
@@ -130,6 +143,8 @@ def test_not_text() -> None:
     result = _run("model.yml")
     assert result.output.startswith("model.yml:1:1: error: the file is not UTF-8 text")
     assert result.exit_code == 1
+    report = json.loads(_run("--format", "json", "model.yml").output)
+    assert report["findings"][0]["rule"] == "not-text"
 
 
 @pytest.mark.parametrize("text", ["", "# nothing but a comment\n", "---\n"])
@@ -212,81 +227,14 @@ def test_finding_is_one_line() -> None:
         finding.line = 2  # type: ignore[misc]
 
 
-@pytest.mark.parametrize(
-    ("word", "options", "meant"),
-    [
-        ("densty", ["weight", "density"], ["density"]),
-        ("Merge-Method", ["merge_method", "models"], ["merge_method"]),
-        ("base", ["base_model", "models"], ["base_model"]),
-        ("dare", ["ties", "dare_ties", "dare_linear"], ["dare_ties", "dare_linear"]),
-        ("pcb_merging", ["pcb", "ties"], ["pcb"]),
-        ("modles", ["models", "modules", "slices"], ["modules", "models"]),
-        ("zzz", ["models"], []),
-        ("", ["models"], []),
-    ],
-)
-def test_closest(word: str, options: list[str], meant: list[str]) -> None:
-    """The word that was meant is found, or the two or three it can have been."""
-    assert closest(word, options) == meant
-
-
-def _configuration(text: str) -> MergeConfiguration:
-    return MergeConfiguration.model_validate(yaml.safe_load(text))
-
-
-def test_unknown_parameters_of_a_configuration() -> None:
-    """Other parts of the package can ask for unknown names of a parsed recipe."""
-    config = _configuration(
-        "models:\n"
-        "  - {model: org/math, parameters: {densty: 0.2, weight: 1}}\n"
-        "  - {model: org/code, parameters: {density: 0.2}}\n"
-        "merge_method: pcb\n"
-        "base_model: org/base\n"
-        "parameters: {lamda: 1.2, t: 0.5, rescale: true}\n"
-    )
-    assert unknown_parameters(config) == [
-        (
-            "`pcb` has no parameter `lamda`; did you mean `lambda`? "
-            "(in the parameters of the recipe)"
-        ),
-        (
-            "`pcb` has no parameter `t`; remove it (`nearswap` and `slerp` have one) "
-            "(in the parameters of the recipe)"
-        ),
-        (
-            "`pcb` has no parameter `densty`; did you mean `density`? "
-            "(in the parameters of org/math)"
-        ),
-    ]
-
-
-def test_unknown_parameters_of_a_planned_configuration() -> None:
-    """They are found in slices and modules, where the planner moves them."""
-    config = _configuration(
-        "modules:\n"
-        "  default:\n"
-        "    parameters: {clmap: 0}\n"
-        "    slices:\n"
-        "      - parameters: {scpoe: model}\n"
-        "        sources:\n"
-        "          - model: org/math\n"
-        "            layer_range: [0, 2]\n"
-        "            parameters: {densty: 0.1}\n"
-        "merge_method: pcb\n"
-        "base_model: org/base\n"
-    )
-    where = [
-        line.rpartition(" (in the parameters of ")[2]
-        for line in (unknown_parameters(config))
-    ]
-    assert where == ["a module)", "a slice)", "org/math)"]
-
-
 def test_check_and_unknown_parameters_agree() -> None:
     """What stops a merge is what check calls an error."""
     text = ADVICE.replace("int8_mask", "rescale")
     assert [f.severity for f in check_recipe(text, "r.yml")] == ["advice"]
-    assert unknown_parameters(_configuration(text)) == []
+    assert (
+        unknown_parameters(MergeConfiguration.model_validate(yaml.safe_load(text)))
+        == []
+    )
 
 
 def test_residual_weight_is_still_declared_only() -> None:

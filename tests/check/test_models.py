@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mergekit_pcb.check.command import check_recipe
+from mergekit_pcb.check.linter import check_recipe
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from mergekit.config import MergeConfiguration
 
-from mergekit_pcb.check.command import check_recipe
+from mergekit_pcb.check.linter import check_recipe
 from mergekit_pcb.compare.candidates import METHODS, Candidate, candidates, inputs_of
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.recipes.edits import with_absolute_paths

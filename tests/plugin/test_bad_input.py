@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import Result
 from mergekit.scripts import merge_raw_pytorch, multimerge, run_yaml
 
 from mergekit_pcb import cli
 from tests.tiny import (
     QUIET,
     Model,
+    error_line,
     fine_tune,
     invoke,
     llama_weights,
@@ -46,16 +46,7 @@ def failure(command: Command, recipe: dict, tmp_path: Path) -> str:
     """The one line that a command prints about a recipe it cannot merge."""
     file = write_recipe(recipe, tmp_path / "recipe.yml")
     result = invoke(*command, file, tmp_path / "merged", *QUIET)
-    return the_line(result)
-
-
-def the_line(result: Result) -> str:
-    assert result.exit_code == 1
-    assert isinstance(result.exception, SystemExit), "a traceback, not a line"
-    lines = [line for line in result.stderr.splitlines() if line.strip()]
-    assert [line for line in lines if line.startswith("Error: ")] == lines[-1:]
-    assert "Traceback" not in result.output
-    return lines[-1].removeprefix("Error: ")
+    return error_line(result)
 
 
 def left_behind(folder: Path) -> list[str]:
@@ -164,7 +155,7 @@ def test_damaged_checkpoint_in_shards(tmp_path: Path) -> None:
     result = invoke(
         run_yaml.main, file, tmp_path / "merged", *QUIET, "--out-shard-size", "500"
     )
-    the_line(result)
+    error_line(result)
     left = left_behind(tmp_path / "merged")
     assert "model-1.safetensors" in left  # or the test would show nothing
     assert not [name for name in left if name.endswith(".json") or "-of-" in name]
@@ -227,7 +218,7 @@ def test_bad_parameter_in_mergekit_multi(tmp_path: Path) -> None:
     recipe = {"name": "first", **recipe_of(base, tuned, parameters={"density": 30})}
     file = write_recipe(recipe, tmp_path / "recipe.yml")
     result = invoke(multimerge.main, file, "-I", tmp_path / "merged", *QUIET)
-    assert the_line(result).startswith("density must be in (0, 1], got 30")
+    assert error_line(result).startswith("density must be in (0, 1], got 30")
     assert left_behind(tmp_path / "merged") == []
 
 
@@ -248,7 +239,7 @@ def test_bad_recipe_in_mergekit_pytorch(
     recipe = recipe_of(files[0], files[1:]) | change
     file = write_recipe(recipe, tmp_path / "recipe.yml")
     result = invoke(merge_raw_pytorch.main, file, tmp_path / "merged", "--quiet")
-    assert the_line(result).startswith(line)
+    assert error_line(result).startswith(line)
     assert not (tmp_path / "merged").exists()
 
 

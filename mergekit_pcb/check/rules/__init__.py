@@ -7,6 +7,7 @@ from mergekit itself: keys from its pydantic models, parameters from its registr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from mergekit_pcb.check.rules import (
     filters,
@@ -18,7 +19,6 @@ from mergekit_pcb.check.rules import (
     multi,
     output,
     parameters,
-    required,
     shapes,
     structure,
     values,
@@ -26,47 +26,68 @@ from mergekit_pcb.check.rules import (
 from mergekit_pcb.check.rules.document import Document
 from mergekit_pcb.recipes.findings import Finding
 
-Rule = Callable[[Document], Iterator[Finding]]
+_RULES: dict[str, Callable[[Document], Iterator[Finding]]] = {
+    "unknown-key": keys.unknown_keys,
+    "unknown-method": inputs.unknown_method,
+    "model-lists": structure.one_kind_of_input,
+    "empty-slice": structure.empty_slices,
+    "model-reference": models.wrong_references,
+    "refused-inputs": inputs.broken_contract,
+    "missing-parameter": parameters.missing_parameters,
+    "base-as-input": inputs.base_as_input,
+    "two-spellings": inputs.same_model_spelt_twice,
+    "unknown-parameter": parameters.wrong_names,
+    "parameter-level": parameters.wrong_levels,
+    "value-form": values.wrong_shapes,
+    "refused-value": values.wrong_values,
+    "uncovered-tensors": filters.uncovered,
+    "filter": filters.wrong_filters,
+    "layer-range": layers.wrong_layer_ranges,
+    "different-models": shapes.different_models,
+    "unknown-module": shapes.unknown_modules,
+    "dtype": output.wrong_dtypes,
+    "tokenizer": output.wrong_tokenizers,
+    "chat-template": output.wrong_chat_template,
+    "density": habits.densities,
+    "no-effect": habits.flags,
+    "weight-sum": habits.weights,
+    "union-tokenizer": habits.union_tokenizer,
+}
+_FILE_RULES: dict[str, Callable[[Sequence[Document]], Iterator[Finding]]] = {
+    "merge-name": multi.wrong_names,
+    "merge-name-elsewhere": multi.names_in_other_places,
+    "merge-cycle": multi.cycles,
+}
 
-RULES: tuple[Rule, ...] = (
-    keys.unknown_keys,
-    inputs.unknown_method,
-    structure.one_kind_of_input,
-    structure.empty_slices,
-    models.wrong_references,
-    inputs.broken_contract,
-    required.missing_parameters,
-    inputs.base_as_input,
-    inputs.same_model_spelt_twice,
-    parameters.wrong_names,
-    parameters.wrong_levels,
-    values.wrong_shapes,
-    values.wrong_values,
-    filters.uncovered,
-    filters.wrong_filters,
-    layers.wrong_layer_ranges,
-    shapes.different_models,
-    shapes.unknown_modules,
-    output.wrong_dtypes,
-    output.wrong_tokenizers,
-    output.wrong_chat_template,
-    habits.densities,
-    habits.flags,
-    habits.weights,
-    habits.union_tokenizer,
-)
-
-FILE_RULES = (multi.wrong_names, multi.names_in_other_places, multi.cycles)
+RULES = {
+    "not-text": "A file that is not UTF-8 text.",
+    "yaml-syntax": "Text that is not valid YAML.",
+    "duplicate-key": "Keys that are written twice, of which the last counts.",
+    "wrong-document": "Documents that are empty, too many, or for another command.",
+    **{
+        rule: (function.__doc__ or "").partition("\n")[0]
+        for rule, function in (*_RULES.items(), *_FILE_RULES.items())
+    },
+    "schema": "Anything else that mergekit's own pydantic models refuse.",
+}
+"""Id and description of every rule; a `Finding` carries the id."""
 
 
-def findings_of(document: Document) -> Iterator[Finding]:
+def findings_of(document: Document) -> list[Finding]:
     """Everything that is wrong with one recipe."""
-    found = [finding for rule in RULES for finding in rule(document)]
-    yield from found
-    yield from structure.refused(document, found)
+    found = [
+        replace(finding, rule=rule)
+        for rule, function in _RULES.items()
+        for finding in function(document)
+    ]
+    refused = structure.refused(document, found)
+    return found + [replace(finding, rule="schema") for finding in refused]
 
 
-def findings_between(documents: Sequence[Document]) -> Iterator[Finding]:
+def findings_between(documents: Sequence[Document]) -> list[Finding]:
     """What is wrong between the merges of one file."""
-    for rule in FILE_RULES:
-        yield from rule(documents)
+    return [
+        replace(finding, rule=rule)
+        for rule, function in _FILE_RULES.items()
+        for finding in function(documents)
+    ]

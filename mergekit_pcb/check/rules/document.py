@@ -1,8 +1,8 @@
-"""One recipe as mergekit will see it: which models meet which, with which settings."""
+"""One recipe as mergekit reads it: which models are merged, with which settings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 from mergekit import merge_methods
 from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration
-from mergekit.merge_methods import MergeMethod, MergeMethodSpec
+from mergekit.merge_methods import MergeMethod, MergeMethodSpec, ParameterScope
+from mergekit.merge_methods.base import ParameterSpec
 from mergekit.scripts.merge_raw_pytorch import RawPyTorchMergeConfig
 from pydantic import BaseModel
 
@@ -29,7 +30,7 @@ class Input:
     model: ModelReference
     place: Place
     entry: Place
-    # mergekit appends a base model that the recipe does not list.
+    # mergekit adds a base model that the recipe does not list.
     appended: bool = False
 
     @property
@@ -58,8 +59,15 @@ class Group:
         base = self.base.model if self.base else None
         return tuple(source for source in self.inputs if source.model != base)
 
+    def owners(self, parameter: ParameterSpec) -> Sequence[Input | None]:
+        """The inputs that have their own value of a parameter; None: one for all."""
+        if parameter.scope == ParameterScope.SHARED:
+            return (None,)
+        is_of_all = parameter.scope == ParameterScope.INPUT
+        return self.inputs if is_of_all else self.non_base
+
     def sources(self, source: Input | None, name: str) -> list[Place]:
-        """The settings of parameter ``name``, in the order mergekit asks them."""
+        """The settings of parameter ``name``, in the order that mergekit reads them."""
         levels = [source.settings] if source is not None else []
         found = [level.fields.get(name) for level in (*levels, *self.shared) if level]
         return [place for place in found if place is not None]
@@ -89,12 +97,25 @@ class Document:
         """The merge method; None when mergekit has none of that name."""
         place = self.root.get("merge_method")
         known = {m.spec.name: m for m in merge_methods.registered_methods()}
-        return known.get(place.value) if place and _is_text(place) else None
+        text = place.value if place else None
+        return known.get(text) if isinstance(text, str) else None
 
     @property
     def spec(self) -> MergeMethodSpec | None:
-        """The method's own account of its parameters and inputs."""
+        """The method's declaration of its parameters and inputs."""
         return self.method.spec if self.method else None
+
+    @cached_property
+    def parameters(self) -> dict[str, ParameterSpec]:
+        """The method's parameters by name; empty when the method is unknown."""
+        return {p.name: p for p in self.spec.parameters} if self.spec else {}
+
+    @property
+    def tokenizer(self) -> Place | None:
+        """Which tokenizer the merged model gets, written in one of two ways."""
+        settings = self.root.get("tokenizer")
+        source = self.root.get("tokenizer_source")
+        return source or (settings.get("source") if settings else None)
 
     def parse(self, place: Place) -> ModelReference | None:
         """The model that a place names; None when mergekit cannot read it."""
@@ -143,8 +164,8 @@ class Document:
             listed = {source.model for source in inputs if source}
             if base is not None and base.model not in listed:
                 inputs.append(base)
-            # One that cannot be read is its own finding; what follows from its
-            # absence would be noise.
+            # A model that cannot be read is a finding of its own, and findings that
+            # follow from its absence would only distract.
             if None not in inputs and (base or not self.root.get("base_model")):
                 yield Group(models, _present(*inputs), base, levels, module=module)
         slices = place.get("slices")
@@ -183,10 +204,6 @@ class Document:
         for place, model in typed(self.root, self.schema):
             if model is ModelReference:
                 yield place
-
-
-def _is_text(place: Place) -> bool:
-    return isinstance(place.value, str)
 
 
 def _present(*places: Any) -> tuple[Any, ...]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mergekit.merge_methods.base import ParameterScope, ParameterSpec
+from mergekit.merge_methods.base import ParameterSpec
 
-from mergekit_pcb.check.rules.document import PYTORCH, Document, Input
+from mergekit_pcb.check.rules.document import PYTORCH, Document
 from mergekit_pcb.check.rules.parameters import settings
 from mergekit_pcb.recipes.findings import Finding
 from mergekit_pcb.recipes.positions import Place
@@ -14,32 +14,24 @@ from mergekit_pcb.suggestions import misspelt
 
 
 def uncovered(document: Document) -> Iterator[Finding]:
-    """Filtered lists that leave some tensors to a default, or to nobody."""
-    spec = document.spec
-    for group in document.groups if spec is not None else ():
-        base = group.base.model if group.base else None
-        for parameter in spec.parameters if spec is not None else ():
-            if parameter.scope == ParameterScope.SHARED:
-                inputs: list[Input | None] = [None]
-            else:
-                inputs = [
-                    source
-                    for source in group.inputs
-                    if source.model != base or parameter.scope == ParameterScope.INPUT
-                ]
-            for source in inputs:
+    """Filtered lists that leave some tensors with the default, or with no value."""
+    for group in document.groups:
+        for parameter in document.parameters.values():
+            for source in group.owners(parameter):
                 found = group.sources(source, parameter.name)
-                if found and not any(_covers_all(place) for place in found):
+                if found and not any(map(_covers_all, found)):
                     yield from _left_over(parameter, found[0])
 
 
 def _covers_all(place: Place) -> bool:
-    if isinstance(place.value, dict):
-        return _catches_all(place)
-    if any(isinstance(item.value, dict) for item in place.items):
-        return any(_catches_all(item) for item in place.items)
-    # A broken value is a finding of its own and says nothing about coverage.
-    return True
+    # Any other value holds for all tensors, or is a finding of its own.
+    return not _conditions(place) or any(map(_catches_all, place.items or [place]))
+
+
+def _conditions(place: Place) -> list[Place]:
+    """The entries with a value and a filter, or the only one."""
+    entries = [place, *place.items]
+    return [entry for entry in entries if isinstance(entry.value, dict)]
 
 
 def _catches_all(condition: Place) -> bool:
@@ -60,22 +52,18 @@ def _left_over(parameter: ParameterSpec, place: Place) -> Iterator[Finding]:
 
 
 def wrong_filters(document: Document) -> Iterator[Finding]:
-    """Filters that match nothing, and entries that an earlier one hides."""
+    """Filters that match no tensor, or only tensors that an earlier one matches."""
     for _, place, _ in settings(document):
-        conditions = [item for item in place.items if isinstance(item.value, dict)]
-        if isinstance(place.value, dict):
-            conditions = [place]
-        earlier: list[Place] = []
-        for condition in conditions:
+        conditions = _conditions(place)
+        for number, condition in enumerate(conditions):
             yield from _one_filter(document, condition)
-            hiding = next((p for p in earlier if _hides(p, condition)), None)
-            if hiding is not None:
+            hiding = [c for c in conditions[:number] if _hides(c, condition)]
+            if hiding:
                 yield condition.error(
                     "this entry is never reached: the one on line "
-                    f"{hiding.line} matches the same tensors first",
+                    f"{hiding[0].line} matches the same tensors first",
                     "put the narrower filter first",
                 )
-            earlier.append(condition)
 
 
 def _hides(earlier: Place, later: Place) -> bool:

@@ -1,4 +1,4 @@
-"""Habits from other methods' recipes that do not fit PCB; all of it is advice."""
+"""Settings from recipes of other methods that do not suit PCB; all are advice."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from mergekit.merge_methods.base import ParameterSpec
 from mergekit_pcb.check.rules.document import Document
 from mergekit_pcb.check.rules.parameters import settings
 from mergekit_pcb.check.rules.values import leaves
+from mergekit_pcb.plugin.parameters import NO_EFFECT
 from mergekit_pcb.recipes.findings import Finding
 
 
 def densities(document: Document) -> Iterator[Finding]:
-    """Densities beyond a fraction, and those that suit TIES better than PCB."""
+    """Densities outside [0, 1], and large ones, which leave PCB little to balance."""
     for name, place, parameter in settings(document):
         if name != "density" or parameter is None:
             continue
@@ -36,20 +37,18 @@ def densities(document: Document) -> Iterator[Finding]:
 
 
 def flags(document: Document) -> Iterator[Finding]:
-    """Switches that PCB accepts and does not read."""
+    """Parameters that PCB accepts and does not read."""
     for name, place, parameter in settings(document):
-        if _is_pcb(document) and parameter and parameter.description == "no effect":
+        if _is_pcb(document) and parameter and parameter.description == NO_EFFECT:
             yield place.advice(f"`{name}` has no effect on `pcb`", "remove it")
 
 
 def weights(document: Document) -> Iterator[Finding]:
-    """Weights that add up to one, which PCB does not divide by."""
-    spec = document.spec
-    if spec is None or not _is_pcb(document):
+    """Weights that add up to 1, which make a merge by PCB weaker."""
+    parameter = document.parameters.get("weight")
+    if parameter is None or not _is_pcb(document):
         return
-    parameter = next((p for p in spec.parameters if p.name == "weight"), None)
-    for group in document.groups if parameter is not None else ():
-        assert parameter is not None
+    for group in document.groups:
         chosen = [group.sources(source, "weight")[:1] for source in group.non_base]
         places = [place for found in chosen for place in found]
         values = [_number(parameter, place.value) for place in places]
@@ -64,10 +63,8 @@ def weights(document: Document) -> Iterator[Finding]:
 
 
 def union_tokenizer(document: Document) -> Iterator[Finding]:
-    """A union of vocabularies, whose made-up rows compete like any other."""
-    source = document.root.get("tokenizer_source")
-    tokenizer = document.root.get("tokenizer")
-    chosen = source or (tokenizer.get("source") if tokenizer else None)
+    """A union of vocabularies, whose made-up rows take part in PCB's competition."""
+    chosen = document.tokenizer
     if chosen is not None and chosen.value == "union" and _is_pcb(document):
         yield chosen.advice(
             "`union` makes up embedding rows for tokens that a model lacks, and PCB "

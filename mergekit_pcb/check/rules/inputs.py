@@ -13,9 +13,10 @@ from mergekit.merge_methods.base import (
 )
 
 from mergekit_pcb.check.rules.document import PYTORCH, Document, Group, Input
+from mergekit_pcb.check.rules.keys import is_misspelt
 from mergekit_pcb.recipes.findings import Finding
 from mergekit_pcb.recipes.positions import Place
-from mergekit_pcb.suggestions import closest, did_you_mean, quoted
+from mergekit_pcb.suggestions import did_you_mean, quoted
 
 _SLICE = re.compile(r"slices\[\d+\]$")
 
@@ -33,7 +34,7 @@ def unknown_method(document: Document) -> Iterator[Finding]:
 
 
 def broken_contract(document: Document) -> Iterator[Finding]:
-    """Groups of models that the method refuses, by its own check of them."""
+    """Too many or too few models for the method, a missing base, or one too many."""
     if document.method is None:
         return
     for group in document.groups:
@@ -62,9 +63,7 @@ def _listed_twice(group: Group) -> Iterator[Finding]:
 
 def _base_misplaced(document: Document) -> bool:
     """Whether a key that mergekit does not read was meant to be `base_model`."""
-    fields = document.schema.model_fields
-    strays = [key for key in document.root.keys if key not in fields]
-    return any("base_model" in closest(key, fields) for key in strays) or any(
+    return is_misspelt(document, document.root, "base_model") or any(
         "base_model" in place.keys
         for place in document.root.walk()
         if place is not document.root and not _SLICE.search(place.path)
@@ -108,29 +107,23 @@ def _explained(document: Document, group: Group, error: Exception) -> Finding | 
 def _miscounted(
     name: str, contract: InputContract, group: Group
 ) -> tuple[str, str] | None:
+    """The message about too many or too few models, and the fix."""
     based = contract.base != BasePolicy.IGNORED and group.base is not None
-    limits = [
-        (len(group.inputs), contract.min_inputs, contract.max_inputs, based),
-        (
-            len(group.non_base if based else group.inputs),
-            contract.min_non_base or 0,
-            contract.max_non_base,
-            False,
-        ),
-    ]
-    for count, low, high, with_base in limits:
-        if low <= count and (high is None or count <= high):
-            continue
-        number = f"exactly {low}" if low == high else f"at least {low}"
-        if high is not None and count > high and low != high:
-            number = f"at most {high}"
-        plural = "" if number.endswith(" 1") else "s"
-        other = " beside the base" if based and not with_base else ""
-        counted = ", the base included" if with_base else other
-        return (
-            f"`{name}` takes {number} model{plural}{counted}; got {count}",
-            _count_fix(count < low, high, group),
-        )
+    all_limits = (group.inputs, contract.min_inputs, contract.max_inputs)
+    others = group.non_base if based else group.inputs
+    other_limits = (others, contract.min_non_base or 0, contract.max_non_base)
+    for (models, low, high), counted in (
+        (all_limits, ", the base included"),
+        (other_limits, " beside the base"),
+    ):
+        count = len(models)
+        if count < low or (high is not None and count > high):
+            bound = f"at least {low}" if count < low else f"at most {high}"
+            number = f"exactly {low}" if low == high else bound
+            takes = f"{number} model{'s' * (not number.endswith(' 1'))}"
+            takes += counted if based else ""
+            fix = _count_fix(count < low, high, group)
+            return f"`{name}` takes {takes}; got {count}", fix
     return None
 
 

@@ -13,6 +13,10 @@ WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 
 # Keys that only the recipes of other commands have at their top level.
 _OTHER_COMMANDS = {"experts": "mergekit-moe", "genome": "mergekit-evolve"}
+_THESE_COMMANDS = (
+    "check reads those for mergekit-yaml, mergekit-multi and mergekit-pytorch"
+)
+_BEGIN = "begin with `merge_method:`"
 
 
 def documents_of(
@@ -20,28 +24,13 @@ def documents_of(
 ) -> tuple[list[Document], list[Finding]]:
     """The recipes of a file, and what keeps it from being one for its command."""
     if all(place.value is None for place in places):
-        empty = Finding(file, 1, 1, ERROR, "the recipe is empty", _BEGIN)
-        return [], [empty]
-    findings = []
-    roots = []
-    for place in places:
-        if place.value is None:
-            problem = "`---` begins one more recipe, and it is empty"
-            findings.append(place.error(problem, "remove it"))
-        elif not isinstance(place.value, dict):
-            findings.append(place.error("a recipe is `key: value` lines", _BEGIN))
-        elif other := _other_command(place):
-            findings.append(
-                place.error(
-                    f"this is a recipe for {other}",
-                    "check reads those for mergekit-yaml, mergekit-multi and "
-                    "mergekit-pytorch",
-                )
-            )
-        else:
-            roots.append(place)
+        return [], [Finding(file, 1, 1, ERROR, "the recipe is empty", _BEGIN)]
+    problems = [_problem(place) for place in places]
+    read = list(zip(places, problems, strict=True))
+    findings = [place.error(*problem) for place, problem in read if problem]
+    roots = [place for place, problem in read if not problem]
     if kind == "auto":
-        kind = _seen(roots)
+        kind = _inferred(roots)
     if kind != MULTI and len(roots) > 1:
         findings.append(
             roots[1].error(
@@ -55,17 +44,19 @@ def documents_of(
     return [Document(root, kind, siblings) for root in roots], findings
 
 
-_BEGIN = "begin with `merge_method:`"
+def _problem(place: Place) -> tuple[str, str] | None:
+    """Why a document is no recipe for these commands, and the fix."""
+    if place.value is None:
+        return "`---` begins one more recipe, and it is empty", "remove it"
+    if not isinstance(place.value, dict):
+        return "a recipe is `key: value` lines", _BEGIN
+    others = [command for key, command in _OTHER_COMMANDS.items() if place.get(key)]
+    if others and place.get("merge_method") is None:
+        return f"this is a recipe for {others[0]}", _THESE_COMMANDS
+    return None
 
 
-def _other_command(place: Place) -> str | None:
-    if place.get("merge_method") is not None:
-        return None
-    given = [command for key, command in _OTHER_COMMANDS.items() if place.get(key)]
-    return given[0] if given else None
-
-
-def _seen(roots: Sequence[Place]) -> str:
+def _inferred(roots: Sequence[Place]) -> str:
     if len(roots) > 1:
         return MULTI
     for root in roots:

@@ -14,21 +14,19 @@ from mergekit_pcb.recipes.positions import Place
 
 
 def wrong_layer_ranges(document: Document) -> Iterator[Finding]:
-    """Ranges that are empty, too long for the model, or not equally long."""
+    """Layer ranges that are empty, too long for the model, or of unequal length."""
     for group in document.groups:
         if group.slice is None:
             continue
-        lengths: list[tuple[int, Place]] = []
+        first: tuple[int, Place] | None = None
         for source, place, (start, end) in _ranges(group):
             if problem := _problem(source, start, end, group.module):
                 yield place.error(*problem)
-            else:
-                lengths.append((end - start, place))
-        for length, place in lengths[1:]:
-            first, other = lengths[0]
-            if length != first:
+                continue
+            length, other = first = first or (end - start, place)
+            if end - start != length:
                 yield place.error(
-                    f"{length} layers here and {first} on line {other.line}: all "
+                    f"{end - start} layers here and {length} on line {other.line}: all "
                     "sources of a slice take equally many",
                     "make the ranges equally long",
                 )
@@ -57,11 +55,10 @@ def _problem(
     if start < 0 or end < 0:
         return f"layers count from 0, got [{start}, {end}]", "write the layer's number"
     if start >= end:
+        meant = [end, start] if start > end else [start, end + 1]
         return (
             f"[{start}, {end}] holds no layer: the end is not included",
-            f"write `[{end}, {start}]`"
-            if start > end
-            else f"write `[{start}, {end + 1}]`",
+            f"write `{meant}`",
         )
     folder = folder_of(source.model)
     count = folder.layers(module) if folder else None

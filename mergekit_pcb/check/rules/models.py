@@ -1,4 +1,4 @@
-"""Models: references mergekit cannot read, folders that are not what they seem."""
+"""Models that mergekit cannot find, or cannot read as what they are."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
-from mergekit.common import ModelPath, ModelReference
+from mergekit.common import ModelReference
 
 from mergekit_pcb.check.rules.document import PYTORCH, Document
 from mergekit_pcb.check.rules.folders import Folder
@@ -18,22 +18,32 @@ from mergekit_pcb.recipes.positions import Place
 from mergekit_pcb.suggestions import closest, quoted
 
 _LOCAL = re.compile(r"[.~]{1,2}[/\\]|[/\\]|[A-Za-z]:[/\\]|~$")
+_WHOLE_FOLDERS = ", and mergekit-yaml reads whole model folders"
+_NAME_ITS_FOLDER = "name its folder, or use mergekit-pytorch for single files"
 
 
 def wrong_references(document: Document) -> Iterator[Finding]:
-    """Names of models that lead nowhere."""
+    """Models that mergekit cannot find, or cannot read as what they are."""
     adapters = []
     for place in document.references():
         model = document.parse(place)
         if model is None:
             yield _unreadable(place)
+            continue
+        path = model.model.path
+        if path.startswith("~"):
+            yield place.error(
+                f"mergekit does not expand `~` in `{path}`",
+                f"write `{Path(path).expanduser()}`",
+            )
         elif document.kind == PYTORCH:
-            yield from _wrong_file(place, model.model.path)
-        else:
-            yield from _wrong_path(document, place, model.model.path)
-            if model.lora is not None:
-                yield from _wrong_adapter(place, model.lora)
-                adapters.append(place)
+            yield from _wrong_file(place, path)
+        elif path not in document.siblings:
+            yield from _wrong_path(document, place, path)
+        if model.lora is not None:
+            adapters.append(place)
+            if _LOCAL.match(model.lora.path) and not Path(model.lora.path).exists():
+                yield _missing(place, model.lora.path, "adapter folder")
     if adapters:
         yield adapters[0].advice(
             f"`{adapters[0].value}` has to be merged with its adapter first",
@@ -56,9 +66,7 @@ def _unreadable(place: Place) -> Finding:
 
 
 def _wrong_file(place: Place, path: str) -> Iterator[Finding]:
-    if path.startswith("~"):
-        yield _tilde(place, path)
-    elif Path(path).is_dir():
+    if Path(path).is_dir():
         yield place.error(
             f"`{path}` is a folder, and mergekit-pytorch reads single files",
             "name the file, or use mergekit-yaml",
@@ -68,15 +76,8 @@ def _wrong_file(place: Place, path: str) -> Iterator[Finding]:
 
 
 def _wrong_path(document: Document, place: Place, path: str) -> Iterator[Finding]:
-    if path in document.siblings:
-        return
-    if path.startswith("~"):
-        yield _tilde(place, path)
-    elif Path(path).is_file():
-        yield place.error(
-            f"`{path}` is a file, and mergekit-yaml reads whole model folders",
-            "name its folder, or use mergekit-pytorch for single files",
-        )
+    if Path(path).is_file():
+        yield place.error(f"`{path}` is a file{_WHOLE_FOLDERS}", _NAME_ITS_FOLDER)
     elif Path(path).is_dir():
         yield from _wrong_folder(place, Folder(Path(path)))
     elif _LOCAL.match(path):
@@ -111,11 +112,6 @@ def _wrong_folder(place: Place, folder: Folder) -> Iterator[Finding]:
         )
 
 
-def _wrong_adapter(place: Place, adapter: ModelPath) -> Iterator[Finding]:
-    if _LOCAL.match(adapter.path) and not Path(adapter.path).exists():
-        yield _missing(place, adapter.path, "adapter folder")
-
-
 def _wrong_hub_name(place: Place, path: str) -> Iterator[Finding]:
     try:
         validate_repo_id(path)
@@ -130,17 +126,8 @@ def _wrong_hub_name(place: Place, path: str) -> Iterator[Finding]:
         )
         return
     if path.endswith(WEIGHT_FILES):
-        yield place.error(
-            f"`{path}` looks like a file, and mergekit-yaml reads whole model folders",
-            "name its folder, or use mergekit-pytorch for single files",
-        )
-
-
-def _tilde(place: Place, path: str) -> Finding:
-    return place.error(
-        f"mergekit does not expand `~` in `{path}`",
-        f"write `{Path(path).expanduser()}`",
-    )
+        message = f"`{path}` looks like a file{_WHOLE_FOLDERS}"
+        yield place.error(message, _NAME_ITS_FOLDER)
 
 
 def _missing(place: Place, path: str, what: str) -> Finding:

@@ -1,8 +1,9 @@
-"""Several merges in one file: their names, and who needs whom."""
+"""Several merges in one file: their names, and which needs which."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
 
 from mergekit_pcb.check.rules.document import Document
 from mergekit_pcb.recipes.findings import Finding
@@ -10,7 +11,7 @@ from mergekit_pcb.recipes.positions import Place
 
 
 def wrong_names(documents: Sequence[Document]) -> Iterator[Finding]:
-    """Names that are taken, missing, or not text."""
+    """Names of merges that are taken, missing, or not text."""
     first: dict[str | None, Place] = {}
     for document in documents:
         place = document.root.get("name")
@@ -37,7 +38,7 @@ def wrong_names(documents: Sequence[Document]) -> Iterator[Finding]:
 
 
 def names_in_other_places(documents: Sequence[Document]) -> Iterator[Finding]:
-    """Names that are also words of the recipes.
+    """Names of merges that are also values elsewhere in the file.
 
     mergekit-multi replaces a merge's name by its folder wherever it stands, be it
     the merge method, a filter or a number format.
@@ -57,39 +58,34 @@ def names_in_other_places(documents: Sequence[Document]) -> Iterator[Finding]:
 
 
 def cycles(documents: Sequence[Document]) -> Iterator[Finding]:
-    """Merges that wait for each other."""
-    needs: dict[str, list[tuple[str, Place]]] = {}
-    for document in documents:
-        if document.name is not None:
-            needs[document.name] = list(_needed(document))
-    finished: set[str] = set()
-    for name in needs:
-        yield from _closing(name, needs, finished, [])
-
-
-def _needed(document: Document) -> Iterator[tuple[str, Place]]:
-    for place in document.references():
-        model = document.parse(place)
-        if model is not None and model.model.path in document.siblings:
-            yield model.model.path, place
-
-
-def _closing(
-    name: str,
-    needs: dict[str, list[tuple[str, Place]]],
-    finished: set[str],
-    waiting: list[str],
-) -> Iterator[Finding]:
-    if name in finished:
-        return
-    for needed, place in needs.get(name, ()):
-        if needed in (*waiting, name):
-            chain = [*waiting, name]
-            chain = [*chain[chain.index(needed) :], needed]
-            yield place.error(
-                f"these merges wait for each other: {' -> '.join(chain)}",
+    """Merges that need each other."""
+    needs = {document.name: _needed(document) for document in documents}
+    while cycle := _first_cycle(needs):
+        *_, last, first = cycle
+        yield (
+            needs[last]
+            .pop(first)
+            .error(
+                f"these merges wait for each other: {' -> '.join(cycle)}",
                 "let one of them start from another model",
             )
-        else:
-            yield from _closing(needed, needs, finished, [*waiting, name])
-    finished.add(name)
+        )
+
+
+def _needed(document: Document) -> dict[str, Place]:
+    """The other merges whose results a merge needs, and where it names them."""
+    found: dict[str, Place] = {}
+    for place in document.references() if document.name is not None else ():
+        model = document.parse(place)
+        if model is not None and model.model.path in document.siblings:
+            found.setdefault(model.model.path, place)
+    return found
+
+
+def _first_cycle(needs: Mapping[str | None, Mapping[str, Place]]) -> list[str] | None:
+    """A cycle of names, each needing the next; the first is also the last."""
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        return list(reversed(error.args[1]))
+    return None

@@ -54,7 +54,7 @@ def wrong_dtypes(document: Document) -> Iterator[Finding]:
 
 
 def wrong_tokenizers(document: Document) -> Iterator[Finding]:
-    """Tokenizer settings that contradict each other or mean something else."""
+    """Tokenizer settings that contradict each other, or are read as something else."""
     if document.kind == PYTORCH:
         return
     source = document.root.get("tokenizer_source")
@@ -69,7 +69,7 @@ def wrong_tokenizers(document: Document) -> Iterator[Finding]:
             f"`tokenizer` takes `key: value` lines, got {tokenizer.value!r}",
             f"write `tokenizer_source: {tokenizer.value}`",
         )
-    chosen = source or (tokenizer.get("source") if tokenizer else None)
+    chosen = document.tokenizer
     if chosen is None or not isinstance(chosen.value, str):
         return
     words = _literals(MergeConfiguration.model_fields["tokenizer_source"].annotation)
@@ -92,7 +92,7 @@ def _literals(annotation: Any) -> list[str]:
 
 
 def wrong_chat_template(document: Document) -> Iterator[Finding]:
-    """A chat template that mergekit refuses after the whole merge is done."""
+    """A chat template that mergekit would refuse after the whole merge."""
     place = document.root.get("chat_template")
     if document.kind == PYTORCH or place is None or not isinstance(place.value, str):
         return

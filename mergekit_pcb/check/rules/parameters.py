@@ -1,14 +1,14 @@
-"""Parameter names that the method lacks, or looks for at another level."""
+"""Parameters that the method does not have, reads elsewhere, or stops without."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from mergekit.merge_methods.base import ParameterScope, ParameterSpec
 
 from mergekit_pcb.check.rules.document import Document, Group, Input
-from mergekit_pcb.check.rules.names import parameter_problem
-from mergekit_pcb.recipes.findings import ERROR, Finding
+from mergekit_pcb.plugin.unknown_parameters import unknown_parameter
+from mergekit_pcb.recipes.findings import Finding
 from mergekit_pcb.recipes.positions import Place
 
 
@@ -25,44 +25,97 @@ def blocks(document: Document) -> Iterator[tuple[Place, Group, Input | None]]:
 
 def settings(document: Document) -> Iterator[tuple[str, Place, ParameterSpec | None]]:
     """Every parameter that is set, with the method's own description of it."""
-    known = {p.name: p for p in document.spec.parameters} if document.spec else {}
     for block, _, _ in blocks(document):
         for name, place in block.fields.items():
-            yield name, place, known.get(name)
+            yield name, place, document.parameters.get(name)
 
 
 def wrong_names(document: Document) -> Iterator[Finding]:
-    """Names that the method does not have."""
+    """Parameters that the merge method does not have."""
     for block, _, _ in blocks(document):
         for name, key in block.keys.items():
-            problem = parameter_problem(name, document.spec)
-            if problem is None or block.fields[name].anchored:
-                continue
-            severity, message, fix = problem
-            yield (key.error if severity == ERROR else key.advice)(message, fix)
+            unknown = unknown_parameter(name, document.spec)
+            if unknown is not None and not block.fields[name].anchored:
+                report = key.advice if unknown.harmless else key.error
+                yield report(unknown.message, unknown.fix)
 
 
 def wrong_levels(document: Document) -> Iterator[Finding]:
-    """Names that the method has, written where it does not look for them."""
-    scopes = (
-        {p.name: p.scope for p in document.spec.parameters} if document.spec else {}
-    )
+    """Parameters at a level where the merge method does not read them."""
     for block, group, source in blocks(document):
-        for name, key in block.keys.items():
-            if source is None:
+        for name, key in block.keys.items() if source is not None else ():
+            parameter = document.parameters.get(name)
+            if parameter is None:
                 continue
-            if scopes.get(name) == ParameterScope.SHARED:
+            if parameter.scope == ParameterScope.SHARED:
                 yield key.error(
                     f"`{name}` is one value for all models: mergekit ignores it "
                     "under a single one",
                     "move it to the top-level `parameters:`",
                 )
-            elif (
-                scopes.get(name) == ParameterScope.NON_BASE
-                and group.base is not None
-                and source.model == group.base.model
-            ):
+            elif source not in group.owners(parameter):
                 yield key.advice(
                     f"`{name}` has no effect on the base model",
                     "remove it: only the other models have task vectors",
                 )
+
+
+def missing_parameters(document: Document) -> Iterator[Finding]:
+    """Parameters without a default that the recipe does not set."""
+    for group in document.groups:
+        for parameter in document.parameters.values():
+            if not parameter.required:
+                continue
+            owners = [owner for owner in group.owners(parameter) if owner is not None]
+            if parameter.scope == ParameterScope.SHARED:
+                yield from _shared(document, group, parameter.name)
+            else:
+                yield from _per_model(document, group, owners, parameter.name)
+
+
+def _shared(document: Document, group: Group, name: str) -> Iterator[Finding]:
+    entries = (document.root, *(source.entry for source in group.inputs))
+    if group.sources(None, name) or any(_misplaced(entry, name) for entry in entries):
+        return
+    method = document.root.fields["merge_method"]
+    yield method.error(
+        f"`{method.value}` needs `{name}`",
+        f"write `{name}:` under the top-level `parameters:`",
+    )
+
+
+def _misplaced(entry: Place, name: str) -> bool:
+    """Whether it stands where mergekit does not read it, which is another finding."""
+    settings = entry.get("parameters")
+    if name in entry.keys or settings is None:
+        return name in entry.keys
+    return name in settings.keys or not isinstance(settings.value, dict)
+
+
+def _per_model(
+    document: Document, group: Group, wanting: Sequence[Input], name: str
+) -> Iterator[Finding]:
+    method = document.root.fields["merge_method"].value
+    without = [
+        source
+        for source in wanting
+        if not group.sources(source, name) and not _misplaced(source.entry, name)
+    ]
+    if len(without) == len(wanting) > 1:
+        yield without[0].place.error(
+            f"`{method}` needs a `{name}` for every model and finds none",
+            f"write `{name}:` under each model's `parameters:` or the top-level one",
+        )
+        return
+    for source in without:
+        if source.appended:
+            yield source.place.error(
+                f"`{method}` merges the base model like the others, and it has no "
+                f"`{name}`",
+                f"remove `base_model`, or list it among the models with a `{name}`",
+            )
+        else:
+            yield source.place.error(
+                f"`{source.model}` has no `{name}`, which `{method}` needs",
+                f"write `{name}:` under its `parameters:`",
+            )

@@ -27,36 +27,25 @@ def unknown_modules(document: Document) -> Iterator[Finding]:
 
 
 def different_models(document: Document) -> Iterator[Finding]:
-    """Local models that cannot be merged with each other, by their configurations."""
+    """Local models whose layers, widths or vocabularies differ."""
     aligned = any(document.root.get(k) for k in ("tokenizer_source", "tokenizer"))
     for group in document.groups if document.kind != PYTORCH else ():
-        measured = [
-            (source, folder)
-            for source in group.inputs
-            if (folder := folder_of(source.model)) is not None
-        ]
-        for source, folder in measured[1:]:
-            first, known = measured[0]
-            pairs = {
-                "layers": (
-                    (folder.layers(group.module), known.layers(group.module))
-                    if group.slice is None
-                    else (None, None)
-                ),
-                "hidden dimensions": (folder.width, known.width),
-            }
-            for what, (own, other) in pairs.items():
-                if own is not None and other is not None and own != other:
-                    yield source.place.error(
-                        f"`{source.model}` has {own} {what}, `{first.model}` {other}",
-                        "models of different shapes cannot be merged",
-                    )
-            tokens, others = folder.vocabulary, known.vocabulary
-            if tokens is None or others is None or tokens == others:
-                continue
+        found = [(source, folder_of(source.model)) for source in group.inputs]
+        local = [(source, folder) for source, folder in found if folder is not None]
+        for source, folder in local[1:]:
+            first, known = local[0]
+            numbers = {"hidden dimensions": (folder.width, known.width)}
+            if group.slice is None:
+                layers = folder.layers(group.module), known.layers(group.module)
+                numbers = {"layers": layers, **numbers}
             if group.has_vocabulary and not aligned:
-                yield source.place.error(
-                    f"`{source.model}` has {tokens} tokens, `{first.model}` {others}, "
-                    "and nothing aligns them",
-                    "write `tokenizer_source: base`, or `union`",
-                )
+                numbers["tokens"] = folder.vocabulary, known.vocabulary
+            for what, (own, other) in numbers.items():
+                if None in (own, other) or own == other:
+                    continue
+                message = f"`{source.model}` has {own} {what}, `{first.model}` {other}"
+                fix = "models of different shapes cannot be merged"
+                if what == "tokens":
+                    message += ", and nothing aligns them"
+                    fix = "write `tokenizer_source: base`, or `union`"
+                yield source.place.error(message, fix)

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mergekit_pcb.check.rules.document import PYTORCH, Document
-from mergekit_pcb.check.rules.keys import unknown_keys
+from mergekit_pcb.check.rules.keys import is_misspelt
 from mergekit_pcb.check.rules.values import WANTED
 from mergekit_pcb.recipes.findings import ERROR, Finding
 from mergekit_pcb.recipes.positions import Place
@@ -18,7 +18,7 @@ _EITHER = ("models", "slices", "modules")
 
 
 def one_kind_of_input(document: Document) -> Iterator[Finding]:
-    """Exactly one of models, slices and modules; in a module one of the first two."""
+    """None, or several, of `models`, `slices` and `modules`."""
     if document.kind == PYTORCH:
         return
     modules = document.root.get("modules")
@@ -30,7 +30,7 @@ def one_kind_of_input(document: Document) -> Iterator[Finding]:
             yield place.keys[given[1]].error(
                 f"{quoted(given)} exclude each other", "keep one of them"
             )
-        elif not given and not _misspelt_below(document, place):
+        elif not given and not is_misspelt(document, place, *_EITHER):
             yield place.error(
                 "there is nothing to merge here",
                 f"list the models under `{choice[0]}:`, or write {quoted(choice[1:])}",
@@ -38,7 +38,7 @@ def one_kind_of_input(document: Document) -> Iterator[Finding]:
 
 
 def empty_slices(document: Document) -> Iterator[Finding]:
-    """Slices that are made of nothing."""
+    """Slices without sources."""
     for place in document.root.walk():
         sources = place.fields.get("sources")
         if sources is not None and sources.value == []:
@@ -47,17 +47,8 @@ def empty_slices(document: Document) -> Iterator[Finding]:
             )
 
 
-def _misspelt_below(document: Document, place: Place) -> bool:
-    return any(
-        f"`{key}`" in finding.fix
-        for finding in unknown_keys(document)
-        if finding.path.rpartition(".")[0] == place.path
-        for key in _EITHER
-    )
-
-
 def refused(document: Document, earlier: Sequence[Finding]) -> Iterator[Finding]:
-    """What mergekit's models refuse and no other rule has explained."""
+    """What mergekit's pydantic models refuse and no other rule has explained."""
     try:
         document.schema.model_validate(document.root.value)
     except ValidationError as error:
@@ -67,7 +58,7 @@ def refused(document: Document, earlier: Sequence[Finding]) -> Iterator[Finding]
             if id(place) in seen or _explained(place, missing, document, earlier):
                 continue
             seen.add(id(place))
-            yield _told(document, place, missing, problem)
+            yield place.error(*_described(document, place, missing, problem))
         if not seen and not any(finding.severity == ERROR for finding in earlier):
             yield _verdict(document, str(error.errors()[0]["msg"]))
     except RuntimeError as error:
@@ -100,48 +91,38 @@ def _located(root: Place, location: Sequence[Any]) -> tuple[Place, str | None]:
 def _explained(
     place: Place, missing: str | None, document: Document, earlier: Sequence[Finding]
 ) -> bool:
-    inside = (place.path + ".", place.path + "[")
-    for finding in earlier:
-        if finding.severity != ERROR:
-            continue
-        if missing is not None and isinstance(place.value, dict):
-            below = finding.path.rpartition(".")[0] == place.path
-            if below and f"`{missing}`" in finding.fix:
-                return True
-        elif finding.path == place.path or finding.path.startswith(inside):
-            return True
-    return False
+    """Whether an earlier finding is about the same place, or about something in it."""
+    if missing is not None and isinstance(place.value, dict):
+        return is_misspelt(document, place, missing)
+    inside = (f"{place.path}.", f"{place.path}[")
+    return any(
+        finding.severity == ERROR
+        and (finding.path == place.path or finding.path.startswith(inside))
+        for finding in earlier
+    )
 
 
-def _told(
+def _described(
     document: Document, place: Place, missing: str | None, problem: Any
-) -> Finding:
+) -> tuple[str, str]:
+    """The message and the fix for an error that pydantic reports."""
     key = place.path.rpartition(".")[2]
+    is_entry = key.endswith("]")
+    if isinstance(place.value, list) and problem["type"] in ("missing", "too_long"):
+        return f"`{key}` takes two numbers, got {place.value}", "write `[first, end]`"
     if problem["type"] == "missing":
-        if isinstance(place.value, list):
-            return place.error(
-                f"`{key}` takes two numbers, got {place.value}", "write `[first, end]`"
-            )
-        what = f"`{key}` has" if place is not document.root else "the recipe has"
-        if key.endswith("]"):
-            what = "this entry has"
-        return place.error(f"{what} no `{missing}`", f"add `{missing}:`")
-    if problem["type"] == "too_long" and isinstance(place.value, list):
-        return place.error(
-            f"`{key}` takes two numbers, got {place.value}", "write `[first, end]`"
-        )
+        holder = "this entry" if is_entry else f"`{key}`" if key else "the recipe"
+        return f"{holder} has no `{missing}`", f"add `{missing}:`"
     wanted = WANTED.get(problem["type"].split("_")[0])
     if wanted is None:
-        return place.error(f"`{key}`: {problem['msg']}")
+        return f"`{key}`: {problem['msg']}", ""
     if place is document.root:
-        return place.error(
-            "a recipe is `key: value` lines", "begin with `merge_method:`"
-        )
+        return "a recipe is `key: value` lines", "begin with `merge_method:`"
     shown = "nothing" if place.value is None else repr(place.value)
     if isinstance(place.value, (dict, list)):
         shown = "a list" if isinstance(place.value, list) else "`key: value` lines"
-    subject = "an entry" if key.endswith("]") else f"`{key}`"
-    return place.error(f"{subject} takes {wanted}, got {shown}", _fix(place, wanted))
+    subject = "an entry" if is_entry else f"`{key}`"
+    return f"{subject} takes {wanted}, got {shown}", _fix(place, wanted)
 
 
 def _fix(place: Place, wanted: str) -> str:

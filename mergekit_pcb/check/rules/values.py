@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from mergekit.config import ConditionalParameter
 from mergekit.merge_methods.base import ParameterSpec
@@ -33,7 +34,7 @@ WANTED = {
 
 
 def wrong_shapes(document: Document) -> Iterator[Finding]:
-    """Values that are no scalar, gradient or list of filters."""
+    """Parameter values that are no scalar, gradient or list of filters."""
     for name, place, _ in settings(document):
         yield from _shape(place, name)
 
@@ -57,13 +58,13 @@ def _shape(place: Place, name: str) -> Iterator[Finding]:
             yield from _condition(item, name)
         for item in place.items:
             if item not in mappings and item not in scalars:
-                yield item.error(f"`{name}` takes {_wanted(None)}, got {item.value!r}")
+                yield item.error(f"`{name}` takes a number, got {item.value!r}")
     elif place.value == []:
         yield place.error(
             f"`{name}` is an empty list, which sets nothing", "write a value"
         )
     else:
-        yield place.error(f"`{name}` takes {_wanted(None)}, got {place.value!r}")
+        yield place.error(f"`{name}` takes a number, got {place.value!r}")
 
 
 def is_condition(place: Place) -> bool:
@@ -99,36 +100,27 @@ def _condition(place: Place, name: str) -> Iterator[Finding]:
         )
 
 
-def _wanted(kind: str | None) -> str:
-    return WANTED.get(kind or "float", "a value")
-
-
 def leaves(place: Place) -> Iterator[Place]:
     """The scalars of a setting: itself, the points of a gradient, filtered values."""
-    if place.items:
-        for item in place.items:
-            yield from leaves(item)
-    elif isinstance(place.value, dict):
-        if (value := place.fields.get("value")) is not None:
-            yield from leaves(value)
-    elif isinstance(place.value, SCALARS):
-        yield place
+    return itertools.chain.from_iterable(points for _, points in _values(place))
 
 
-def gradients(place: Place) -> Iterator[Place]:
-    """The gradients of a setting: its lists of scalars."""
-    if place.items and all(isinstance(item.value, SCALARS) for item in place.items):
-        yield place
+def _values(place: Place) -> Iterator[tuple[Place, Sequence[Place]]]:
+    """The scalars and gradients of a setting, each with its points."""
+    if isinstance(place.value, SCALARS):
+        yield place, [place]
     elif isinstance(place.value, dict):
         if (value := place.fields.get("value")) is not None:
-            yield from gradients(value)
+            yield from _values(value)
+    elif all(isinstance(item.value, SCALARS) for item in place.items):
+        yield place, place.items
     else:
         for item in place.items:
-            yield from gradients(item)
+            yield from _values(item)
 
 
 def wrong_values(document: Document) -> Iterator[Finding]:
-    """Values that the method's own validation refuses."""
+    """Parameter values that the merge method refuses."""
     for name, place, parameter in settings(document):
         if parameter is None:
             continue
@@ -142,16 +134,16 @@ def wrong_values(document: Document) -> Iterator[Finding]:
                     f"`{name}` is {leaf.value}, which fills the merge with it",
                     "write a finite number",
                 )
-        for gradient in gradients(place) if not refused else ():
-            yield from _gradient(document, name, parameter, gradient)
+        for gradient, points in _values(place) if not refused else ():
+            validated = [parameter.validate(point.value) for point in points]
+            if len(set(validated)) > 1:
+                yield from _gradient(document, parameter, gradient, validated)
 
 
 def _gradient(
-    document: Document, name: str, parameter: ParameterSpec, place: Place
+    document: Document, parameter: ParameterSpec, place: Place, points: Sequence[Any]
 ) -> Iterator[Finding]:
-    points = [parameter.validate(item.value) for item in place.items]
-    if len(set(points)) < 2:
-        return
+    name = parameter.name
     if document.kind == PYTORCH:
         # The flat planner resolves every tensor at t = 0: it knows no layers.
         yield place.error(

@@ -1,8 +1,13 @@
-"""Parameter names that a merge method does not have, and what they were meant to be."""
+"""Names under `parameters` that a merge method does not have.
+
+mergekit ignores such names without a message, so `densty: 0.2` would merge with the
+default density.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from mergekit import merge_methods
@@ -10,14 +15,29 @@ from mergekit.config import MergeConfiguration, OutputModuleDefinition
 from mergekit.merge_methods import MergeMethodSpec
 from mergekit.options import MergeOptions
 
-from mergekit_pcb.recipes.findings import ADVICE, ERROR
-from mergekit_pcb.suggestions import closest, did_you_mean, quoted
-
-Problem = tuple[str, str, str]
+from mergekit_pcb.suggestions import did_you_mean, quoted
 
 
-def parameter_problem(name: str, spec: MergeMethodSpec | None) -> Problem | None:
-    """Severity, message and fix for a name under ``parameters``; None when known.
+@dataclass(frozen=True)
+class UnknownParameter:
+    """A name that a method does not have.
+
+    Attributes:
+        message: what is wrong.
+        fix: what to write instead.
+        harmless: the name is an on/off switch of other methods. Recipe templates set
+            those for every method, and leaving them out changes nothing.
+    """
+
+    message: str
+    fix: str
+    harmless: bool = False
+
+
+def unknown_parameter(
+    name: str, spec: MergeMethodSpec | None
+) -> UnknownParameter | None:
+    """What is wrong with a name under ``parameters``; None when the method has it.
 
     Without a ``spec``, because the method is unknown, a name is known when any
     registered method has it.
@@ -36,31 +56,39 @@ def parameter_problem(name: str, spec: MergeMethodSpec | None) -> Problem | None
     subject = f"`{spec.name}` has" if spec else "merge methods have"
     message = f"{subject} no parameter `{name}`"
     if name in MergeConfiguration.model_fields:
-        return ERROR, message, f"write `{name}` at the top level of the recipe"
+        return UnknownParameter(
+            message, f"write `{name}` at the top level of the recipe"
+        )
     if name in MergeOptions.model_fields:
-        return ERROR, message, f"it is an option of the command: {option(name)}"
+        return UnknownParameter(message, option_hint(name))
     if elsewhere:
         owners = quoted(sorted(elsewhere)[:2])
         fix = f"remove it ({owners} {'has' if len(elsewhere) == 1 else 'have'} one)"
-        # A switch pasted with a template changes nothing; a number was chosen.
-        pasted = all(p.value_type is bool for p in elsewhere.values())
-        return ADVICE if pasted else ERROR, message, fix
+        switches = all(p.value_type is bool for p in elsewhere.values())
+        return UnknownParameter(message, fix, harmless=switches)
     takes = f"takes {quoted(own)}" if own else "takes no parameters"
     fix = f"`{spec.name}` {takes}" if spec else "remove it"
-    return ERROR, message, did_you_mean(name, own or _all_names()) or fix
+    return UnknownParameter(message, did_you_mean(name, parameter_names(spec)) or fix)
 
 
-def option(name: str) -> str:
-    """How the commands spell one of mergekit's options: ``--random-seed``."""
-    return f"`--{name.replace('_', '-')}`"
+def parameter_names(spec: MergeMethodSpec | None) -> list[str]:
+    """The parameters of a method; without one, those of all methods."""
+    if spec is not None:
+        return [parameter.name for parameter in spec.parameters]
+    methods = merge_methods.registered_methods()
+    return sorted({p.name for method in methods for p in method.spec.parameters})
+
+
+def option_hint(name: str) -> str:
+    """The fix for a key that is an option of mergekit's commands: ``--random-seed``."""
+    return f"it is an option of the command: `--{name.replace('_', '-')}`"
 
 
 def unknown_parameters(config: MergeConfiguration) -> list[str]:
     """One line for each parameter that the recipe's method does not have.
 
-    mergekit drops such names in silence. Flags that only other methods have are
-    left alone: recipe templates paste them everywhere, and they change nothing.
-    Works on a configuration as read and as mergekit's planner rewrites it.
+    Harmless ones are left out. Works on a configuration as read and as mergekit's
+    planner rewrites it.
 
     Example:
         ``["`pcb` has no parameter `densty`; did you mean `density`? (in the
@@ -70,11 +98,10 @@ def unknown_parameters(config: MergeConfiguration) -> list[str]:
     lines: dict[str, None] = {}
     for where, parameters in _parameter_blocks(config):
         for name in parameters or ():
-            problem = parameter_problem(name, spec)
-            if problem is not None and problem[0] == ERROR:
-                lines[f"{problem[1]}; {problem[2]} (in the parameters of {where})"] = (
-                    None
-                )
+            unknown = unknown_parameter(name, spec)
+            if unknown is not None and not unknown.harmless:
+                problem = f"{unknown.message}; {unknown.fix}"
+                lines[f"{problem} (in the parameters of {where})"] = None
     return list(lines)
 
 
@@ -95,14 +122,3 @@ def _parameter_blocks(
             yield "a slice", piece.parameters
             for source in piece.sources:
                 yield str(source.model), source.parameters
-
-
-def _all_names() -> list[str]:
-    methods = merge_methods.registered_methods()
-    return sorted({p.name for method in methods for p in method.spec.parameters})
-
-
-def closest_parameter(name: str, spec: MergeMethodSpec | None) -> list[str]:
-    """The parameters that a misplaced or misspelt key was probably meant to be."""
-    own = [parameter.name for parameter in spec.parameters] if spec else _all_names()
-    return closest(name, own)

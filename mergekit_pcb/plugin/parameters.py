@@ -1,0 +1,127 @@
+"""The parameters of `pcb`: their defaults, which values they take, and error messages.
+
+Of the package this is the one place where defaults of recipe parameters stand.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+from mergekit.merge_methods import ParameterScope
+from mergekit.merge_methods.base import ParameterSpec
+from pydantic import BeforeValidator
+
+from mergekit_pcb.errors import PCBError
+from mergekit_pcb.kernel.formula import INTER_FORMS
+from mergekit_pcb.suggestions import closest
+
+SCOPES = ("tensor", "model")
+
+DEFAULT_WEIGHT = 1.0
+DEFAULT_DENSITY = 0.1
+DEFAULT_LAMBDA = 1.0
+DEFAULT_SCOPE = "tensor"
+DEFAULT_INTER = "raw"
+DEFAULT_CLAMP = 0.01
+
+NO_EFFECT = "no effect"
+"""The description of parameters that are accepted and not read."""
+
+
+def _number(name: str, takes: str, fits: Callable[[float], bool]) -> Any:
+    """The type of a number in a range, whose errors name the parameter."""
+
+    def check(value: object) -> float:
+        try:
+            # YAML reads 1e-1 as a string; true and false are numbers to Python.
+            number = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            number = math.nan
+        if fits(number):
+            return number
+        hint = ""
+        if 1 < number <= 100 and fits(number / 100):
+            hint = f"; did you mean {number / 100:g}?"
+        raise PCBError(f"{name} must be {takes}, got {value!r}{hint}")
+
+    return Annotated[float, BeforeValidator(check)]
+
+
+def _choice(name: str, choices: Sequence[str]) -> Any:
+    """The type of one of a few words, whose errors name the parameter."""
+
+    def check(value: object) -> str:
+        if isinstance(value, str) and value in choices:
+            return value
+        near = closest(str(value), choices)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        listed = " or ".join([", ".join(choices[:-1]), choices[-1]])
+        raise PCBError(f"{name} must be {listed}, got {value!r}{hint}")
+
+    return Annotated[str, BeforeValidator(check)]
+
+
+def _file_name(value: object) -> str | None:
+    if value is None or (isinstance(value, str) and value):
+        return value
+    raise PCBError(f"statistics must be the name of a file, got {value!r}")
+
+
+_PER_MODEL, _SHARED = ParameterScope.NON_BASE, ParameterScope.SHARED
+_FINITE = ("a finite number", math.isfinite)
+
+PARAMETERS = (
+    ParameterSpec(
+        "weight",
+        _number("weight", *_FINITE),
+        _PER_MODEL,
+        DEFAULT_WEIGHT,
+        "scales what the model contributes, after the competition",
+    ),
+    ParameterSpec(
+        "density",
+        _number("density", "in (0, 1]", lambda r: 0 < r <= 1),
+        _PER_MODEL,
+        DEFAULT_DENSITY,
+        "fraction of coordinates where the model competes",
+    ),
+    ParameterSpec(
+        "lambda",
+        _number("lambda", *_FINITE),
+        _SHARED,
+        DEFAULT_LAMBDA,
+        "scales the merged task vector",
+    ),
+    ParameterSpec(
+        "scope",
+        _choice("scope", SCOPES),
+        _SHARED,
+        DEFAULT_SCOPE,
+        "what is ranked together: each tensor by itself, or the whole model",
+    ),
+    ParameterSpec(
+        "inter",
+        _choice("inter", INTER_FORMS),
+        _SHARED,
+        DEFAULT_INTER,
+        "published form of the balancing between models",
+    ),
+    ParameterSpec(
+        "clamp",
+        _number("clamp", "in [0, 0.5)", lambda c: 0 <= c < 0.5),
+        _SHARED,
+        DEFAULT_CLAMP,
+        "fraction of magnitudes clamped at each end",
+    ),
+    ParameterSpec(
+        "statistics",
+        Annotated[str | None, BeforeValidator(_file_name)],
+        _SHARED,
+        None,
+        "file of whole-model statistics from an earlier merge of the same models",
+    ),
+    ParameterSpec("normalize", bool, _SHARED, False, NO_EFFECT),
+    ParameterSpec("int8_mask", bool, _SHARED, False, NO_EFFECT),
+)
