@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -53,11 +54,22 @@ def backend_for(tensor: TaskVectors, inter: str) -> Backend:
     )
 
 
-@functools.cache
-def fused_is_there() -> bool:
-    """Whether what compiles the loops, the extra ``fast``, is installed and works."""
+def numba_status() -> str:
+    """Why the compiled loops are not available; empty if they are."""
+    if os.environ.get("MERGEKIT_PCB_NUMBA") == "0":
+        return "switched off by MERGEKIT_PCB_NUMBA=0"
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
+        return "NUMBA_DISABLE_JIT is set"
     try:
         importlib.import_module("mergekit_pcb.kernel.numba_backend")
-    except ImportError:  # numba is not there, not for this numpy, or switched off
-        return False
-    return True
+    except ModuleNotFoundError as error:
+        return f"{error.name} is not installed"
+    except ImportError as error:
+        return str(error)
+    return ""
+
+
+@functools.cache
+def fused_is_there() -> bool:
+    """Whether what compiles the loops is installed and works."""
+    return not numba_status()
