@@ -33,7 +33,7 @@ def one_line(error):
     return " ".join(f"{type(error).__name__}: {error}".split())
 startup = sys.modules.get("_mergekit_pcb_startup")
 started = getattr(startup, "started", False)
-found = {"registered": None, "started": started, "error": None}
+found = {"registered": None, "error": None, "startup_active": started}
 try:
     from mergekit import merge_methods
     method = merge_methods.get("pcb")
@@ -79,12 +79,12 @@ def examine() -> dict[str, Any]:
     """Collect what decides whether ``pcb`` is there; starts a Python process.
 
     Returns:
-        What ``--format json`` prints: ``ok``, ``versions``, ``mergekit_supported``,
-        ``registered`` (``"start-up file"``, ``"mergekit"``, ``"other"`` or None),
-        ``error`` (one line or None), ``startup_file`` (path or None),
-        ``startup_active``, ``autoload`` (the variable's value or None),
-        ``numba_status`` (empty if the compiled loops are available, else why not),
-        ``notes`` and ``advice`` (lists of lines).
+        What ``--format json`` prints: ``ok``, ``versions``, ``executable``,
+        ``mergekit_supported``, ``startup_file`` (path or None), ``registered``
+        (``"start-up file"``, ``"mergekit"``, ``"other"`` or None), ``error`` (one line
+        or None), ``startup_active``, ``numba_status`` (empty if the compiled loops are
+        available, else why not), ``autoload`` (the variable's value or None), ``notes``
+        and ``advice`` (lists of lines).
     """
     versions: dict[str, str | None] = {
         "python": platform.python_version(),
@@ -99,12 +99,9 @@ def examine() -> dict[str, Any]:
         "versions": versions,
         "executable": sys.executable,
         "mergekit_supported": supported,
-        "registered": probe["registered"],
-        "error": probe["error"],
         "startup_file": str(startup_file) if startup_file else None,
-        "startup_active": probe["started"],
+        **probe,
         "autoload": os.environ.get("MERGEKIT_PCB_AUTOLOAD"),
-        "numba_status": probe["numba_status"],
         "notes": messages + _path_notes(),
     }
     report["notes"] += _speed_notes(report)
@@ -125,7 +122,7 @@ def _supported(version: str | None) -> bool:
 
 
 def _run_probe() -> tuple[dict[str, Any], list[str]]:
-    """Return what the probe found, and what was said by us on its standard error."""
+    """Return what the probe found, and our own lines of its standard error."""
     run = subprocess.run(
         [sys.executable, *_interpreter_flags(), "-c", _PROBE],
         capture_output=True,
@@ -140,8 +137,8 @@ def _run_probe() -> tuple[dict[str, Any], list[str]]:
         error = f"importing mergekit ended Python with status {run.returncode}: {last}"
         found = {
             "registered": None,
-            "started": False,
             "error": error,
+            "startup_active": False,
             "numba_status": "not examined",
         }
     return found, messages
@@ -191,7 +188,7 @@ def _speed_notes(report: dict[str, Any]) -> list[str]:
 
 
 def _advice(report: dict[str, Any]) -> list[str]:
-    """Return what to do, the cause that hides the others first."""
+    """Return what to do; a cause that hides others comes first."""
     if report["versions"]["mergekit"] is None:
         return [f"install mergekit: pip install 'mergekit{SUPPORTED}'"]
     advice = []

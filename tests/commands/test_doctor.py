@@ -84,7 +84,7 @@ def test_the_compiled_loops_have_a_row(
     """The reason why they are not available stands in it, a remedy below."""
     found = {
         "registered": "start-up file",
-        "started": True,
+        "startup_active": True,
         "error": None,
         "numba_status": status,
     }
