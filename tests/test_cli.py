@@ -1,11 +1,10 @@
-"""The command `mergekit-pcb`: its start-up, `merge` and `doctor`."""
+"""The command `mergekit-pcb`: its start-up and `merge`."""
 
 from __future__ import annotations
 
 import importlib
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +21,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from mergekit_pcb import __version__
 from mergekit_pcb.cli import SUBCOMMANDS, main
-from mergekit_pcb.commands import doctor as doctor_module
 from mergekit_pcb.commands import merge
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.output.atomic import complete_or_absent
@@ -310,80 +308,3 @@ def test_merge_needs_no_start_up_file(recipe: Path, tmp_path: Path) -> None:
     result = run(AS_COMMAND, "merge", recipe, out, *QUIET, MERGEKIT_PCB_AUTOLOAD="0")
     assert result.returncode == 0, result.stderr
     assert (out / "config.json").is_file()
-
-
-def test_doctor_is_content_here() -> None:
-    """In the environment of the tests, the start-up file works."""
-    result = run(AS_COMMAND, "doctor", "--format", "json")
-    report = json.loads(result.stdout)
-    assert result.returncode == 0
-    assert report["ok"]
-    assert report["registered"] == "start-up file"
-    assert report["startup_active"]
-    assert report["versions"]["mergekit-pcb"] == __version__
-    assert report["advice"] == []
-
-
-def test_doctor_knows_what_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without numba all is well, and slower."""
-    version = doctor_module._version
-    monkeypatch.setattr(
-        doctor_module,
-        "_version",
-        lambda name: None if name == "numba" else version(name),
-    )
-    result = call("doctor")
-    assert result.exit_code == 0
-    assert re.search(r"^numba +not there; .* \[fast\]$", result.stdout, re.MULTILINE)
-
-
-def test_doctor_sees_the_opt_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the hook switched off, doctor exits with 1 and says what to do."""
-    monkeypatch.setenv("MERGEKIT_PCB_AUTOLOAD", "0")
-    result = call("doctor")
-    assert result.exit_code == 1
-    assert "* MERGEKIT_PCB_AUTOLOAD=0 is set: unset it, or use" in result.stdout
-
-
-@pytest.mark.parametrize(
-    ("version", "supported"),
-    [
-        ("0.1.5", True),
-        ("0.1.5.post1", True),
-        ("0.1.12", True),
-        ("0.1.4", False),
-        ("0.2.0", False),
-        ("1.0", False),
-        (None, False),
-    ],
-)
-def test_doctor_knows_the_supported_range(version: str | None, supported: bool) -> None:
-    """From 0.1.5 up to, not including, 0.2."""
-    assert doctor_module._supported(version) is supported
-
-
-@pytest.mark.parametrize(
-    ("found", "advice"),
-    [
-        ({"versions": {"mergekit": None}}, "install mergekit"),
-        ({"mergekit_supported": False}, "needs mergekit >=0.1.5,<0.2"),
-        ({"registered": "mergekit"}, "of its own"),
-        ({"autoload": "0"}, "MERGEKIT_PCB_AUTOLOAD=0 is set"),
-        ({"startup_file": None}, "no start-up file"),
-        ({"startup_active": False}, "did not run the start-up file"),
-        ({"error": "RuntimeError: Unimplemented merge method pcb"}, "did not take"),
-        ({"error": "ImportError: x"}, "cannot be imported"),
-    ],
-)
-def test_doctor_advises(found: dict[str, Any], advice: str) -> None:
-    """Every cause has its own way out."""
-    report = {
-        "versions": {"mergekit": "0.1.5"},
-        "mergekit_supported": True,
-        "registered": None,
-        "autoload": None,
-        "startup_file": "mergekit_pcb.pth",
-        "startup_active": True,
-        "error": None,
-    }
-    assert advice in doctor_module._advice(report | found)[0]

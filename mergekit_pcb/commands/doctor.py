@@ -21,25 +21,34 @@ from mergekit_pcb import __version__
 
 SUPPORTED = ">=0.1.5,<0.2"
 _PACKAGES = ("mergekit", "torch", "transformers", "pydantic", "numba")
-_WITHOUT = {"numba": "not there; with it, merges take less time: the extra [fast]"}
 
 # Runs in a fresh interpreter, because importing this package, which any code here has
 # done, installs the hook that is to be examined. mergekit-yaml does not see the
-# current folder, which `python -c` puts first on the path.
+# current folder, which `python -c` puts first on the path. The kernel comes last,
+# because importing it installs the hook as well.
 _PROBE = """
 import json, sys
 sys.path[:] = [entry for entry in sys.path if entry]
-found = {"offered": False, "ours": False, "error": None}
+def one_line(error):
+    return " ".join(f"{type(error).__name__}: {error}".split())
 startup = sys.modules.get("_mergekit_pcb_startup")
-found["started"] = getattr(startup, "started", False)
+started = getattr(startup, "started", False)
+found = {"registered": None, "error": None, "startup_active": started}
 try:
     from mergekit import merge_methods
     method = merge_methods.get("pcb")
-    found["offered"] = True
     module = sys.modules.get("mergekit_pcb.plugin.method")
-    found["ours"] = method is getattr(module, "PCB", None)
+    if method is not getattr(module, "PCB", None):
+        found["registered"] = "mergekit"
+    else:
+        found["registered"] = "start-up file" if started else "other"
 except Exception as error:
-    found["error"] = " ".join(f"{type(error).__name__}: {error}".split())
+    found["error"] = one_line(error)
+try:
+    from mergekit_pcb.kernel.backends import numba_problem
+    found["numba_problem"] = numba_problem()
+except Exception as error:
+    found["numba_problem"] = one_line(error)
 print()
 print(json.dumps(found))
 """
@@ -70,10 +79,12 @@ def examine() -> dict[str, Any]:
     """Collect what decides whether ``pcb`` is there; starts a Python process.
 
     Returns:
-        What ``--format json`` prints: ``ok``, ``versions``, ``mergekit_supported``,
-        ``registered`` (``"start-up file"``, ``"mergekit"``, ``"other"`` or None),
-        ``startup_file`` (path or None), ``startup_active``, ``autoload`` (the
-        variable's value or None), ``notes`` and ``advice`` (lists of lines).
+        What ``--format json`` prints: ``ok``, ``versions``, ``executable``,
+        ``mergekit_supported``, ``startup_file`` (path or None), ``registered``
+        (``"start-up file"``, ``"mergekit"``, ``"other"`` or None), ``error`` (one line
+        or None), ``startup_active``, ``numba_problem`` (empty if the compiled loops are
+        available, else why not), ``autoload`` (the variable's value or None), ``notes``
+        and ``advice`` (lists of lines).
     """
     versions: dict[str, str | None] = {
         "python": platform.python_version(),
@@ -81,25 +92,19 @@ def examine() -> dict[str, Any]:
         **{name: _version(name) for name in _PACKAGES},
     }
     probe, messages = _run_probe()
-    registered = None
-    if probe["offered"] and not probe["ours"]:
-        registered = "mergekit"
-    elif probe["offered"]:
-        registered = "start-up file" if probe["started"] else "other"
     supported = _supported(versions["mergekit"])
     startup_file = _startup_file()
     report: dict[str, Any] = {
-        "ok": registered is not None and supported,
+        "ok": probe["registered"] is not None and supported,
         "versions": versions,
         "executable": sys.executable,
         "mergekit_supported": supported,
-        "registered": registered,
-        "error": probe["error"],
         "startup_file": str(startup_file) if startup_file else None,
-        "startup_active": probe["started"],
+        **probe,
         "autoload": os.environ.get("MERGEKIT_PCB_AUTOLOAD"),
         "notes": messages + _path_notes(),
     }
+    report["notes"] += _speed_notes(report)
     report["advice"] = _advice(report)
     return report
 
@@ -117,7 +122,7 @@ def _supported(version: str | None) -> bool:
 
 
 def _run_probe() -> tuple[dict[str, Any], list[str]]:
-    """Return what the probe found, and what was said by us on its standard error."""
+    """Return what the probe found, and our own lines of its standard error."""
     run = subprocess.run(
         [sys.executable, *_interpreter_flags(), "-c", _PROBE],
         capture_output=True,
@@ -130,7 +135,12 @@ def _run_probe() -> tuple[dict[str, Any], list[str]]:
     except (IndexError, ValueError):
         last = (run.stderr.strip().splitlines() or ["no output"])[-1]
         error = f"importing mergekit ended Python with status {run.returncode}: {last}"
-        found = {"offered": False, "ours": False, "started": False, "error": error}
+        found = {
+            "registered": None,
+            "error": error,
+            "startup_active": False,
+            "numba_problem": "not examined",
+        }
     return found, messages
 
 
@@ -166,8 +176,19 @@ def _path_notes() -> list[str]:
     return [f"`mergekit-yaml` on your PATH belongs to another environment: {found}"]
 
 
+def _speed_notes(report: dict[str, Any]) -> list[str]:
+    """Return a note if merges run without the compiled loops, and how to have them."""
+    reason = report["numba_problem"]
+    if not reason or not report["registered"]:
+        return []
+    switches = ("MERGEKIT_PCB_NUMBA", "NUMBA_DISABLE_JIT")
+    unset = [f"unset {name}" for name in switches if name in reason]
+    remedy = unset[0] if unset else "pip install --upgrade numba"
+    return [f"Merges run several times slower without the compiled loops: {remedy}"]
+
+
 def _advice(report: dict[str, Any]) -> list[str]:
-    """Return what to do, the cause that hides the others first."""
+    """Return what to do; a cause that hides others comes first."""
     if report["versions"]["mergekit"] is None:
         return [f"install mergekit: pip install 'mergekit{SUPPORTED}'"]
     advice = []
@@ -200,8 +221,7 @@ def _advice(report: dict[str, Any]) -> list[str]:
 
 def _as_text(report: dict[str, Any]) -> str:
     rows = [
-        (name, version or _WITHOUT.get(name, "missing"))
-        for name, version in report["versions"].items()
+        (name, version or "missing") for name, version in report["versions"].items()
     ]
     where = report["startup_file"] or "missing"
     active = "active" if report["startup_active"] else "not active"
@@ -210,6 +230,7 @@ def _as_text(report: dict[str, Any]) -> str:
         ("start-up file", f"{where} ({active})"),
         ("MERGEKIT_PCB_AUTOLOAD", report["autoload"] or "not set"),
         ("pcb registered by", report["registered"] or "nobody"),
+        ("compiled loops", report["numba_problem"] or "available"),
     ]
     if report["error"]:
         rows.append(("error", report["error"]))

@@ -39,6 +39,8 @@ def numba_problem() -> str:
         return f"switched off by {_SWITCH}=0"
     try:
         importlib.import_module("mergekit_pcb.kernel.numba_backend")
-    except ImportError as error:  # not installed, not for this numpy, or switched off
+    except ModuleNotFoundError as error:
+        return f"{error.name} is not installed"
+    except ImportError as error:  # not for this numpy, or switched off
         return str(error)
     return ""
