@@ -54,6 +54,6 @@ def examine(text: str, file: str, kind: str = "auto") -> Examined:
         findings += findings_of(document)
     if any(document.kind == MULTI for document in documents):
         findings += findings_between(documents)
-    # A value that YAML aliases stands in several places and is reported once.
+    # A value with a YAML alias is part of several places and is reported once.
     distinct = {(f.line, f.column, f.message): f for f in reversed(findings)}
     return Examined(sorted(distinct.values()), documents)

@@ -1,6 +1,6 @@
 """The parameters of `pcb`: their defaults, which values they take, and error messages.
 
-Of the package this is the one place where defaults of recipe parameters stand.
+Defaults of recipe parameters are defined here and nowhere else in the package.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Recipes as text: where each value stands, edits, and findings about them."""
+"""Recipes as text: the position of each value, edits, and findings about them."""

@@ -1,6 +1,6 @@
 """Small changes to a recipe, in every form that mergekit reads.
 
-A recipe is what ``yaml.safe_load`` gives. Models stand in ``models`` or in the
+A recipe is what ``yaml.safe_load`` gives. Models are listed in ``models`` or in the
 ``sources`` of ``slices``, below ``modules`` or not, and ``parameters`` at any level.
 """
 
@@ -61,7 +61,7 @@ def mentions(recipe: Recipe, parameter: str) -> bool:
 
 
 def set_everywhere(recipe: Recipe, parameter: str, value: Any) -> None:
-    """Give a parameter one value for all models, whatever it was for some."""
+    """Give a parameter one value for all models, in place of its values so far."""
     for parameters in _parameters(recipe):
         parameters.pop(parameter, None)
     recipe["parameters"] = {**(recipe.get("parameters") or {}), parameter: value}
@@ -145,8 +145,8 @@ def mix_base_in(recipe: Recipe, base: str, scale: float) -> bool:
 def with_absolute_paths(recipe: Recipe) -> Recipe:
     """A copy in which local models have absolute paths.
 
-    It then works from every folder, and mergekit does not ask the hub about a path
-    that looks like ``owner/model``.
+    It then works from every folder, and mergekit does not take a path that looks like
+    ``owner/model`` for a model on the hub.
     """
     return {key: _absolute(key, value) for key, value in recipe.items()}
 

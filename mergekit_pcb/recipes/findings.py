@@ -15,7 +15,7 @@ ADVICE = "advice"
 class Finding:
     """What is wrong at one place of a recipe, and what to write instead.
 
-    An ``error`` stops mergekit, or has it do something else than the recipe says;
+    An ``error`` stops mergekit, or makes it do something else than is written;
     ``advice`` runs as written. Lines and columns count from 1; ``path`` leads to
     the place as code would: ``models[1].parameters.densty``. ``rule`` is the id of
     the rule that found it, which stays the same when messages change.
@@ -37,7 +37,7 @@ class Finding:
 
 
 def require_no_errors(findings: Iterable[Finding], file: str) -> None:
-    """Let nothing but advice pass.
+    """Refuse a recipe with errors.
 
     Raises:
         PCBError: the first error, and how many more there are.

@@ -1,4 +1,4 @@
-"""Read YAML as mergekit does, remembering the line and column of every value."""
+"""Read YAML as mergekit does, with the line and column of every value."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _KEY = (
     "indent the keys of one entry by the same number of spaces",
 )
 
-# PyYAML describes what its scanner met, not what the writer got wrong.
+# PyYAML describes what its scanner found, not what is wrong in the text.
 _PLAIN_WORDS = {
     "found character '\\t' that cannot start any token": (
         "a tab cannot indent YAML",
@@ -48,11 +48,11 @@ _PLAIN_WORDS = {
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """A value of the recipe and where it stands.
+    """A value of the recipe and its position in the file.
 
     ``value`` is what ``yaml.safe_load`` gives. A mapping has ``fields`` and the
-    places of their ``keys``; a list has ``items``; anything else has neither, so
-    rules may ask any place for any key.
+    places of their ``keys``; a list has ``items``; any other value has neither, so
+    every place can be searched for every key.
     """
 
     file: str
@@ -99,7 +99,7 @@ def read(text: str, file: str) -> tuple[list[Place], list[Finding]]:
         for number, node in enumerate(yaml.compose_all(text, Loader=yaml.SafeLoader)):
             documents.append(reader.document(node, number))
             if documents[-1].value is None:
-                # An empty document ends where the file does, far from its `---`.
+                # For PyYAML an empty document is at the end of the file.
                 documents[-1] = _at_its_start(documents[-1], text, number)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         return [], [*reader.findings, _unreadable(error, text, file)]
@@ -192,7 +192,7 @@ class _Reader:
             name = str(_scalar(key_node))
             where = f"{path}.{name}" if path else name
             key = self._place(key_node, where)
-            # An anchor outlives its key: recipes repeat one key to name several.
+            # The value of a repeated key may still be in use through its anchor.
             if name in keys and not fields[name].anchored:
                 twice = key.error(
                     f"`{name}` is written twice, first on line {keys[name].line}, and "

@@ -1,4 +1,4 @@
-"""What a model folder on this machine says about itself; weights are never opened."""
+"""The configuration of a model folder on this machine; weights are never opened."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Folder:
 
     @cached_property
     def architecture(self) -> ModelArchitecture | None:
-        """How mergekit defines the model; None when it would have to infer that."""
+        """The model's definition in mergekit; None when there is no single one."""
         names = self.config.get("architectures")
         if not isinstance(names, list) or len(names) != 1:
             return None

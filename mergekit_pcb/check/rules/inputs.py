@@ -62,7 +62,7 @@ def _listed_twice(group: Group) -> Iterator[Finding]:
 
 
 def _base_misplaced(document: Document) -> bool:
-    """Whether a key that mergekit does not read was meant to be `base_model`."""
+    """Whether an unknown key is `base_model`, or was probably meant to be."""
     return is_misspelt(document, document.root, "base_model") or any(
         "base_model" in place.keys
         for place in document.root.walk()
@@ -142,7 +142,7 @@ def base_as_input(document: Document) -> Iterator[Finding]:
     spec = document.spec
     if spec is None or spec.contract.base != BasePolicy.IGNORED:
         return
-    # Where a parameter is missing for it, or it is one too many, that says it all.
+    # If a parameter is missing for it, or it is one model too many, that is a finding.
     needs = any(p.required and p.scope == ParameterScope.INPUT for p in spec.parameters)
     for group in document.groups:
         for source in group.inputs:

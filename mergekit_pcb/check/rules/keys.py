@@ -1,4 +1,4 @@
-"""Keys that mergekit does not read where they stand; it drops them in silence."""
+"""Keys that mergekit does not read where they are, and ignores without a message."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from mergekit_pcb.recipes.findings import Finding
 from mergekit_pcb.recipes.positions import Place
 from mergekit_pcb.suggestions import closest, misspelt, quoted
 
-# Declared by mergekit and read nowhere in it; a test watches for the day it is.
+# Declared by mergekit and read nowhere in it, as a test verifies.
 DECLARED_ONLY = {(OutputSliceDefinition, "residual_weight")}
 
 
 def unknown_keys(document: Document) -> Iterator[Finding]:
-    """Keys that mergekit does not read where they stand, and ignores."""
+    """Keys that mergekit does not read where they are, and ignores."""
     for place, name, model in _unread(document):
         key = place.keys[name]
         if (model, name) in DECLARED_ONLY:
@@ -60,8 +60,8 @@ def _unread(document: Document) -> Iterator[tuple[Place, str, type[BaseModel]]]:
 
 
 def _has_a_use(document: Document, place: Place, name: str) -> bool:
-    # mergekit-multi takes `name` off before mergekit sees the recipe; elsewhere it
-    # labels a recipe and misleads nobody.
+    # mergekit-multi removes `name` before mergekit reads the recipe; in other recipes
+    # it is a harmless label.
     if place is document.root and name == "name":
         return document.kind != PYTORCH
     # A key that only holds an anchor is YAML's way to declare a variable.

@@ -40,8 +40,8 @@ def wrong_names(documents: Sequence[Document]) -> Iterator[Finding]:
 def names_in_other_places(documents: Sequence[Document]) -> Iterator[Finding]:
     """Names of merges that are also values elsewhere in the file.
 
-    mergekit-multi replaces a merge's name by its folder wherever it stands, be it
-    the merge method, a filter or a number format.
+    mergekit-multi replaces a merge's name by its folder in every value that equals it,
+    also in the merge method, a filter or a number format.
     """
     names = {document.name for document in documents if document.name}
     for document in documents:

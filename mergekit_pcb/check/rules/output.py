@@ -15,6 +15,7 @@ from mergekit_pcb.recipes.findings import Finding
 from mergekit_pcb.suggestions import did_you_mean, quoted
 
 _NUMBER_FORMATS = ("bfloat16", "float16", "float32", "float64")
+_ONE_OF_THESE = f"choose {quoted(_NUMBER_FORMATS, 'or')}"
 _SHORT = {
     "bf16": "bfloat16",
     "fp16": "float16",
@@ -38,18 +39,14 @@ def wrong_dtypes(document: Document) -> Iterator[Finding]:
             dtype = dtype_from_name(place.value)
         except RuntimeError:
             meant = _SHORT.get(place.value.lower().removeprefix("torch."))
-            yield place.error(
-                f"mergekit knows no `{key}: {place.value}`",
-                f"write `{meant}`"
-                if meant
-                else did_you_mean(place.value, _NUMBER_FORMATS)
-                or f"choose {quoted(_NUMBER_FORMATS, 'or')}",
-            )
+            near = did_you_mean(place.value, _NUMBER_FORMATS)
+            fix = f"write `{meant}`" if meant else near or _ONE_OF_THESE
+            yield place.error(f"mergekit knows no `{key}: {place.value}`", fix)
             continue
         if dtype is not None and not dtype.is_floating_point:
             yield place.error(
                 f"`{key}: {place.value}` rounds weights to whole numbers",
-                f"choose {quoted(_NUMBER_FORMATS, 'or')}",
+                _ONE_OF_THESE,
             )
 
 

@@ -1,4 +1,4 @@
-"""Walk a recipe along mergekit's own pydantic models, which say what it reads."""
+"""Walk a recipe along mergekit's own pydantic models, which define what it reads."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def homes(
             for key, field in kind.model_fields.items():
                 below = f"{path}.{key}" if path else key
                 found += homes(field.annotation, name, below, within=within | {kind})
-    # `modules.*.slices[]` says no more than `slices[]`.
+    # `modules.*.slices[]` adds nothing to `slices[]`.
     return [
         home
         for home in dict.fromkeys(found)

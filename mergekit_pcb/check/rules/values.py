@@ -20,7 +20,7 @@ from mergekit_pcb.suggestions import misspelt
 
 SCALARS = (bool, int, float, str)
 
-# What pydantic calls a type, in the words of somebody who writes a recipe.
+# The types in errors of pydantic, in the terms of recipes.
 WANTED = {
     "bool": "true or false",
     "int": "a whole number",
@@ -40,31 +40,28 @@ def wrong_shapes(document: Document) -> Iterator[Finding]:
 
 
 def _shape(place: Place, name: str) -> Iterator[Finding]:
-    if isinstance(place.value, SCALARS):
-        return
     if place.value is None:
         yield place.error(f"`{name}` has no value", "write one or remove the key")
     elif isinstance(place.value, dict):
         yield from _condition(place, name)
-    elif place.items:
-        mappings = [item for item in place.items if isinstance(item.value, dict)]
-        scalars = [item for item in place.items if isinstance(item.value, SCALARS)]
-        if mappings and scalars:
-            yield scalars[0].error(
-                f"`{name}` mixes plain values and filters in one list",
-                f"write `- value: {scalars[0].value}`",
-            )
-        for item in mappings:
-            yield from _condition(item, name)
-        for item in place.items:
-            if item not in mappings and item not in scalars:
-                yield item.error(f"`{name}` takes a number, got {item.value!r}")
     elif place.value == []:
         yield place.error(
             f"`{name}` is an empty list, which sets nothing", "write a value"
         )
-    else:
+    elif not isinstance(place.value, (*SCALARS, list)):
         yield place.error(f"`{name}` takes a number, got {place.value!r}")
+    mappings = [item for item in place.items if isinstance(item.value, dict)]
+    scalars = [item for item in place.items if isinstance(item.value, SCALARS)]
+    if mappings and scalars:
+        yield scalars[0].error(
+            f"`{name}` mixes plain values and filters in one list",
+            f"write `- value: {scalars[0].value}`",
+        )
+    for item in place.items:
+        if item in mappings:
+            yield from _condition(item, name)
+        elif item not in scalars:
+            yield item.error(f"`{name}` takes a number, got {item.value!r}")
 
 
 def is_condition(place: Place) -> bool:
