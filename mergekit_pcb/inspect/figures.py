@@ -8,7 +8,8 @@ from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from mergekit_pcb.inspect.inspection import OUTSIDE, Inspection, Part
+from mergekit_pcb.inspect.inspection import OUTSIDE, InspectedTensor, Inspection
+from mergekit_pcb.inspect.quantities import relative_norms
 from mergekit_pcb.inspect.tables import clipped
 from mergekit_pcb.kernel.metrics import Metrics, total
 from mergekit_pcb.output.figures import (
@@ -110,26 +111,25 @@ def _cosine(inspection: Inspection, theme: Theme) -> Figure:
 
 
 def _norms(inspection: Inspection, theme: Theme) -> Figure:
-    tallies = _numbered(inspection)
-    lines = {}
-    for i, name in enumerate(_names(inspection)):
-        lines[name] = [
-            100 * t.norms()[i] / math.sqrt(t.base_square) if t.base_square else math.nan
-            for t in tallies.values()
-        ]
-    figure, axes = _lines(list(tallies), lines, theme)
+    layers = _numbered(inspection)
+    norms = [relative_norms(metrics) for metrics in layers.values()]
+    lines = {
+        name: [math.nan if (n := each[i]) is None else 100 * n for each in norms]
+        for i, name in enumerate(_names(inspection))
+    }
+    figure, axes = _lines(list(layers), lines, theme)
     title(axes, "Distance from the base")
     axes.set_ylabel("norm of the task vector,\n% of the base's")
     return figure
 
 
 def _merged(inspection: Inspection, theme: Theme) -> Figure:
-    tallies = _numbered(inspection)
+    layers = _numbered(inspection)
     lines = {}
     for k, setting in enumerate(inspection.settings):
-        ratios = [t.merged_over_mean(t.outcomes[k]) for t in tallies.values()]
+        ratios = [m.merged_over_mean(m.outcomes[k]) for m in layers.values()]
         lines[str(setting)] = [math.nan if r is None else r for r in ratios]
-    figure, axes = _lines(list(tallies), lines, theme)
+    figure, axes = _lines(list(layers), lines, theme)
     axes.axhline(1, color=theme.ink, linewidth=1, linestyle=":")
     title(axes, "What the merge adds")
     axes.set_ylabel("norm of the merged task vector\nover that of the mean")
@@ -169,10 +169,10 @@ def _lines(
 def _winners(inspection: Inspection, k: int, theme: Theme) -> Figure:
     layers = inspection.layers()
     shares = []
-    for tally in layers.values():
-        outcome = tally.outcomes[k]
-        wins = outcome.win_shares() or [0.0] * len(inspection.models)
-        shares.append([*wins, outcome.tied_share() or 0.0])
+    for metrics in layers.values():
+        competition = metrics.outcomes[k]
+        wins = competition.win_shares() or [0.0] * len(inspection.models)
+        shares.append([*wins, competition.tied_share() or 0.0])
     figure, (axes,) = new_figure(theme, _WIDTH, 2.6)
     where = spans(list(layers))
     middles = [(start + end - 1) / 2 for start, end in where]
@@ -206,9 +206,9 @@ def _kept(inspection: Inspection, k: int, theme: Theme) -> Figure:
     kinds = list(inspection.kinds())
     where = spans(list(layers))
     panels = [[[math.nan] * where[-1][1] for _ in kinds] for _ in names]
-    for (start, end), parts in zip(where, layers.values(), strict=True):
+    for (start, end), tensors in zip(where, layers.values(), strict=True):
         for row, kind in enumerate(kinds):
-            for panel, share in zip(panels, _kept_by(parts, kind, k), strict=False):
+            for panel, share in zip(panels, _kept_by(tensors, kind, k), strict=False):
                 panel[row][start:end] = [100 * share] * (end - start)
     average = 100 * sum(inspection.whole.outcomes[k].kept_shares()) / len(names)
     average = average or 1.0  # nobody keeps anything: the colours still need a range
@@ -235,6 +235,6 @@ def _kept(inspection: Inspection, k: int, theme: Theme) -> Figure:
     return figure
 
 
-def _kept_by(parts: Sequence[Part], kind: str, k: int) -> list[float]:
-    tallies = [part.tally for part in parts if part.kind == kind]
-    return total(tallies).outcomes[k].kept_shares() if tallies else []
+def _kept_by(tensors: Sequence[InspectedTensor], kind: str, k: int) -> list[float]:
+    metrics = [tensor.metrics for tensor in tensors if tensor.kind == kind]
+    return total(metrics).outcomes[k].kept_shares() if metrics else []

@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from mergekit_pcb.cli import main
 from mergekit_pcb.inspect.collect import inspect_recipe
 from mergekit_pcb.inspect.export import as_csv, as_dict
-from mergekit_pcb.inspect.inspection import Described, Inspection
+from mergekit_pcb.inspect.inspection import Inspection, Setting
 from mergekit_pcb.inspect.page import report_page
 from mergekit_pcb.inspect.tables import warnings
 from mergekit_pcb.inspect.terminal import show
@@ -143,7 +143,9 @@ def test_a_model_without_an_optional_tensor(tmp_path: Path) -> None:
     )
     out, _ = merge(run_yaml.main, recipe_of(base, tuned), tmp_path / "merged")
     inspection = inspect(recipe_of(base, tuned), tmp_path)
-    (bias,) = (part.tally for part in inspection.parts if part.name == "score.bias")
+    (bias,) = (
+        tensor.metrics for tensor in inspection.tensors if tensor.name == "score.bias"
+    )
     added = norm(less(read(out), {"score.bias": weights["score.bias"]}))
     assert bias.outcomes[0].merged_square ** 0.5 == pytest.approx(added, rel=1e-4)
     assert bias.norms()[1] == bias.outcomes[0].kept[1] == 0
@@ -165,7 +167,10 @@ def test_settings_beside_the_recipes(family: Family, tmp_path: Path) -> None:
 def test_density_is_reached_over_the_domain(found: Inspection) -> None:
     """Scope tensor keeps it in every kind, scope model only altogether."""
     tensor, model = (
-        {kind: tally.outcomes[k].kept_shares() for kind, tally in found.kinds().items()}
+        {
+            kind: metrics.outcomes[k].kept_shares()
+            for kind, metrics in found.kinds().items()
+        }
         for k in (0, 1)
     )
     assert tensor["MLP"] == pytest.approx([0.2] * 3, abs=0.005)
@@ -178,7 +183,7 @@ def test_roll_ups(found: Inspection) -> None:
     assert list(found.kinds()) == ["embedding", "attention", "MLP", "norm", "head"]
     assert list(found.layers()) == ["0", "1", "outside"]
     for parts in (found.kinds(), found.layers()):
-        assert sum(tally.weights for tally in parts.values()) == found.whole.weights
+        assert sum(metrics.weights for metrics in parts.values()) == found.whole.weights
     assert len(found.by_layer()["0"]) == 9
     assert found.kinds()["MLP"].weights == 2 * 3 * 16 * 32
 
@@ -190,7 +195,7 @@ def test_another_method_is_looked_at_with_defaults(
     recipe = recipe_of(*family, parameters={"density": 0.9, "weight": 0.3})
     other = inspect(recipe | {"merge_method": "ties"}, tmp_path)
     assert other.method == "ties"
-    assert other.settings == (Described(("tensor",), (0.1, 0.1), (1.0, 1.0)),)
+    assert other.settings == (Setting(("tensor",), (0.1, 0.1), (1.0, 1.0)),)
     assert other.whole.norms() == found.whole.norms()
 
 
@@ -260,8 +265,8 @@ def test_only_one_tensor_at_a_time_is_in_memory(
     monkeypatch.setattr(LoadTensor, "execute", counted)
     recipe = recipe_of(*family, parameters={"scope": "model"})
     inspection = inspect(recipe, tmp_path)
-    # Sampling, magnitudes, scores, and the tally itself.
-    assert loaded[0] == 4 * 4 * len(inspection.parts)
+    # Sampling, magnitudes, scores, and the metrics themselves.
+    assert loaded[0] == 4 * 4 * len(inspection.tensors)
     assert most[0] <= 2 * 4
 
 
@@ -321,7 +326,7 @@ def test_json(found: Inspection) -> None:
 def test_csv(found: Inspection) -> None:
     """One line a tensor and setting, with the figures of the JSON document."""
     rows = list(csv.DictReader(io.StringIO(as_csv(found))))
-    assert len(rows) == len(found.parts) * 2
+    assert len(rows) == len(found.tensors) * 2
     tensors = as_dict(found)["tensors"]
     row, tensor = rows[1], tensors[rows[1]["tensor"]]
     assert row["setting"] == "density 0.2, scope model"
