@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from mergekit_pcb.inspect.inspection import OUTSIDE, InspectedTensor, Inspection
-from mergekit_pcb.inspect.quantities import relative_norms
+from mergekit_pcb.inspect.quantities import cosine, relative_norms
 from mergekit_pcb.inspect.tables import clipped
 from mergekit_pcb.kernel.metrics import Metrics, total
 from mergekit_pcb.output.figures import (
@@ -47,7 +47,8 @@ _WINNERS = (
 )
 _KEPT = (
     "Share of the weights that each model keeps, by layer and kind of tensor. White is "
-    "the average over the whole model, orange more, purple less."
+    "the average over the whole model, orange more, purple less; hatched, there is no "
+    "such tensor."
 )
 
 _WIDTH = 8.4
@@ -104,8 +105,7 @@ def _cosine(inspection: Inspection, theme: Theme) -> Figure:
         for j, value in enumerate(row):
             if value == value:
                 ink = "#1f2328" if abs(value) < 0.6 * limit else "#ffffff"
-                text = f"{value:.2f}"
-                axes.text(j, i, text, ha="center", va="center", color=ink)
+                axes.text(j, i, cosine(value), ha="center", va="center", color=ink)
     colorbar(figure, image, axes, theme, "cosine similarity")
     return figure
 

@@ -35,7 +35,8 @@ def ratio(value: float | None) -> str:
 
 def cosine(value: float | None) -> str:
     """A cosine similarity."""
-    return "-" if value is None else f"{value:.2f}"
+    # Adding 0 takes the sign off what rounds to -0.
+    return "-" if value is None else f"{round(value, 2) + 0.0:.2f}"
 
 
 def values(metrics: Metrics) -> dict[str, Any]:

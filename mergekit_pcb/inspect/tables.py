@@ -65,7 +65,7 @@ def summary(inspection: Inspection) -> str:
     ]
     if inspection.method != "pcb":
         sentences.append(
-            f"What models keep and win is that under pcb, not {inspection.method}."
+            f"Shares kept and won are those of pcb, not of {inspection.method}."
         )
     if inspection.skipped:
         skipped = _plural(len(inspection.skipped), "tensor")
