@@ -13,7 +13,7 @@ from mergekit.options import MergeOptions
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.inspect.inspection import InspectedTensor, Inspection, Setting
 from mergekit_pcb.inspect.plan import plan
-from mergekit_pcb.inspect.tensor_kinds import kind_of, layer_of
+from mergekit_pcb.inspect.tensor_kinds import kind_of
 from mergekit_pcb.kernel.formula import ModelStatistics
 from mergekit_pcb.kernel.metrics import Competition, Metrics, measure
 from mergekit_pcb.kernel.statistics import TensorDomain, model_statistics
@@ -66,7 +66,7 @@ def inspect_recipe(
         models=tuple(map(str, models)),
         settings=tuple(settings),
         tensors=tuple(
-            InspectedTensor(name, kind_of(name), layer_of(name), metrics[name])
+            InspectedTensor(name, kind_of(name), metrics[name])
             for name in names
             if name in metrics
         ),

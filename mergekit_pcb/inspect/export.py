@@ -11,6 +11,7 @@ from typing import Any
 from mergekit_pcb import __version__
 from mergekit_pcb.inspect.inspection import Inspection
 from mergekit_pcb.inspect.quantities import BY_MODEL, setting_values, values
+from mergekit_pcb.inspect.tensor_kinds import layer_labels
 from mergekit_pcb.kernel.metrics import Metrics
 
 FORMAT = 1
@@ -19,7 +20,7 @@ FORMAT = 1
 
 def as_dict(inspection: Inspection) -> dict[str, Any]:
     """The whole inspection, for JSON; lists of models are in their order."""
-    layer_of = _layer_labels(inspection)
+    layer_of = layer_labels([tensor.name for tensor in inspection.tensors])
     return {
         "format": FORMAT,
         "mergekit_pcb": __version__,
@@ -59,7 +60,7 @@ def as_json(inspection: Inspection) -> str:
 
 def as_csv(inspection: Inspection) -> str:
     """A table with one line a tensor and setting, and one column a number."""
-    layer_of = _layer_labels(inspection)
+    layer_of = layer_labels([tensor.name for tensor in inspection.tensors])
     models = inspection.short_models()
     lines = [
         {
@@ -78,11 +79,6 @@ def as_csv(inspection: Inspection) -> str:
     writer.writeheader()
     writer.writerows(lines)
     return table.getvalue()
-
-
-def _layer_labels(inspection: Inspection) -> dict[str, str]:
-    groups = inspection.by_layer().items()
-    return {tensor.name: layer for layer, tensors in groups for tensor in tensors}
 
 
 def _all_values(metrics: Metrics) -> dict[str, Any]:

@@ -6,12 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mergekit_pcb.inspect.tensor_kinds import KINDS, Layer
+from mergekit_pcb.inspect.tensor_kinds import KINDS, layer_labels
 from mergekit_pcb.kernel.metrics import Metrics, total
 from mergekit_pcb.recipes.model_names import short_names
-
-OUTSIDE = "outside"
-"""Label of tensors in no layer: embeddings, the head and the last norm."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,6 @@ class InspectedTensor:
 
     name: str
     kind: str
-    layer: Layer | None
     metrics: Metrics
 
 
@@ -102,38 +98,12 @@ class Inspection:
 
     def by_layer(self) -> dict[str, list[InspectedTensor]]:
         """The tensors of each layer in order, stack by stack, and those outside."""
-        names = _stack_names(t.layer.stack for t in self.tensors if t.layer)
-        stacks = list(names)
-
-        def position(tensor: InspectedTensor) -> tuple[int, int]:
-            if tensor.layer is None:
-                return len(stacks), 0
-            return stacks.index(tensor.layer.stack), tensor.layer.number
-
+        tensors = {tensor.name: tensor for tensor in self.tensors}
         groups: dict[str, list[InspectedTensor]] = {}
-        for tensor in sorted(self.tensors, key=position):
-            label = OUTSIDE
-            if tensor.layer is not None:
-                label = f"{names[tensor.layer.stack]} {tensor.layer.number}".strip()
-            groups.setdefault(label, []).append(tensor)
+        for name, label in layer_labels(tensors).items():
+            groups.setdefault(label, []).append(tensors[name])
         return groups
 
 
 def _total(tensors: Iterable[InspectedTensor]) -> Metrics:
     return total(tensor.metrics for tensor in tensors)
-
-
-def _stack_names(stacks: Iterable[str]) -> dict[str, str]:
-    """For each stack the part of its name that tells it from others; none if alone."""
-    parts = {stack: stack.split(".") for stack in stacks}
-    if len(parts) < 2:
-        return dict.fromkeys(parts, "")
-    shortest, *_, longest = sorted(map(len, parts.values()))
-    start = 0
-    while start < shortest - 1 and len({part[start] for part in parts.values()}) == 1:
-        start += 1
-    for end in range(start + 1, longest + 1):
-        names = {stack: ".".join(part[start:end]) for stack, part in parts.items()}
-        if len(set(names.values())) == len(names):
-            break
-    return names

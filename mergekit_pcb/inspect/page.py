@@ -64,12 +64,12 @@ def _table(table: Table) -> str:
     caption = f"<caption>{escape(table.title)}</caption>" if table.title else ""
     head = "".join(f'<th scope="col">{escape(text)}</th>' for text in table.headings)
     rows = []
-    for row in table.rows:
-        member = ' class="member"' if row.label.startswith("  ") else ""
-        blank = len(table.headings) - len(row.cells)
-        cells = "".join(f"<td>{escape(text)}</td>" for text in row.cells)
-        label = f'<th scope="row"{member}>{escape(row.label.strip())}</th>'
-        rows.append(f"<tr>{label}{cells}{'<td></td>' * blank}</tr>")
+    for label, *cells in table.rows:
+        member = ' class="member"' if label.startswith("  ") else ""
+        header = f'<th scope="row"{member}>{escape(label.strip())}</th>'
+        blank = [""] * (len(table.headings) - len(cells))
+        row = "".join(f"<td>{escape(text)}</td>" for text in (*cells, *blank))
+        rows.append(f"<tr>{header}{row}</tr>")
     return (
         f'<div class="scroll"><table>{caption}<thead><tr><th></th>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"

@@ -29,26 +29,20 @@ _VANISHED = 0.01
 _SAME = 0.999
 
 
-class Row(NamedTuple):
-    """A row: its label, indented by two spaces if it belongs to a row above."""
-
-    label: str
-    cells: Sequence[str] = ()
-
-
 class Table(NamedTuple):
     """A table.
 
     Attributes:
         title: stands above it.
-        headings: of all columns but the first, which holds the labels.
-        rows: from top to bottom.
-        names: column that holds names, which may be shortened; the first is 0.
+        headings: of all columns but the first, which holds the labels of the rows.
+        rows: label and cells of each; what belongs to the row above is indented by
+            two spaces, and a row that has no cells is itself a heading.
+        names: column of names, which may be shortened; 0 is that of the labels.
     """
 
     title: str
     headings: Sequence[str]
-    rows: Sequence[Row]
+    rows: Sequence[Sequence[str]]
     names: int = 0
 
 
@@ -118,28 +112,27 @@ def _by_kind(
 ) -> Table:
     kinds = inspection.kinds()
     columns = [of(metrics) for metrics in (*kinds.values(), inspection.whole)]
-    rows = []
+    rows: list[list[str]] = []
     for key in (key for key in SHOWN if key in columns[0]):
         label, _, text = SHOWN[key]
         cells = [column[key] for column in columns]
         if key in BY_MODEL:
-            rows.append(Row(label))
+            rows.append([label])
             for i, model in enumerate(_numbered(inspection)):
-                own = [text(cell[i] if cell else None) for cell in cells]
-                rows.append(Row(f"  {model}", own))
+                own = (cell[i] if cell else None for cell in cells)
+                rows.append([f"  {model}", *map(text, own)])
         elif key != "tied" or any(cell and cell >= 0.0005 for cell in cells):
-            rows.append(Row(label, list(map(text, cells))))
+            rows.append([label, *map(text, cells)])
     return Table(title, [*(_SHORT.get(kind, kind) for kind in kinds), "all"], rows)
 
 
 def cosines(inspection: Inspection) -> Table:
     """Cosine similarities, of each two models or of each with its extremes."""
     matrix = inspection.whole.cosines()
-    models = _numbered(inspection)
-    title = "Cosine similarity"
+    title, models = "Cosine similarity", _numbered(inspection)
     if len(models) <= _MATRIX:
         rows = [
-            Row(model, ["" if i == j else cosine(c) for j, c in enumerate(matrix[i])])
+            [model, *("" if i == j else cosine(c) for j, c in enumerate(matrix[i]))]
             for i, model in enumerate(models)
         ]
         return Table(title, [str(i + 1) for i in range(len(models))], rows)
@@ -147,8 +140,7 @@ def cosines(inspection: Inspection) -> Table:
     for i, model in enumerate(models):
         others = [(c, j) for j, c in enumerate(matrix[i]) if j != i and c is not None]
         ends = [max(others), min(others)] if others else []
-        cells = [text for c, j in ends for text in (cosine(c), str(j + 1))]
-        rows.append(Row(model, cells))
+        rows.append([model, *(x for c, j in ends for x in (cosine(c), str(j + 1)))])
     return Table(title, ["highest", "with", "lowest", "with"], rows)
 
 
@@ -162,7 +154,7 @@ def by_layer(inspection: Inspection, k: int) -> Table:
         cells = [each.text(found[key]) for key, each in shown.items()]
         wins = found["wins"]
         most = max(zip(wins, models, strict=True)) if wins else (None, "-")
-        rows.append(Row(layer, [*cells, most[1], percent(most[0])]))
+        rows.append([layer, *cells, most[1], percent(most[0])])
     headings = [*(each.heading for each in shown.values()), "wins most", "%"]
     return Table("The same by layer", headings, rows, names=len(shown) + 1)
 

@@ -33,11 +33,11 @@ def show(inspection: Inspection, *, layers: bool, legend: bool) -> None:
     screen.width = min(_WIDTH, screen.width)
     with screen.capture() as printed:
         screen.print(tables.summary(inspection))
-        screen.print(_by_kind(tables.task_vectors(inspection), screen.width))
+        screen.print(_table(tables.task_vectors(inspection), screen.width, _KIND))
         if len(inspection.models) > 1:
             screen.print(_table(tables.cosines(inspection), screen.width))
         for k in range(len(inspection.settings)):
-            screen.print(_by_kind(tables.competition(inspection, k), screen.width))
+            screen.print(_table(tables.competition(inspection, k), screen.width, _KIND))
             if layers:
                 screen.print(_table(tables.by_layer(inspection, k), screen.width))
         screen.print()
@@ -51,12 +51,9 @@ def show(inspection: Inspection, *, layers: bool, legend: bool) -> None:
     click.echo("\n".join(lines).rstrip())
 
 
-def _by_kind(table: tables.Table, width: int) -> Table:
-    return _table(table, width, width - (_KIND + _GAP) * len(table.headings), _KIND)
-
-
-def _table(table: tables.Table, width: int, label: int = 0, least: int = 0) -> Table:
-    rows = [("", *table.headings), *((row.label, *row.cells) for row in table.rows)]
+def _table(table: tables.Table, width: int, least: int = 0) -> Table:
+    """The table for a screen; with ``least``, it is as wide, and so are its columns."""
+    rows = [("", *table.headings), *table.rows]
     columns = [list(column) for column in zip_longest(*rows, fillvalue="")]
     # Names are shortened where there is no room, never numbers.
     names = columns.pop(table.names)
@@ -72,7 +69,7 @@ def _table(table: tables.Table, width: int, label: int = 0, least: int = 0) -> T
         title_style="bold",
         title_justify="left",
     )
-    drawn.add_column("", no_wrap=True, min_width=label)
+    drawn.add_column("", no_wrap=True, min_width=room if least else None)
     for heading, *_ in columns[1:]:
         drawn.add_column(heading, justify="right", no_wrap=True, min_width=least)
     for row in list(zip(*columns, strict=True))[1:]:
