@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import weakref
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from mergekit.io.tasks import LoadTensor
 from mergekit.scripts import merge_raw_pytorch, run_yaml
 from safetensors.torch import save_file
 
+import mergekit_pcb.inspect
+from mergekit_pcb.errors import PCBError
 from mergekit_pcb.inspect.inspection import Inspection, Setting
 from tests.inspect.helpers import Family, inspect
 from tests.tiny import (
@@ -159,3 +163,51 @@ def test_only_one_tensor_at_a_time_is_in_memory(
     # Sampling, magnitudes, scores, and the metrics themselves.
     assert loaded[0] == 4 * 4 * len(inspection.tensors)
     assert most[0] <= 2 * 4
+
+
+def test_tensors_that_are_not_merged_are_named(family: Family, tmp_path: Path) -> None:
+    """A tensor that the base lacks, and one of integers, are left out."""
+    base, tuned = family
+    extra = {"mask": torch.ones(4, dtype=torch.int32), "new.weight": torch.ones(4)}
+    files = [tmp_path / name for name in ("base.safetensors", "tuned.safetensors")]
+    save_file(base.tensors | {"mask": extra["mask"]}, files[0])
+    save_file(tuned[0].tensors | extra, files[1])
+    inspection = inspect(recipe_of(files[0], files[1:]), tmp_path)
+    assert inspection.skipped == ("mask", "new.weight")
+    assert len(inspection.tensors) == len(base.tensors)
+
+
+def test_nothing_to_merge(tmp_path: Path) -> None:
+    """Models that share no tensor with the base are an error, not an empty table."""
+    files = [tmp_path / name for name in ("base.safetensors", "tuned.safetensors")]
+    for file, name in zip(files, ("a.weight", "b.weight"), strict=True):
+        save_file({name: torch.ones(4)}, file)
+    with pytest.raises(PCBError, match="merges no tensor that its base model has"):
+        inspect(recipe_of(files[0], files[1:]), tmp_path)
+
+
+def test_passes_are_shared(
+    family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More densities over the whole model load no tensor once more."""
+    load = LoadTensor.execute
+    loaded: list[str] = []
+
+    def counted(task: LoadTensor) -> torch.Tensor | None:
+        loaded.append(task.tensor)
+        return load(task)
+
+    monkeypatch.setattr(LoadTensor, "execute", counted)
+    recipe = recipe_of(*family, parameters={"scope": "model"})
+    inspection = inspect(recipe, tmp_path, densities=[0.2, 0.3])
+    assert len(inspection.settings) == 3
+    assert len(loaded) == 4 * 4 * len(inspection.tensors)
+
+
+def test_public_function() -> None:
+    """What other tools may use is imported when it is used."""
+    assert mergekit_pcb.inspect.Inspection is Inspection
+    with pytest.raises(AttributeError, match="no attribute 'measure'"):
+        mergekit_pcb.inspect.measure  # noqa: B018 - looking it up is the test
+    code = "import sys, mergekit_pcb.inspect; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -28,6 +28,40 @@ def test_command_prints_tables_or_json(family: Family, tmp_path: Path) -> None:
     assert json.loads(result.stdout)["merge_method"] == "pcb"
 
 
+def test_scopes_densities_and_layers(family: Family, tmp_path: Path) -> None:
+    """Each scope with each density, the recipe's own first, with their layers."""
+    options = ("--scope", "both", "--density", "0.3", "--density", "0.5", "--layers")
+    lines = call(recipe_of(*family), tmp_path, *options).output.splitlines()
+    assert [line for line in lines if line.startswith("Density")] == [
+        "Density 0.1, scope tensor (the recipe)",
+        "Density 0.3, scope tensor",
+        "Density 0.5, scope tensor",
+        "Density 0.1, scope model",
+        "Density 0.3, scope model",
+        "Density 0.5, scope model",
+    ]
+    assert lines.count("The same by layer") == 6
+    lines = call(recipe_of(*family), tmp_path, "--scope", "model").output.splitlines()
+    assert "Density 0.1, scope model" in lines
+    assert "The same by layer" not in lines
+
+
+def test_the_legend_goes_with_quiet(family: Family, tmp_path: Path) -> None:
+    """Terms are explained unless the user wants less."""
+    assert "keeps: " not in call(recipe_of(*family), tmp_path).output
+    talkative = invoke(main, "inspect", tmp_path / "recipe.yml")
+    assert "keeps: " in talkative.stdout
+
+
+def test_base(family: Family, tmp_path: Path) -> None:
+    """--base is the base model of the inspection."""
+    base, tuned = family
+    options = ("--base", base.path, "--format", "json")
+    recipe = recipe_of(tuned[0], tuned[1:])
+    document = json.loads(call(recipe, tmp_path, *options).stdout)
+    assert document["base_model"] == str(base.path)
+
+
 def test_help_teaches() -> None:
     """An example, and none of the options that say how to write a merge."""
     text = invoke(main, "inspect", "--help").output
@@ -42,6 +76,8 @@ def test_report_folder(family: Family, tmp_path: Path) -> None:
     (tmp_path / "report" / "notes.txt").touch()
     result = call(recipe_of(*family), tmp_path, "--out", tmp_path / "report")
     assert result.exit_code == 0, result.output
+    index = tmp_path / "report" / "index.html"
+    assert result.output.splitlines()[-1] == f"{index} shows more."
     names = sorted(path.name for path in (tmp_path / "report").iterdir())
     assert names == [
         "cosine.png",

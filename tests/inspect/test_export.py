@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+from pathlib import Path
 
 import pytest
 
 from mergekit_pcb.inspect.export import as_csv, as_dict
 from mergekit_pcb.inspect.inspection import Inspection
+from tests.inspect.helpers import Family, inspect
+from tests.tiny import recipe_of, save_llama
 
 FIGURES = {
     *("weights", "base_norm", "norms", "mean_norm", "cosines", "contested"),
@@ -62,3 +65,14 @@ def test_csv(found: Inspection) -> None:
     assert float(row["cosine tuned0, tuned2"]) == tensor["cosines"][0][2]
     assert float(row["kept tuned1"]) == tensor["settings"][1]["kept"][1]
     assert float(row["wins tuned2"]) == tensor["settings"][1]["wins"][2]
+
+
+def test_what_nobody_wins_is_empty(family: Family, tmp_path: Path) -> None:
+    """Columns are there for what has no value, and their cells are empty."""
+    base, _ = family
+    copy = save_llama(tmp_path / "copy", base.tensors)
+    inspection = inspect(recipe_of(base, [copy]), tmp_path)
+    row = next(csv.DictReader(io.StringIO(as_csv(inspection))))
+    assert row["wins copy"] == row["merged_over_mean"] == ""
+    assert row["kept copy"] == "0.0"
+    assert as_dict(inspection)["whole"]["settings"][0]["wins"] is None

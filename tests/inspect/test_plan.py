@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+from safetensors.torch import save_file
+
 from mergekit_pcb.cli import main
 from mergekit_pcb.inspect.inspection import Inspection
 from tests.inspect.helpers import Family, call, failure, inspect
-from tests.tiny import invoke, recipe_of, write_recipe
+from tests.tiny import fine_tune, invoke, recipe_of, write_recipe
 
 
 def test_base_for_recipes_without_one(
@@ -70,3 +73,14 @@ def test_several_merges_in_a_file(family: Family, tmp_path: Path) -> None:
     file.write_text(f"{first}---\n{first.replace('name: one', 'name: two')}")
     said = failure(invoke(main, "inspect", file, "--quiet"))
     assert said.endswith("holds 2 merges; inspect takes one")
+
+
+def test_tensors_of_single_files_are_in_natural_order(tmp_path: Path) -> None:
+    """Layer 10 comes after layer 9; mergekit plans them in no order."""
+    names = [f"layers.{i}.weight" for i in range(12)]
+    files = [tmp_path / name for name in ("base.safetensors", "tuned.safetensors")]
+    base = {name: torch.ones(4) for name in names}
+    save_file(base, files[0])
+    save_file(fine_tune(base, 0), files[1])
+    inspection = inspect(recipe_of(files[0], files[1:]), tmp_path)
+    assert [tensor.name for tensor in inspection.tensors] == names
