@@ -1,8 +1,9 @@
-"""What commands print, as pictures for the README.
+"""What commands print, and one picture that they draw, for the documentation.
 
-``python -m experiments.pictures`` runs ``mergekit-pcb check`` on a recipe with mistakes
-and saves what appears on the screen. The other pictures are written by the commands
-themselves (``inspect --out``, ``compare``).
+``python -m experiments.pictures`` trains the demo's models in a temporary folder, runs
+the commands there, and saves what appears on the screen; ``python -m
+experiments.pictures check`` makes one of the pictures. No network is needed. The
+SmolLM2 pictures are from `experiments.smollm2`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,8 +24,9 @@ from rich.text import Text
 
 from mergekit_pcb.cli import main as mergekit_pcb
 
-RESULTS = Path(__file__).parent / "results"
-RECIPE = """\
+ROOT = Path(__file__).parents[1]
+PICTURES = ROOT / "docs" / "pictures"
+WRONG_RECIPE = """\
 models:
   - model: HuggingFaceH4/zephyr-7b-beta
     parameters:
@@ -40,31 +43,53 @@ parameters:
   normalize: true
 dtype: bfloat16
 """
+DEMO_RECIPE = "pcb-demo/recipes/pcb.yml"
+COMMANDS = {
+    "check": "check recipe.yml",
+    "doctor": "doctor",
+    "demo": "demo --quiet",
+    "inspect": f"inspect {DEMO_RECIPE} --scope both --out report",
+    "compare": f"compare {DEMO_RECIPE} --out comparison --quiet",
+}
+# These look at the models that the demo leaves.
+AFTER_DEMO = {"demo", "inspect", "compare"}
+# One of the pictures of `inspect --out`.
+WINNERS = "winners-*model*.png"
+_COLUMNS = 88
 _MARGIN = 1
 
 
 @click.command()
+@click.argument("names", nargs=-1, type=click.Choice(tuple(COMMANDS)))
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    default=RESULTS,
+    default=PICTURES,
     show_default=True,
-    help="Folder for check.svg.",
+    help="Folder for the pictures.",
 )
-def main(out: Path) -> None:
-    """Save what `mergekit-pcb check` prints as a picture."""
+def main(names: Sequence[str], out: Path) -> None:
+    """Save what the commands of `mergekit-pcb` print as pictures: NAMES, or all."""
     out = out.absolute()
     out.mkdir(parents=True, exist_ok=True)
-    with _folder_of_its_own():
-        Path("recipe.yml").write_text(RECIPE, encoding="utf-8")
-        picture = screen("check", "recipe.yml")
-    (out / "check.svg").write_text(picture, encoding="utf-8")
-    click.echo(f"wrote {out / 'check.svg'}")
+    names = names or tuple(COMMANDS)
+    with _temporary_folder():
+        Path("recipe.yml").write_text(WRONG_RECIPE, encoding="utf-8")
+        if "demo" not in names and AFTER_DEMO.intersection(names):
+            screen("demo", "--quiet")
+        for name in (name for name in COMMANDS if name in names):
+            picture = screen(*COMMANDS[name].split())
+            (out / f"{name}.svg").write_text(picture, encoding="utf-8")
+            click.echo(f"wrote {out / f'{name}.svg'}")
+        if "inspect" in names:
+            (winners,) = Path("report").glob(WINNERS)
+            shutil.copyfile(winners, out / "inspect-winners.png")
+            click.echo(f"wrote {out / 'inspect-winners.png'}")
 
 
 @contextmanager
-def _folder_of_its_own() -> Iterator[None]:
-    # A command names files as it was given them, and a picture has no room for folders.
+def _temporary_folder() -> Iterator[None]:
+    # A command prints file names as they were given to it; short ones fit a picture.
     before = Path.cwd()
     with TemporaryDirectory() as folder:
         os.chdir(folder)
@@ -77,20 +102,26 @@ def _folder_of_its_own() -> Iterator[None]:
 def screen(*arguments: str) -> str:
     """A terminal in which the command has just run, as SVG.
 
+    Progress bars, which the commands write to standard error, are left out, and the
+    checkout is called ``~/mergekit-pcb``.
+
     Raises:
-        RuntimeError: the command broke; that it found something is no such case.
+        RuntimeError: the command failed. Findings of `check` are no failure.
     """
-    ran = CliRunner().invoke(mergekit_pcb, list(arguments), color=True)
+    terminal = {"FORCE_COLOR": "1", "TERM": "xterm-256color", "COLUMNS": str(_COLUMNS)}
+    ran = CliRunner(env=terminal).invoke(mergekit_pcb, list(arguments), color=True)
     if ran.exit_code > 1 or not isinstance(ran.exception, (SystemExit, type(None))):
         raise RuntimeError(f"{arguments} ended with {ran.exit_code}: {ran.output}")
+    printed = ran.stdout.replace(str(ROOT), "~/mergekit-pcb").rstrip("\n")
     command = Text(f"$ mergekit-pcb {' '.join(arguments)}", style="bold")
-    lines = [command, *Text.from_ansi(ran.output.rstrip("\n")).split("\n")]
+    # Rich cuts off the descenders of the last line.
+    lines = [command, *Text.from_ansi(printed).split("\n"), Text()]
     width = max(line.cell_len for line in lines) + _MARGIN
     console = Console(record=True, width=width, file=io.StringIO(), highlight=False)
     for line in lines:
         console.print(line, no_wrap=True)
     svg = console.export_svg(title="mergekit-pcb", unique_id=arguments[0])
-    # Rich's font is from elsewhere, which an image in a page may not load.
+    # Rich's font is loaded from the network, which an image in a page may not do.
     return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
 
 

@@ -34,6 +34,7 @@ TEXT_BYTES = {"train_bytes": 300_000, "validation_bytes": 3_000, "test_bytes": 6
 DISK_BYTES = 5 * 10**9
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 RESULTS = Path(__file__).parent / "results"
+PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 # What is copied from the comparison, and what it is called among other results.
 COPIES = {
     "comparison.md": "smollm2.md",
@@ -54,9 +55,8 @@ COPIES = {
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    default=RESULTS,
-    show_default=True,
-    help="Folder for smollm2.md, smollm2.json and the pictures.",
+    help="Folder for smollm2.md, smollm2.json and the pictures.  [default: those of "
+    "the checkout, experiments/results and docs/pictures]",
 )
 @click.option(
     "--precision",
@@ -65,10 +65,10 @@ COPIES = {
     show_default=True,
     help="Arithmetic of training and scoring; merges are always float32.",
 )
-def main(work: Path, out: Path, precision: str) -> None:
+def main(work: Path, out: Path | None, precision: str) -> None:
     """Compare PCB with its peers on three short fine-tunes of SmolLM2-135M."""
     require_matplotlib()
-    work, out = work.expanduser().absolute(), out.absolute()
+    work, out = work.expanduser().absolute(), out and out.absolute()
     work.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(work).free < DISK_BYTES:
         need = f"{DISK_BYTES / 1e9:.0f} GB of free disk"
@@ -82,10 +82,11 @@ def main(work: Path, out: Path, precision: str) -> None:
     smollm2_tasks.write_tasks(texts, study / "tasks")
     (study / "smollm2.yml").write_text(_recipe(study / "models"), encoding="utf-8")
     _compare(study, precision)
-    out.mkdir(parents=True, exist_ok=True)
     for source, target in COPIES.items():
-        shutil.copyfile(study / "comparison" / source, out / target)
-    click.echo(f"Copied to {out}: {', '.join(COPIES.values())}")
+        folder = out or (PICTURES if target.endswith(".png") else RESULTS)
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(study / "comparison" / source, folder / target)
+        click.echo(f"Copied {folder / target}")
 
 
 def _conditions(training: Training) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from mergekit.merge_methods import merge_state_dicts
+from mergekit.merge_methods import get, merge_state_dicts
 from mergekit.scripts import merge_raw_pytorch, multimerge, run_yaml
 from safetensors.torch import save_file
 
@@ -181,8 +181,9 @@ def assert_example(
 ) -> None:
     """Compare with the oracle under the parameters of a recipe that lists models."""
     layers = sum("q_proj" in name for name in base)
+    defaults = {p.name: p.default for p in get("pcb").spec.parameters}
 
-    def setting(key: str, default: float) -> Callable[[str, int], float]:
+    def setting(key: str) -> Callable[[str, int], float]:
         def chosen(name: str, model: int) -> float:
             depth = re.search(r"layers\.(\d+)\.", name)
             t = int(depth[1]) / max(layers - 1, 1) if depth else 0
@@ -191,22 +192,22 @@ def assert_example(
                 value = None if value is None else at(value, name, t)
                 if value is not None:
                     return value
-            return default
+            return defaults[key]
 
         return chosen
 
-    overall = recipe.get("parameters", {})
+    overall = defaults | recipe.get("parameters", {})
     assert_merge(
         out,
         base,
         models,
-        density=setting("density", 0.1),
-        weight=setting("weight", 1.0),
-        scale=setting("lambda", 1.0),
+        density=setting("density"),
+        weight=setting("weight"),
+        scale=setting("lambda"),
         dtype=getattr(torch, recipe["dtype"]),
-        scope=overall.get("scope", "tensor"),
-        inter=overall.get("inter", "raw"),
-        clamp=overall.get("clamp", 0.01),
+        scope=overall["scope"],
+        inter=overall["inter"],
+        clamp=overall["clamp"],
     )
     dtype = getattr(torch, recipe.get("out_dtype", recipe["dtype"]))
     assert {tensor.dtype for tensor in out.values()} == {dtype}

@@ -81,7 +81,7 @@ def _measured(
     if any(tensor.shape != origin.shape for tensor in found) or not origin.numel():
         # A vocabulary that was extended; what was added has no counterpart.
         return None
-    return measure(TaskVectors.of(origin, found), contests=())
+    return measure(TaskVectors.of(origin, found))
 
 
 def _scores(tally: Metrics, experts: list[str]) -> Scores:

@@ -14,9 +14,9 @@ from mergekit_pcb.errors import PCBError
 from mergekit_pcb.inspect.inspection import InspectedTensor, Inspection, Setting
 from mergekit_pcb.inspect.plan import plan
 from mergekit_pcb.inspect.tensor_kinds import kind_of
-from mergekit_pcb.kernel.formula import ModelStatistics
+from mergekit_pcb.kernel.formula import ModelStatistics, Options, model_statistics
 from mergekit_pcb.kernel.metrics import Competition, Metrics, measure
-from mergekit_pcb.kernel.statistics import TensorDomain, model_statistics
+from mergekit_pcb.kernel.statistics import TensorDomain
 from mergekit_pcb.plugin.graph_scope import GraphDomain, Work, parameters_of, run_work
 from mergekit_pcb.plugin.model_scope import (
     DomainStatistics,
@@ -143,8 +143,7 @@ def _tensor_statistics(
     of_models = model_statistics(
         TensorDomain([task_vectors(group)]),
         densities,
-        inter=settings[0]["inter"],
-        clamp=settings[0]["clamp"],
+        Options(settings[0]["inter"], settings[0]["clamp"]),
     )
     return list(zip(*of_models, strict=True))
 

@@ -1,63 +1,44 @@
-"""Who does the work on a tensor: torch, an accelerator, or compiled loops.
+"""Which backend works on a tensor: torch's operations or compiled loops.
 
-All give the same result for the same block; the last two only sooner.
+A backend is a module with the functions `block_size`, `in_memory`, `collect` and
+`merge`. Both give the same bits for the same block; compiled loops are faster.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
+import os
+from types import ModuleType
 
 import torch
 
 from mergekit_pcb.kernel import torch_backend
-from mergekit_pcb.kernel.collectors import Survey
-from mergekit_pcb.kernel.sweeps import Measure, Merge, Setting
-from mergekit_pcb.kernel.task_vectors import Share, TaskVectors
+from mergekit_pcb.kernel.task_vectors import TaskVectors
+
+_SWITCH = "MERGEKIT_PCB_NUMBA"
 
 
-@dataclass(frozen=True)
-class Backend:
-    """Who works on a tensor.
+def backend_for(tensor: TaskVectors, inter: str | None) -> ModuleType:
+    """The fastest backend for a tensor.
 
-    Attributes:
-        survey: does a share of a survey, and returns what it saw.
-        merge: does a share of a merge.
-        merge_whole: merges a tensor of one block that is its own domain.
-        block: task values to work on at a time.
+    Args:
+        tensor: base and models.
+        inter: form of the inter-balancing; None where only magnitudes are looked at.
     """
-
-    survey: Callable[[TaskVectors, Measure, Survey, Share], Survey]
-    merge: Callable[[TaskVectors, Merge, Share], None]
-    merge_whole: Callable[[TaskVectors, Setting], torch.Tensor]
-    block: int
-
-
-def backend_for(tensor: TaskVectors, inter: str) -> Backend:
-    """The fastest that there is for a tensor and a form of the inter-balancing."""
-    of_a_kind = tensor.device.type == "cpu" and tensor.dtype == torch.float32
-    if of_a_kind and inter == "raw" and fused_is_there():
-        from mergekit_pcb.kernel import numba_backend
-
-        return Backend(
-            numba_backend.survey,
-            numba_backend.merge,
-            numba_backend.merge_whole,
-            numba_backend.BLOCK,
-        )
-    block = torch_backend.block_size(tensor.device)
-    return Backend(
-        torch_backend.survey, torch_backend.merge, torch_backend.merge_whole, block
-    )
+    can_be_compiled = tensor.device.type == "cpu" and tensor.dtype == torch.float32
+    if can_be_compiled and inter in ("raw", None) and not numba_problem():
+        return importlib.import_module("mergekit_pcb.kernel.numba_backend")
+    return torch_backend
 
 
 @functools.cache
-def fused_is_there() -> bool:
-    """Whether what compiles the loops, the extra ``fast``, is installed and works."""
+def numba_problem() -> str:
+    """Why there are no compiled loops; empty if there are."""
+    if os.environ.get(_SWITCH) == "0":
+        return f"switched off by {_SWITCH}=0"
     try:
         importlib.import_module("mergekit_pcb.kernel.numba_backend")
-    except ImportError:  # numba is not there, not for this numpy, or switched off
-        return False
-    return True
+    except ImportError as error:  # not installed, not for this numpy, or switched off
+        return str(error)
+    return ""

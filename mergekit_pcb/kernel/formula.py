@@ -1,32 +1,52 @@
 """PCB-Merging's mathematics on task vectors (arXiv 2410.02396, section 3).
 
-Everything works on a *block*: the (n, m) task vectors of n models at m coordinates.
-What a block cannot know, because it takes every coordinate of the domain, comes in as
-`ModelStatistics`. So the same lines serve a whole domain at once
-(`merge_task_vectors`) and a sweep over it in pieces (`merge`): block by
-block they give the same bits.
+`merge_task_vectors` is the published algorithm. It needs two things: statistics of the
+whole domain (`model_statistics`: order statistics of magnitudes, then of scores), and
+arithmetic that takes one coordinate after the other (`merge_block` and what it calls).
+So a large domain is merged in blocks: its statistics are found by `statistics`, which
+never sorts, and the arithmetic is the same, with the same bits for every block size.
+
+Shapes: n models, m coordinates of a block, d coordinates of the domain. A domain is
+all coordinates whose magnitudes and scores are ranked together.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import torch
 
 from mergekit_pcb.kernel.exp2_tanh import LOG2_E, exp2_, tanh_
-from mergekit_pcb.kernel.order_statistics import kth_smallest
+from mergekit_pcb.kernel.order_statistics import kth_smallest, require_finite
 
 INTER_FORMS = ("raw", "normalized", "pairwise")
 
-# exp(n u^2) is 2 to the power of this at most, with room for the other factors: float32
-# ends at 2^128. Below the other, it is not normal any more.
+# float32 ends at 2^128: exp(n u^2) is limited to 2 to the power of this, which leaves
+# room for the other factors. Below the second, numbers are no longer normal.
 _LARGEST_EXPONENT, LEAST_EXPONENT = 115.5, -126.0
+# Task values below this are scored in another unit.
+_TINY = 2.0**-40
+
+
+@dataclass(frozen=True)
+class Options:
+    """How models compete; the same for all of them.
+
+    Attributes:
+        inter: form of the inter-balancing, one of `INTER_FORMS`.
+        clamp: c in [0, 0.5), the fraction of magnitudes clamped at each end.
+    """
+
+    inter: str = "raw"
+    clamp: float = 0.01
 
 
 class ModelStatistics(NamedTuple):
-    """What the domain as a whole says of one model.
+    """What the arithmetic must know about one model on the whole domain.
 
     Attributes:
         low: smallest magnitude after clamping.
@@ -44,90 +64,177 @@ class ModelStatistics(NamedTuple):
     def of(
         cls, low: float, high: float, threshold: float, top: float
     ) -> ModelStatistics:
-        """The statistics, with a threshold out of reach if the model is all zero."""
+        """The statistics; a model of zeros gets a threshold that no score reaches."""
         if high == 0:
             return cls(low, high, math.inf, -math.inf)
         return cls(low, high, threshold, top)
 
     @property
-    def alike(self) -> bool:
+    def has_equal_scores(self) -> bool:
         """Whether all scores that reach the threshold are equal."""
         return self.top <= self.threshold
 
 
-class Extents(NamedTuple):
-    """Range of the magnitudes of n models after clamping, as (n, 1) tensors.
+class Extent(NamedTuple):
+    """Range of one model's clamped magnitudes A, and u = (A - floor) / spread.
 
     Attributes:
         low, high: smallest and largest.
         floor, spread: what to subtract, and then to divide by, to get u in [0, 1].
-        table: (n, 4), the same side by side.
     """
 
-    low: torch.Tensor
-    high: torch.Tensor
-    floor: torch.Tensor
-    spread: torch.Tensor
-    table: torch.Tensor
+    low: float
+    high: float
+    floor: float
+    spread: float
 
     @classmethod
-    def of(cls, pairs: Sequence[tuple[float, float]], like: torch.Tensor) -> Extents:
-        """Those of low and high of each model, for work on tensors like that."""
-        table = like.new_tensor(cls.rows(pairs))
-        low, high, floor, spread = table.split_with_sizes([1] * 4, dim=1)
-        return cls(low, high, floor, spread, table)
-
-    @staticmethod
-    def rows(pairs: Sequence[tuple[float, float]]) -> list[tuple[float, ...]]:
-        """The rows of the table."""
-        # Equal magnitudes: u = 1. All of them 0: u = 0, nothing to compete with.
-        return [
-            (low, high, low, high - low) if low < high else (low, high, 0, high or 1)
-            for low, high in pairs
-        ]
+    def of(cls, low: float, high: float) -> Extent:
+        """Equal magnitudes have u = 1; if they are all 0, u = 0."""
+        if low < high:
+            return cls(low, high, low, high - low)
+        return cls(low, high, 0, high or 1)
 
 
-class Cut(NamedTuple):
-    """Which scores of n models are kept and what they count, as (n, 1) tensors.
+@dataclass(frozen=True)
+class Scoring:
+    """What scores depend on besides the task values.
 
     Attributes:
-        threshold, span: what to subtract from a score, and then to divide it by.
-        weight: w_i.
-        table: (n, 3), the same side by side.
-        weighted: whether a weight is not 1.
-        alike: thresholds of models whose scores are equal and cannot be rescaled.
+        extents: range of the clamped magnitudes of each model, times ``unit``.
+        inter: form of the inter-balancing.
+        unit: power of two that task values are multiplied by before they are scored,
+            so that products of tiny ones do not underflow; 1 for all others. Scores
+            matter only up to a factor, so it changes no result that did not underflow.
     """
 
-    threshold: torch.Tensor
-    span: torch.Tensor
-    weight: torch.Tensor
-    table: torch.Tensor
-    weighted: bool
-    alike: Mapping[int, float]
+    extents: Sequence[Extent]
+    inter: str = "raw"
+    unit: float = 1.0
 
     @classmethod
-    def of(
-        cls,
-        statistics: Sequence[ModelStatistics],
-        weight: Sequence[float],
-        like: torch.Tensor,
-    ) -> Cut:
-        """That of some statistics and weights, for work on tensors like that."""
-        table = like.new_tensor(cls.rows(statistics, weight))
-        threshold, span, weights = table.split_with_sizes([1] * 3, dim=1)
-        weighted = any(w != 1 for w in weight)
-        alike = {i: m.threshold for i, m in enumerate(statistics) if m.alike}
-        return cls(threshold, span, weights, table, weighted, alike)
+    def of(cls, limits: Iterable[Sequence[float]], inter: str) -> Scoring:
+        """The scoring for the low and high of each model's clamped magnitudes."""
+        limits = list(limits)
+        largest = max(high for _, high in limits)
+        unit = 1.0
+        # Far above where squares underflow; far below where tanh differs from its
+        # argument, before and after. float64 has powers up to 2^1023.
+        if 0 < largest < _TINY:
+            unit = 2.0 ** min(-30 - math.frexp(largest)[1], 1000)
+        extents = [Extent.of(low * unit, high * unit) for low, high in limits]
+        return cls(extents, inter, unit)
 
-    @staticmethod
-    def rows(
-        statistics: Sequence[ModelStatistics], weight: Sequence[float]
-    ) -> list[tuple[float, ...]]:
-        """The rows of the table."""
-        return [
-            (m.threshold, m.top - m.threshold, w)
-            for m, w in zip(statistics, weight, strict=True)
-        ]
+
+class Domain(Protocol):
+    """The coordinates on which n models compete."""
+
+    @property
+    def size(self) -> int:
+        """Number d of coordinates."""
+        ...
+
+    @property
+    def models(self) -> int:
+        """Number n of models."""
+        ...
+
+    def order_statistics(
+        self, scoring: Scoring | None, ranks: Sequence[list[int]]
+    ) -> tuple[Sequence[Sequence[float]], Sequence[float]]:
+        """Exact order statistics of the domain.
+
+        Args:
+            scoring: None to rank magnitudes, else scores are ranked.
+            ranks: zero-based ranks wanted of each model, ascending order.
+
+        Returns:
+            The values at these ranks, and the largest value of each model.
+
+        Raises:
+            NotFiniteError: an input holds NaN or infinity.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """A domain whose (n, d) task vectors are in memory at once; d >= 1."""
+
+    tau: torch.Tensor
+
+    @property
+    def size(self) -> int:  # noqa: D102 as in Domain
+        return self.tau.shape[1]
+
+    @property
+    def models(self) -> int:  # noqa: D102
+        return self.tau.shape[0]
+
+    def order_statistics(  # noqa: D102
+        self, scoring: Scoring | None, ranks: Sequence[list[int]]
+    ) -> tuple[Sequence[Sequence[float]], Sequence[float]]:
+        values = ranked_values(self.tau, scoring)
+        top = values.amax(dim=1).tolist()
+        require_finite(top)
+        columns = [kth_smallest(values, column) for column in zip(*ranks, strict=True)]
+        return list(zip(*columns, strict=True)), top
+
+
+def merge_task_vectors(
+    tau: torch.Tensor,
+    *,
+    density: Sequence[float],
+    weight: Sequence[float],
+    options: Options = Options(),
+) -> torch.Tensor:
+    """Merge task vectors that are one domain: the whole algorithm.
+
+    Args:
+        tau: (n, d) task vectors, float32 or float64; not modified.
+        density: r_i in (0, 1], the fraction of coordinates where model i competes.
+        weight: w_i, scales what model i contributes, after the competition.
+        options: how models compete.
+
+    Returns:
+        The (d,) merged task vector tau_m of the dtype of ``tau``.
+
+    Raises:
+        NotFiniteError: an input holds NaN or infinity.
+    """
+    if tau.shape[1] == 0:
+        return tau.new_zeros(0)
+    tau = tau.contiguous()
+    found = model_statistics(InMemory(tau), [[r] for r in density], options)
+    statistics = [of_model[0] for of_model in found]
+    return merge_block(tau, statistics, weight, options.inter)
+
+
+def model_statistics(
+    domain: Domain, density: Sequence[Sequence[float]], options: Options
+) -> list[list[ModelStatistics]]:
+    """Exact statistics of each model on a domain of at least one coordinate.
+
+    Args:
+        domain: the coordinates that are ranked together.
+        density: for each model the densities whose thresholds are wanted.
+        options: how models compete.
+
+    Returns:
+        For each model, one `ModelStatistics` a density.
+
+    Raises:
+        NotFiniteError: an input holds NaN or infinity.
+    """
+    ends = [list(clamp_ranks(domain.size, options.clamp))] * domain.models
+    limits, _ = domain.order_statistics(None, ends)
+    scoring = Scoring.of(limits, options.inter)
+    ranks = [[threshold_rank(domain.size, r) for r in of_model] for of_model in density]
+    thresholds, top = domain.order_statistics(scoring, ranks)
+    return [
+        [ModelStatistics.of(low, high, threshold, largest) for threshold in of_model]
+        for (low, high), of_model, largest in zip(limits, thresholds, top, strict=True)
+    ]
 
 
 def clamp_ranks(size: int, clamp: float) -> tuple[int, int]:
@@ -146,125 +253,64 @@ def threshold_rank(size: int, density: float) -> int:
     return min(int(size * (1 - density)), size - 1)
 
 
-class Room(NamedTuple):
-    """Memory for the intermediate results of a block.
-
-    Attributes:
-        u, magnitude, b: (n, m).
-        sums: (2, m) sums over models.
-    """
-
-    u: torch.Tensor
-    magnitude: torch.Tensor
-    b: torch.Tensor
-    sums: torch.Tensor
-
-    @classmethod
-    def like(cls, tau: torch.Tensor) -> Room:
-        """New memory for a block of such (n, m) task vectors."""
-        n, m = tau.shape
-        return cls.of(tau.new_empty(3 * n + 2, m))
-
-    @classmethod
-    def of(cls, rows: torch.Tensor) -> Room:
-        """That of (3 n + 2, m) memory."""
-        n = len(rows) // 3
-        return cls(rows[:n], rows[n : 2 * n], rows[2 * n : 3 * n], rows[3 * n :])
-
-
-def merge_task_vectors(
+def merge_block(
     tau: torch.Tensor,
-    *,
-    density: Sequence[float],
+    statistics: Sequence[ModelStatistics],
     weight: Sequence[float],
-    inter: str = "raw",
-    clamp: float = 0.01,
+    inter: str,
 ) -> torch.Tensor:
-    """Merge task vectors that are one domain and fit in memory: the plain algorithm.
+    """The (m,) merged task vector of a block of (n, m) task vectors.
 
     Args:
-        tau: (n, d) task vectors, float32 or float64, finite; not modified.
-        density: r_i in (0, 1], the fraction of coordinates where model i competes.
-        weight: w_i, scales what model i contributes, after the competition.
-        inter: form of the inter-balancing, one of `INTER_FORMS`.
-        clamp: c in [0, 0.5), the fraction of magnitudes clamped at each end.
-
-    Returns:
-        The (d,) merged task vector of the dtype of ``tau``.
+        tau: contiguous, float32 or float64; not modified.
+        statistics: of each model on the block's domain.
+        weight: w_i of each model.
+        inter: form of the inter-balancing.
     """
-    n, size = tau.shape
-    if size == 0:
-        return tau.new_zeros(0)
-    room = Room.like(tau)
-    magnitude = torch.abs(tau, out=room.magnitude)
-    low, high = (kth_smallest(magnitude, [k] * n) for k in clamp_ranks(size, clamp))
-    extents = Extents.of(list(zip(low, high, strict=True)), tau)
-    magnitude, b = balance(tau, extents, inter, room)
-    threshold = kth_smallest(b, [threshold_rank(size, r) for r in density])
-    top = b.amax(dim=1).tolist()
-    statistics = list(map(ModelStatistics.of, low, high, threshold, top))
-    return compete(tau, magnitude, b, Cut.of(statistics, weight, tau), room)
+    scoring = scoring_of(statistics, inter)
+    tau = in_unit(tau, scoring.unit)
+    magnitude = clamp_magnitudes(tau, scoring.extents)
+    b = scores(tau, magnitude, scoring)
+    s = drop_and_rescale_(b, tau, statistics)
+    return in_unit(weighted_mean(tau, magnitude, s, weight), 1 / scoring.unit)
 
 
-def subtract_base(
-    models: Sequence[torch.Tensor], base: torch.Tensor | None, memory: torch.Tensor
+def scoring_of(statistics: Sequence[ModelStatistics], inter: str) -> Scoring:
+    """The scoring that the statistics of all models were made with."""
+    return Scoring.of([(m.low, m.high) for m in statistics], inter)
+
+
+def in_unit(tau: torch.Tensor, unit: float) -> torch.Tensor:
+    """Task vectors times a power of two."""
+    return tau if unit == 1 else tau * unit
+
+
+def ranked_values(tau: torch.Tensor, scoring: Scoring | None) -> torch.Tensor:
+    """The (n, m) values that a domain ranks: magnitudes, or scores."""
+    if scoring is None:
+        return tau.abs()
+    tau = in_unit(tau, scoring.unit)
+    return scores(tau, clamp_magnitudes(tau, scoring.extents), scoring)
+
+
+def clamp_magnitudes(tau: torch.Tensor, extents: Sequence[Extent]) -> torch.Tensor:
+    """Step 1: (n, m) clamped magnitudes A."""
+    low, high, _, _ = columns(extents, tau)
+    return tau.abs().clamp_max_(high).clamp_min_(low)
+
+
+def scores(
+    tau: torch.Tensor, magnitude: torch.Tensor, scoring: Scoring
 ) -> torch.Tensor:
-    """The (n, m) task vectors of a block.
-
-    Args:
-        models: n (m,) tensors of any floating-point dtype.
-        base: (m,) tensor, or None if the models are task vectors already.
-        memory: (n + 1, m), float32 or float64; the result is in its first n rows.
-    """
-    tau = memory[:-1]
-    for task_vector, model in zip(tau, models, strict=True):
-        task_vector.copy_(model)
-    return tau if base is None else tau.sub_(memory[-1].copy_(base))
-
-
-def add_to_base(
-    merged: torch.Tensor,
-    scale: float,
-    base: torch.Tensor | None,
-    out: torch.Tensor,
-    memory: torch.Tensor,
-) -> None:
-    """Put base + lambda * merged task vector of a block into ``out``.
-
-    Args:
-        merged: (m,) merged task vector; overwritten.
-        scale: lambda.
-        base: (m,) tensor, or None to add nothing.
-        out: (m,) tensor of any floating-point dtype.
-        memory: (m,) like ``merged``, for the base.
-    """
-    merged *= scale
-    if base is not None:
-        merged += memory.copy_(base)
-    out.copy_(merged)
-
-
-def balance(
-    tau: torch.Tensor, extents: Extents, inter: str, room: Room
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Clamped magnitudes A and scores b = intra * inter of a block, both (n, m).
-
-    Args:
-        tau: (n, m) task vectors; not modified.
-        extents: range of the magnitudes of each model.
-        inter: form of the inter-balancing, one of `INTER_FORMS`.
-        room: where to put the results.
-    """
-    u, magnitude, b, sums = room
-    torch.abs(tau, out=magnitude).clamp_max_(extents.high).clamp_min_(extents.low)
-    torch.sub(magnitude, extents.floor, out=u).div_(extents.spread)
-    inter_balancing(tau, u, inter, b, sums[0])
-    b *= intra_balancing_(u)
-    return magnitude, b
+    """Steps 2 to 4: (n, m) scores b = intra * inter, of task vectors in its unit."""
+    _, _, floor, spread = columns(scoring.extents, tau)
+    u = magnitude.sub(floor).div_(spread)
+    b = inter_balancing(tau, u, scoring.inter)
+    return b.mul_(intra_balancing_(u))
 
 
 def intra_balancing_(u: torch.Tensor) -> torch.Tensor:
-    """Turn (n, m) normalised magnitudes into exp(n u^2): competition within a model."""
+    """Step 2: turn (n, m) magnitudes u into exp(n u^2): competition within a model."""
     steepness, shift = exponent_of(len(u))
     exponent = u.square_().mul_(steepness)
     if shift:
@@ -281,69 +327,70 @@ def exponent_of(n: int) -> tuple[float, float]:
     return n * LOG2_E, max(n * LOG2_E - _LARGEST_EXPONENT, 0.0)
 
 
-def inter_balancing(
-    tau: torch.Tensor,
-    u: torch.Tensor,
-    inter: str,
-    out: torch.Tensor,
-    sums: torch.Tensor,
-) -> torch.Tensor:
-    """Agreement of each model with all, (n, m): competition between models."""
+def inter_balancing(tau: torch.Tensor, u: torch.Tensor, inter: str) -> torch.Tensor:
+    """Step 3: (n, m) agreement of each model with all: competition between models.
+
+    Raises:
+        ValueError: ``inter`` is none of `INTER_FORMS`.
+    """
     if inter == "raw":
         # An overflown sum would meet a zero task value as NaN; tanh is long saturated.
-        total = sum_models(tau, out=sums).nan_to_num_()
-        return tanh_(torch.mul(tau, total, out=out))
-    if inter == "normalized":
-        total = sum_models(tau.sign().mul_(u), out=sums)
-        return tanh_(torch.mul(tau, total, out=out))
+        return tanh_(tau * sum_models(tau).nan_to_num_())
+    if inter not in INTER_FORMS:
+        raise ValueError(f"inter must be one of {INTER_FORMS}, got {inter!r}")
     signed = tau.sign().mul_(u)
-    out.zero_()
-    for i in range(len(signed)):
+    if inter == "normalized":
+        return tanh_(tau * sum_models(signed))
+    agreement = torch.zeros_like(tau)
+    for i, row in enumerate(signed):
         for j in range(i, len(signed)):
-            agreement = tanh_(signed[i] * signed[j])
-            out[i] += agreement
+            of_pair = tanh_(row * signed[j])
+            agreement[i] += of_pair
             if j > i:
-                out[j] += agreement
-    return out
+                agreement[j] += of_pair
+    return agreement
 
 
-def compete(
-    tau: torch.Tensor,
-    magnitude: torch.Tensor,
-    b: torch.Tensor,
-    cut: Cut,
-    room: Room,
+def drop_and_rescale_(
+    b: torch.Tensor, tau: torch.Tensor, statistics: Sequence[ModelStatistics]
 ) -> torch.Tensor:
-    """The (m,) merged task vector of a block whose (n, m) scores b are known.
+    """Step 4: turn (n, m) scores into s: 0 up to the threshold, rising to 1 at the top.
 
-    ``b`` becomes s, see `drop_and_rescale`, ``room.u`` is overwritten, and the result
-    is in ``room.sums``.
+    Equal scores cannot be rescaled: those that reach the threshold have s = 1.
     """
-    s = drop_and_rescale(b, tau, cut)
-    share = torch.sign(tau, out=room.u).mul_(magnitude).mul_(s)
-    if cut.weighted:
-        share *= cut.weight
-    merged, total = room.sums
-    sum_models(s, out=total).clamp_min_(1e-12)
-    return sum_models(share, out=merged).div_(total)
-
-
-def drop_and_rescale(b: torch.Tensor, tau: torch.Tensor, cut: Cut) -> torch.Tensor:
-    """Turn (n, m) scores into s: 0 up to the threshold, then rising to 1 at the top."""
-    # Equal scores cannot be rescaled: those that reach the threshold share alike.
-    alike = {i: (b[i] >= reach) & (tau[i] != 0) for i, reach in cut.alike.items()}
-    s = b.sub_(cut.threshold).clamp_min_(0).div_(cut.span)
-    for i, reached in alike.items():
-        s[i] = reached
+    reached = {
+        i: (b[i] >= of_model.threshold) & (tau[i] != 0)
+        for i, of_model in enumerate(statistics)
+        if of_model.has_equal_scores
+    }
+    threshold, span = columns(
+        [(m.threshold, m.top - m.threshold) for m in statistics], b
+    )
+    s = b.sub_(threshold).clamp_min_(0).div_(span)
+    for i, where in reached.items():
+        s[i] = where
     return s
 
 
-def sum_models(block: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+def weighted_mean(
+    tau: torch.Tensor, magnitude: torch.Tensor, s: torch.Tensor, weight: Sequence[float]
+) -> torch.Tensor:
+    """Step 5: (m,) merged task vector of (n, m) clamped task vectors and shares s."""
+    (factor,) = columns([(w,) for w in weight], tau)
+    contributions = tau.sign().mul_(magnitude).mul_(s).mul_(factor)
+    return sum_models(contributions).div_(sum_models(s).clamp_min_(1e-12))
+
+
+def columns(
+    rows: Sequence[Sequence[float]], like: torch.Tensor
+) -> Sequence[torch.Tensor]:
+    """Columns of n rows as (n, 1) tensors, to compute with (n, m) tensors like that."""
+    return like.new_tensor(rows).split_with_sizes([1] * len(rows[0]), dim=1)
+
+
+def sum_models(block: torch.Tensor) -> torch.Tensor:
     """Sum over the models in their order: torch.sum's own depends on the shape."""
-    first, *others = block.unbind()
-    if not others:
-        return out.copy_(first)
-    torch.add(first, others[0], out=out)
-    for row in others[1:]:
-        out += row
-    return out
+    if len(block) == 1:
+        return block[0].clone()
+    first, second, *others = block.unbind()
+    return functools.reduce(torch.Tensor.add_, others, first + second)

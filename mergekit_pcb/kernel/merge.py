@@ -1,9 +1,9 @@
-"""PCB-Merging of tensors too large to work on at once: exact, in bounded memory.
+"""PCB-Merging of one tensor, whatever its size: exact, in bounded memory.
 
-A domain is swept in blocks that fit in the processor's cache: once for the range of
-the magnitudes, once for the scores, once to merge. Every sweep computes the scores
-anew with the operations of `mergekit_pcb.kernel.formula`, so block size and number of
-threads leave no trace in the result.
+A small tensor is worked on at once. A large one is read in blocks that fit in the
+processor's cache: once for the magnitudes, once for the scores, once to merge. Each
+sweep computes the scores again with the same operations, so the size of the blocks
+and the number of threads do not change the result.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from collections.abc import Sequence
 import torch
 
 from mergekit_pcb.kernel.backends import backend_for
-from mergekit_pcb.kernel.formula import ModelStatistics
-from mergekit_pcb.kernel.statistics import TensorDomain, model_statistics
-from mergekit_pcb.kernel.sweeps import Merge, Setting
-from mergekit_pcb.kernel.task_vectors import TaskVectors, one_torch_thread, share_out
+from mergekit_pcb.kernel.formula import ModelStatistics, Options, model_statistics
+from mergekit_pcb.kernel.statistics import TensorDomain
+from mergekit_pcb.kernel.task_vectors import TaskVectors, in_parallel, one_torch_thread
 
 
 def merge_tensor(
@@ -39,12 +38,16 @@ def merge_tensor(
 
     Returns:
         A new (d,) tensor of the base's dtype (without a base: of the models').
+
+    Raises:
+        OverflowedError: it would hold NaN or infinity.
     """
-    out = tensor.output()
-    like = tensor.memory(0, 0)
-    task = Merge.of(statistics, weight, inter, scale, out, like)
+    out = tensor.empty_output()
     backend = backend_for(tensor, inter)
-    share_out(tensor, backend.block, functools.partial(backend.merge, tensor, task))
+    work = functools.partial(
+        backend.merge, tensor, statistics, weight, scale, inter, out
+    )
+    in_parallel(tensor, backend.block_size(tensor.device), work)
     return out
 
 
@@ -54,20 +57,19 @@ def merge_one_tensor(
     weight: Sequence[float],
     *,
     scale: float = 1.0,
-    inter: str = "raw",
-    clamp: float = 0.01,
+    options: Options = Options(),  # noqa: B008 - it is immutable
 ) -> torch.Tensor:
     """Merge a tensor that is its own domain: base + lambda * merged task vector.
 
-    Arguments and result are those of `merge_tensor`, errors those of
-    `model_statistics`.
+    Arguments and result are those of `merge_tensor`, density and errors those of
+    `formula.merge_task_vectors`.
     """
-    backend = backend_for(tensor, inter)
-    if len(tensor.spans(backend.block)) == 1:
+    backend = backend_for(tensor, options.inter)
+    densities = [[r] for r in density]
+    if len(tensor.spans(backend.block_size(tensor.device))) == 1:
         with one_torch_thread():
-            setting = Setting(density, weight, scale, inter, clamp)
-            return backend.merge_whole(tensor, setting)
-    domain = TensorDomain([tensor])
-    each = model_statistics(domain, [[r] for r in density], inter=inter, clamp=clamp)
-    statistics = [of_model[0] for of_model in each]
-    return merge_tensor(tensor, statistics, weight, scale=scale, inter=inter)
+            found = model_statistics(backend.in_memory(tensor), densities, options)
+    else:
+        found = model_statistics(TensorDomain([tensor]), densities, options)
+    statistics = [of_model[0] for of_model in found]
+    return merge_tensor(tensor, statistics, weight, scale=scale, inter=options.inter)

@@ -1,14 +1,14 @@
-"""What task vectors are like, and what PCB-Merging does with them, in figures.
+"""Metrics of task vectors, and of what PCB-Merging does with them.
 
-Everything is a count or a sum over coordinates. So blocks add up to tensors, tensors to
-layers, and layers to the model, and nothing but these few numbers is ever kept.
+Every metric is a count or a sum over coordinates. So those of blocks add up to those of
+tensors, layers and the model, and only these few numbers are kept.
 """
 
 from __future__ import annotations
 
 import math
 from collections import ChainMap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -16,15 +16,16 @@ import numpy as np
 import torch
 
 from mergekit_pcb.kernel.formula import (
-    Cut,
-    Extents,
     ModelStatistics,
-    Room,
-    balance,
-    compete,
+    clamp_magnitudes,
+    drop_and_rescale_,
+    in_unit,
+    scores,
+    scoring_of,
     sum_models,
+    weighted_mean,
 )
-from mergekit_pcb.kernel.task_vectors import Share, TaskVectors, share_out
+from mergekit_pcb.kernel.task_vectors import TaskVectors, in_parallel
 from mergekit_pcb.kernel.torch_backend import block_size
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -32,7 +33,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True)
 class Competition:
-    """Who competes on a tensor under one setting, and on what terms.
+    """Which models compete on a tensor under one setting, and with what statistics.
 
     Attributes:
         models: rows of the task vectors that take part.
@@ -51,13 +52,13 @@ class Competition:
     @property
     def balancing(self) -> tuple[Any, ...]:
         """What the scores depend on, before any is dropped."""
-        extents = tuple((of_model.low, of_model.high) for of_model in self.statistics)
-        return tuple(self.models), self.inter, extents
+        limits = [(of_model.low, of_model.high) for of_model in self.statistics]
+        return tuple(self.models), self.inter, limits
 
 
 @dataclass(frozen=True)
 class CompetitionMetrics:
-    """How a contest went; models are those of the whole merge.
+    """The result of a competition; models are those of the whole merge.
 
     A model keeps a coordinate where its rescaled score s_i is above 0, and wins it
     where that s_i is larger than every other's: its share of the result, s_i / sum s,
@@ -109,7 +110,7 @@ class Metrics:
         mean_square: squared norm of the mean of the task vectors.
         contested: coordinates where at least two task vectors are not zero.
         conflicting: contested ones where their signs disagree.
-        outcomes: one a contest.
+        outcomes: one for each competition.
     """
 
     weights: int
@@ -149,9 +150,9 @@ class Metrics:
         return math.sqrt(outcome.merged_square / self.mean_square)
 
 
-def total(tallies: Iterable[Metrics]) -> Metrics:
-    """The tally of several sets of coordinates together; at least one."""
-    together: Metrics = _sum(list(tallies))
+def total(parts: Iterable[Metrics]) -> Metrics:
+    """The metrics of several sets of coordinates together; at least one."""
+    together: Metrics = _sum(list(parts))
     return together
 
 
@@ -166,40 +167,42 @@ def _sum(parts: Sequence[Any]) -> Any:
 
 
 def measure(
-    vectors: TaskVectors, contests: Sequence[Competition], present: int | None = None
+    vectors: TaskVectors,
+    competitions: Sequence[Competition] = (),
+    present: int | None = None,
 ) -> Metrics:
-    """The tally of one tensor, block by block; not one copy of it is made.
+    """The metrics of one tensor, block by block, without a copy of it.
 
     Args:
         vectors: base and models, finite.
-        contests: those held on it.
+        competitions: whose outcomes are wanted.
         present: how many of the models have the tensor, if not all: those that do
             not count as having left it untouched, and not at all in the mean.
     """
 
-    def look(share: Share) -> dict[int, Metrics]:
+    def measure_blocks(spans: Iterator[slice]) -> dict[int, Metrics]:
         found = {}
-        for span, tau, room in share.blocks(vectors):
+        for span, tau in vectors.blocks(spans):
             base = None if vectors.base is None else vectors.base[span]
-            found[span.start] = measure_block(tau, base, contests, room, present)
+            found[span.start] = measure_block(tau, base, competitions, present)
         return found
 
     # Sums are rounded: their order must not depend on which thread was faster.
-    found = ChainMap(*share_out(vectors, block_size(vectors.device), look))
+    block = block_size(vectors.device)
+    found = ChainMap(*in_parallel(vectors, block, measure_blocks))
     return total(found[start] for start in sorted(found))
 
 
 def measure_block(
     tau: torch.Tensor,
     base: torch.Tensor | None,
-    contests: Sequence[Competition],
-    room: Room,
+    competitions: Sequence[Competition],
     present: int | None = None,
 ) -> Metrics:
-    """The tally of a block of (n, m) task vectors; ``room`` is overwritten."""
+    """The metrics of a block of (n, m) task vectors; arguments as for `measure`."""
     # Sums over billions of squares, which float32 cannot hold.
     wide = _wide(tau)
-    mean = sum_models(wide, torch.empty_like(wide[0])).div_(present or len(tau))
+    mean = sum_models(wide).div_(present or len(tau))
     up, down = tau > 0, tau < 0
     return Metrics(
         weights=tau.shape[1],
@@ -208,28 +211,29 @@ def measure_block(
         mean_square=_square(mean),
         contested=int((_count(up | down) > 1).sum()),
         conflicting=int(((_count(up) > 0) & (_count(down) > 0)).sum()),
-        outcomes=tuple(_outcomes(tau, contests, room)),
+        outcomes=tuple(_results(tau, competitions)),
     )
 
 
-def _outcomes(
-    tau: torch.Tensor, contests: Sequence[Competition], room: Room
+def _results(
+    tau: torch.Tensor, competitions: Sequence[Competition]
 ) -> Iterable[CompetitionMetrics]:
     balanced = None
-    for contest in contests:
-        if contest.balancing != balanced:
-            models, inter, extents = balanced = contest.balancing
-            everybody = len(models) == len(tau)
-            own = tau if everybody else tau[list(models)]
-            memory = room if everybody else Room.like(own)
-            magnitude, b = balance(own, Extents.of(extents, own), inter, memory)
-        s = b.clone()
-        cut = Cut.of(contest.statistics, contest.weight, own)
-        merged = compete(own, magnitude, s, cut, memory)
-        yield _outcome(merged * contest.scale, s, contest.models, len(tau))
+    for competition in competitions:
+        if competition.balancing != balanced:
+            balanced = competition.balancing
+            models = list(competition.models)
+            scoring = scoring_of(competition.statistics, competition.inter)
+            own = in_unit(tau if len(models) == len(tau) else tau[models], scoring.unit)
+            magnitude = clamp_magnitudes(own, scoring.extents)
+            b = scores(own, magnitude, scoring)
+        s = drop_and_rescale_(b.clone(), own, competition.statistics)
+        merged = weighted_mean(own, magnitude, s, competition.weight)
+        merged *= competition.scale / scoring.unit
+        yield _result(merged, s, competition.models, n=len(tau))
 
 
-def _outcome(
+def _result(
     merged: torch.Tensor, s: torch.Tensor, models: Sequence[int], n: int
 ) -> CompetitionMetrics:
     kept = s > 0

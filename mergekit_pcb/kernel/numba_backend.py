@@ -1,195 +1,253 @@
-"""Sweeps by compiled loops, for `inter: raw` and float32: the extra ``fast``."""
+"""Sweeps over a tensor by compiled loops, for `inter: raw` and float32 on a CPU.
+
+The functions are those of `torch_backend`, with the same results bit for bit.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 
 from mergekit_pcb.kernel import numba_loops
-from mergekit_pcb.kernel.collectors import Net, Survey, require_finite
+from mergekit_pcb.kernel.collectors import RankSearch
 from mergekit_pcb.kernel.formula import (
-    Cut,
-    Extents,
     ModelStatistics,
-    add_to_base,
-    clamp_ranks,
+    Scoring,
     exponent_of,
-    threshold_rank,
+    scoring_of,
 )
 from mergekit_pcb.kernel.numba_loops import Array
-from mergekit_pcb.kernel.sweeps import Measure, Merge, Scores, Setting
-from mergekit_pcb.kernel.task_vectors import Share, TaskVectors
+from mergekit_pcb.kernel.order_statistics import (
+    Bracket,
+    OverflowedError,
+    require_finite,
+)
+from mergekit_pcb.kernel.task_vectors import TaskVectors, bits_of
 
-# Task values to work on at a time: what is done to them stays in the last-level cache,
-# and the few calls that a block takes do not show.
+# Task values in a block: it stays in the last-level cache, and the few calls that it
+# needs do not matter.
 BLOCK = 1 << 18
 
-
-def survey(
-    tensor: TaskVectors, measure: Measure, asked: Survey, share: Share
-) -> Survey:
-    """What there is to see of a measure in a share of a tensor."""
-    observer = NumbaCollector(asked)
-    bench = Bench(tensor, share.largest)
-    for span in share.spans:
-        tau = bench.load(span)
-        if isinstance(measure, Scores):
-            extents = measure.extents.table.numpy()
-            observer.observe(numba_loops.see_scores, tau, bench.exponent, extents)
-        else:
-            observer.observe(numba_loops.see_magnitudes, tau)
-    return observer.report()
+# Collected values that may wait until they are assigned to their brackets.
+_PENDING = 1 << 14
 
 
-def merge(tensor: TaskVectors, task: Merge, share: Share) -> None:
-    """Merge a share of a tensor."""
-    cut = task.cut.table.numpy()
-    alike = np.zeros(len(cut), dtype=np.bool_)
-    alike[list(task.cut.alike)] = True
-    terms = Terms(task.extents.table.numpy(), cut, alike)
-    bench = Bench(tensor, share.largest)
-    for span in share.spans:
-        bench.load(span)
-        bench.merge(span, terms, task.scale, task.out)
+def block_size(device: torch.device) -> int:
+    """Task values to work on at a time."""
+    return BLOCK
 
 
-def merge_whole(tensor: TaskVectors, setting: Setting) -> torch.Tensor:
-    """Merge a tensor that is one block and its own domain."""
-    assert setting.inter == "raw"
-    n, d = len(tensor.models), tensor.size
-    everything = slice(0, d)
-    bench = Bench(tensor, d)
-    tau = bench.load(everything)
-    values = np.abs(tau)
-    ends = _at_ranks(values, [[*clamp_ranks(d, setting.clamp), d - 1]] * n)
-    require_finite([top for _, _, top in ends])
-    extents = np.array(
-        Extents.rows([(low, high) for low, high, _ in ends]), dtype=np.float32
+@dataclass(frozen=True)
+class InMemory:
+    """A tensor of one block as a domain, see `formula.Domain`."""
+
+    tau: Array
+    exponent: Array
+
+    @property
+    def size(self) -> int:  # noqa: D102 as in formula.Domain
+        return int(self.tau.shape[1])
+
+    @property
+    def models(self) -> int:  # noqa: D102
+        return int(self.tau.shape[0])
+
+    def order_statistics(  # noqa: D102
+        self, scoring: Scoring | None, ranks: Sequence[list[int]]
+    ) -> tuple[Sequence[Sequence[float]], Sequence[float]]:
+        values = np.abs(self.tau)
+        if scoring is not None:
+            tau = _in_unit(self.tau, scoring.unit)
+            extents = _rows(scoring.extents)
+            numba_loops.all_scores(tau, self.exponent, extents, values)
+        bits = np.array([[*row, self.size - 1] for row in ranks], dtype=np.int64)
+        numba_loops.select(values.view(np.int32), bits)
+        found = bits.astype(np.int32).view(np.float32).tolist()
+        top = [row.pop() for row in found]
+        require_finite(top)
+        return found, top
+
+
+def in_memory(tensor: TaskVectors) -> InMemory:
+    """A tensor of one block as a domain."""
+    loader = _Loader(tensor)
+    return InMemory(loader.load(slice(0, tensor.size)), loader.exponent)
+
+
+def collect(
+    tensor: TaskVectors,
+    scoring: Scoring | None,
+    search: RankSearch,
+    spans: Iterator[slice],
+) -> RankSearch:
+    """What a search sees at some slices, as `torch_backend.collect`."""
+    collector = NumbaCollector(search)
+    loader = _Loader(tensor)
+    for span in spans:
+        collector.add(loader.load(span), loader.exponent, scoring)
+    return collector.result()
+
+
+def merge(
+    tensor: TaskVectors,
+    statistics: Sequence[ModelStatistics],
+    weight: Sequence[float],
+    scale: float,
+    inter: str,
+    out: torch.Tensor,
+    spans: Iterator[slice],
+) -> None:
+    """Merge a tensor at some slices, as `torch_backend.merge`."""
+    scoring = scoring_of(statistics, inter)
+    extents = _rows(scoring.extents)
+    cut = _rows(
+        [
+            (m.threshold, m.top - m.threshold, w)
+            for m, w in zip(statistics, weight, strict=True)
+        ]
     )
-    numba_loops.all_scores(tau, bench.exponent, extents, values)
-    found = _at_ranks(values, [[threshold_rank(d, r), d - 1] for r in setting.density])
-    statistics = [
-        ModelStatistics.of(low, high, threshold, top)
-        for (low, high, _), (threshold, top) in zip(ends, found, strict=True)
-    ]
-    cut = np.array(Cut.rows(statistics, setting.weight), dtype=np.float32)
-    alike = np.array([of_model.alike for of_model in statistics])
-    out = tensor.output()
-    bench.merge(everything, Terms(extents, cut, alike), setting.scale, out)
-    return out
+    equal = np.array([m.has_equal_scores for m in statistics])
+    loader = _Loader(tensor)
+    for span in spans:
+        tau = _in_unit(loader.load(span), scoring.unit)
+        merged = loader.merged
+        numba_loops.merge(tau, loader.exponent, extents, cut, equal, merged.numpy())
+        if scoring.unit != 1:
+            merged *= 1 / scoring.unit
+        loader.write(merged, scale, span, out)
 
 
-def _at_ranks(values: Array, ranks: Sequence[Sequence[int]]) -> list[list[float]]:
-    """The values at each model's ranks, of (n, m) values, which are overwritten."""
-    bits = np.array(ranks, dtype=np.int64)
-    numba_loops.select(values.view(np.int32), bits)
-    found: list[list[float]] = bits.astype(np.int32).view(np.float32).tolist()
-    return found
+def _in_unit(tau: Array, unit: float) -> Array:
+    """As `formula.in_unit`."""
+    return tau if unit == 1 else tau * np.float32(unit)
 
 
-class Terms(NamedTuple):
-    """On what terms n models compete.
-
-    Attributes:
-        extents: (n, 4), of `Extents`.
-        cut: (n, 3), of `Cut`.
-        alike: (n,) bool, those whose scores are equal.
-    """
-
-    extents: Array
-    cut: Array
-    alike: Array
+def _rows(rows: Sequence[Sequence[float]]) -> Array:
+    return np.array(rows, dtype=np.float32)
 
 
-class Bench:
-    """Loads and merges one block after the other, in the same memory.
+class _Loader:
+    """Loads one block after the other into the same memory, and writes merged ones.
 
     Attributes:
         exponent: what u^2 is multiplied and reduced by, see `formula.exponent_of`.
+        merged: (m,) memory for the merged task vector of the block loaded last.
     """
 
-    def __init__(self, tensor: TaskVectors, largest: int) -> None:
-        """Make room for blocks of up to ``largest`` coordinates."""
+    def __init__(self, tensor: TaskVectors) -> None:
         self.exponent: Array = np.array(exponent_of(len(tensor.models)), dtype="f4")
+        self.merged = torch.empty(0)
         self._tensor = tensor
-        # Of halves: views of torch take longer to make than small blocks to load.
-        halves = all(part.dtype == torch.bfloat16 for part in tensor.inputs)
-        self._bits = [_bits(part) for part in tensor.inputs] if halves else []
-        self._memory = tensor.memory(len(tensor.models) + 3, largest).view(-1)
+        self._memory = torch.empty(0)
+        # Loops read bfloat16 themselves: views of torch take longer to make than a
+        # small block takes to load.
+        self._bits = [] if tensor.base is None else tensor.bfloat16_bits
 
     def load(self, span: slice) -> Array:
         """The (n, m) task vectors at a slice."""
         n, count = len(self._tensor.models), span.stop - span.start
-        rows = self._memory[: (n + 3) * count].view(n + 3, count)
-        self._rows, self._tau = rows, rows[:n].numpy()
-        if self._tensor.base is None or not self._bits:
-            self._tensor.between(span, rows[: n + 1])
-        else:
+        needed = (n + 2) * count
+        if len(self._memory) < needed:
+            # Fresh memory for every block would cost more than the arithmetic.
+            self._memory = torch.empty(needed)
+        rows = self._memory[:needed].view(n + 2, count)
+        self.merged, tau = rows[-1], rows[:n].numpy()
+        if self._bits:
             *models, base = [bits[span] for bits in self._bits]
-            for model, task_vector in zip(models, self._tau, strict=True):
+            for model, task_vector in zip(models, tau, strict=True):
                 numba_loops.subtract(model, base, task_vector)
-        return self._tau
-
-    def merge(self, span: slice, terms: Terms, scale: float, out: torch.Tensor) -> None:
-        """Put base + lambda * merged task vector of what was loaded into its place."""
-        base, out = self._tensor.base, out[span]
-        *_, merged, memory = self._rows
-        numba_loops.merge(self._tau, self.exponent, *terms, merged.numpy())
-        if base is not None and self._bits:
-            bits = self._bits[-1][span], _bits(out)
-            numba_loops.add_to_base(merged.numpy(), np.float32(scale), *bits)
         else:
-            part = None if base is None else base[span]
-            add_to_base(merged, scale, part, out, memory)
+            self._tensor.between(span, rows[: n + 1])
+        return tau
 
-
-def _bits(tensor: torch.Tensor) -> Array:
-    """(m,) uint16 bits of bfloat16 numbers: the first half of those of a float32."""
-    return tensor.view(torch.int16).numpy().view(np.uint16)
+    def write(
+        self, merged: torch.Tensor, scale: float, span: slice, out: torch.Tensor
+    ) -> None:
+        """Put base + lambda * merged task vector into (d,) ``out`` at a slice."""
+        if self._bits:
+            base, target = self._bits[-1][span], bits_of(out[span])
+            with np.errstate(over="ignore"):
+                factor = np.float32(scale)
+            if not numba_loops.add_to_base(merged.numpy(), factor, base, target):
+                raise OverflowedError
+        else:
+            self._tensor.write_merged(merged, scale, span, out)
 
 
 class NumbaCollector:
     """Counts and collects for all brackets in one pass."""
 
-    def __init__(self, asked: Survey) -> None:
-        """Take the questions."""
-        self._seen = asked.fresh()
-        self._nets = [Net(b, edges_counted=True) for b in self._seen.brackets]
-        most = max(map(len, asked.brackets))
+    def __init__(self, search: RankSearch) -> None:
+        """Begin a search."""
+        self._search = search.fresh()
+        self._pending = [_PendingValues(row) for row in self._search.brackets]
+        most = max(map(len, search.brackets))
         # Nothing is between infinity and minus infinity.
-        edges = np.full((len(self._nets), most, 2), (np.inf, -np.inf))
-        for of_model, brackets in zip(edges, asked.brackets, strict=True):
+        edges = np.full((len(search.brackets), most, 2), (np.inf, -np.inf))
+        for of_model, brackets in zip(edges, search.brackets, strict=True):
             for pair, bracket in zip(of_model, brackets, strict=False):
                 pair[:] = bracket.low, bracket.high
         self._edges: Array = edges.astype(np.float32)
-        self._top: Array = np.array(self._seen.top, dtype=np.float32)
-        self._inside: Array = np.empty((len(self._nets), 0), dtype=np.float32)
+        self._top: Array = np.array(self._search.top, dtype=np.float32)
+        self._inside: Array = np.empty((len(search.brackets), 0), dtype=np.float32)
 
-    def observe(self, see: Callable[..., None], tau: Array, *others: Array) -> None:
-        """Take in what a loop sees in a block of (n, m) task vectors."""
+    def add(self, tau: Array, exponent: Array, scoring: Scoring | None) -> None:
+        """Take in the magnitudes of (n, m) task vectors, or their scores."""
         n, m = tau.shape
         if self._inside.shape[1] < m:
             self._inside = np.empty((n, m), dtype=np.float32)
         counts = np.zeros((*self._edges.shape[:2], 3), dtype=np.int64)
         kept = np.zeros(n, dtype=np.int64)
-        see(tau, *others, self._edges, counts, self._inside, kept, self._top)
-        for net, seen, inside, count in zip(
-            self._nets, counts.tolist(), self._inside, kept.tolist(), strict=True
+        found = self._edges, counts, self._inside, kept, self._top
+        if scoring is None:
+            numba_loops.collect_magnitudes(tau, *found)
+        else:
+            tau, extents = _in_unit(tau, scoring.unit), _rows(scoring.extents)
+            numba_loops.collect_scores(tau, exponent, extents, *found)
+        for pending, of_model, inside, count in zip(
+            self._pending, counts.tolist(), self._inside, kept.tolist(), strict=True
         ):
-            for bracket, (below, at_low, at_high) in zip(
-                net.brackets, seen, strict=False
-            ):
-                bracket.below += below
-                bracket.at_low += at_low
-                bracket.at_high += at_high if bracket.low < bracket.high else 0
-            net.take(inside[:count].copy())
+            pending.add(of_model, inside[:count])
 
-    def report(self) -> Survey:
+    def result(self) -> RankSearch:
         """What was seen."""
-        for net in self._nets:
-            net.settle()
-        self._seen.top = self._top.tolist()
-        return self._seen
+        for pending in self._pending:
+            pending.assign()
+        self._search.top = self._top.tolist()
+        return self._search
+
+
+@dataclass
+class _PendingValues:
+    """Values of one model that lie inside any of its brackets, not yet assigned."""
+
+    brackets: list[Bracket]
+    values: list[Any] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, counts: list[list[int]], values: Array) -> None:
+        """Take in the counts of each bracket, and the values inside any of them."""
+        for bracket, (below, at_low, at_high) in zip(
+            self.brackets, counts, strict=False
+        ):
+            bracket.below += below
+            bracket.at_low += at_low
+            bracket.at_high += at_high if bracket.low < bracket.high else 0
+        self.values.append(values.copy())
+        self.count += len(values)
+        if self.count > _PENDING:
+            self.assign()
+
+    def assign(self) -> None:
+        """Give every bracket the values that lie inside it."""
+        if not self.count:
+            return
+        values = np.concatenate(self.values)
+        self.values, self.count = [], 0
+        for bracket in self.brackets:
+            inside = values[(values > bracket.low) & (values < bracket.high)]
+            bracket.inside.append(torch.from_numpy(inside))

@@ -1,41 +1,33 @@
 """Compiled loops: what `formula` says, for `inter: raw` and float32.
 
-What takes the operations a pass over the memory each is done here to a tile of a tensor
-at a time, which stays in the processor's first-level cache. The same operations in the
-same order give the same bits: no factor is moved, and no product is fused with a sum.
-
-numba compiles a loop at its first use, for the processor it runs on, and keeps the
-result on disk. Loops run without the interpreter's lock, so that threads do not wait
-for each other.
+torch needs a pass over memory for each operation. Here all operations are done on one
+tile of a tensor after the other, which stays in the processor's first-level cache. The
+same operations in the same order give the same bits: no factor is moved, and no product
+is fused with a sum.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 
 from mergekit_pcb.kernel import exp2_tanh
 from mergekit_pcb.kernel.formula import LEAST_EXPONENT
-
-if getattr(numba.config, "DISABLE_JIT", False):  # by NUMBA_DISABLE_JIT=1
-    raise ImportError("interpreted, these loops would take hours")
+from mergekit_pcb.kernel.numba_compile import compiled
 
 TILE = 1024
-# Of these, what is rare is looked for in so many at a time.
+# Values that are tested together for being beyond the shortcut of tanh.
 _FEW = 64
 
 _ZERO, _ONE, _TWO = np.float32(0), np.float32(1), np.float32(2)
 _TINY, _LEAST = np.float32(1e-12), np.float32(LEAST_EXPONENT)
 _LARGEST = np.finfo(np.float32).max
-# Of bfloat16, the first half of a float32.
+# For bfloat16, which is the first half of a float32.
 _HALF, _ODD, _MIDDLE = np.uint32(16), np.uint32(1), np.uint32(0x7FFF)
-_HALF_NAN = np.uint32(0x7FC0)
+_HALF_NAN, _HALF_INFINITY = np.uint32(0x7FC0), np.uint32(0x7F80)
 _ALL_BUT_SIGN, _SIGN = np.int32(0x7FFFFFFF), np.int32(31)
-# numba does not notice when one of these changes: then save this file, too.
+# numba does not notice when one of these changes: then change this file as well.
 _ROUND, _MANTISSA = exp2_tanh.ROUND, exp2_tanh.MANTISSA
 _E0, _E1, _E2, _E3, _E4, _E5, _E6 = exp2_tanh.EXP2
 _T0, _T1, _T2, _T3, _T4 = exp2_tanh.TANH
@@ -46,16 +38,7 @@ Array = Any
 """A numpy array whose rows are contiguous; of float32 unless said otherwise."""
 
 
-def _compiled(function: Callable[..., Any]) -> Any:
-    # Division by zero is what it is to numpy and torch.
-    compiled = functools.partial(numba.njit, nogil=True, error_model="numpy")
-    try:
-        return compiled(function, cache=True)
-    except RuntimeError:  # there is no folder to keep anything in
-        return compiled(function)
-
-
-@_compiled
+@compiled
 def subtract(model: Array, base: Array, out: Array) -> None:
     """Task vector, (m,), of (m,) bits of bfloat16."""
     for j in range(out.size):
@@ -63,9 +46,13 @@ def subtract(model: Array, base: Array, out: Array) -> None:
         out[j] = value - np.uint32(np.uint32(base[j]) << _HALF).view(np.float32)
 
 
-@_compiled
-def add_to_base(merged: Array, scale: np.float32, base: Array, out: Array) -> None:
-    """Base + lambda * merged task vector, in (m,) bits of bfloat16 like the base."""
+@compiled
+def add_to_base(merged: Array, scale: np.float32, base: Array, out: Array) -> bool:
+    """Base + lambda * merged task vector, in (m,) bits of bfloat16 like the base.
+
+    Returns whether all of it is finite.
+    """
+    largest = np.uint32(0)
     for j in range(out.size):
         value = merged[j] * scale
         value += np.uint32(np.uint32(base[j]) << _HALF).view(np.float32)
@@ -73,14 +60,17 @@ def add_to_base(merged: Array, scale: np.float32, base: Array, out: Array) -> No
         # To the nearest, and to even in the middle.
         odd = np.uint32((bits >> _HALF) & _ODD)
         rounded = np.uint32(np.uint32(bits + _MIDDLE + odd) >> _HALF)
-        out[j] = rounded if value == value else _HALF_NAN
+        rounded = rounded if value == value else _HALF_NAN
+        largest = max(largest, np.uint32(rounded & _MIDDLE))
+        out[j] = rounded
+    return bool(largest < _HALF_INFINITY)
 
 
-@_compiled
-def see_magnitudes(
+@compiled
+def collect_magnitudes(
     tau: Array, edges: Array, counts: Array, inside: Array, kept: Array, top: Array
 ) -> None:
-    """Magnitudes of (n, m) task vectors; the other arguments are those of `catch`."""
+    """Magnitudes of (n, m) task vectors; the other arguments are those of `collect`."""
     n, m = tau.shape
     magnitudes = np.empty(TILE, dtype=np.float32)
     mask = np.empty(TILE, dtype=np.uint8)
@@ -90,10 +80,10 @@ def see_magnitudes(
             here = magnitudes[: tile.size]
             for j in range(tile.size):
                 here[j] = abs(tile[j])
-            catch(i, here, mask, edges, counts, inside, kept, top)
+            collect(i, here, mask, edges, counts, inside, kept, top)
 
 
-@_compiled
+@compiled
 def all_scores(tau: Array, exponent: Array, extents: Array, b: Array) -> None:
     """(n, m) scores of (n, m) task vectors."""
     n, m = tau.shape
@@ -106,8 +96,8 @@ def all_scores(tau: Array, exponent: Array, extents: Array, b: Array) -> None:
             _score(tau[i, here], total, exponent, extents[i], b[i, here])
 
 
-@_compiled
-def see_scores(
+@compiled
+def collect_scores(
     tau: Array,
     exponent: Array,
     extents: Array,
@@ -117,7 +107,7 @@ def see_scores(
     kept: Array,
     top: Array,
 ) -> None:
-    """Scores of (n, m) task vectors; the last arguments are those of `catch`."""
+    """Scores of (n, m) task vectors; the last arguments are those of `collect`."""
     n, m = tau.shape
     memory = np.empty((2, TILE), dtype=np.float32)
     mask = np.empty(TILE, dtype=np.uint8)
@@ -128,11 +118,11 @@ def see_scores(
         for i in range(n):
             tile = tau[i, start : start + size]
             _score(tile, total, exponent, extents[i], b)
-            catch(i, b, mask, edges, counts, inside, kept, top)
+            collect(i, b, mask, edges, counts, inside, kept, top)
 
 
-@_compiled
-def catch(
+@compiled
+def collect(
     i: int,
     values: Array,
     mask: Array,
@@ -142,7 +132,7 @@ def catch(
     kept: Array,
     top: Array,
 ) -> None:
-    """Take in a tile of model i's values for (n, k, 2) edges.
+    """Count and collect a tile of model i's values for (n, k, 2) edges.
 
     ``counts`` is (n, k, 3) int64: values below the edges, at the lower one, and at the
     upper one. What lies between is put into (n, m) ``inside``, counted in (n,) int64
@@ -167,20 +157,20 @@ def catch(
         counts[i, k, 2] += at_high
     words, count = mask.view(np.uint64), kept[i]
     for word in range(words.size):
-        if words[word]:  # few hold anything
+        if words[word]:  # few are not zero
             for j in range(8 * word, min(8 * word + 8, values.size)):
                 inside[i, count] = values[j]
                 count += np.int64(mask[j])
     kept[i] = count
 
 
-@_compiled
+@compiled
 def _ordered(bits: Any) -> Any:
     """Bits of a float32 as an integer of the same order, NaN at the end; and back."""
     return np.int32(bits ^ ((bits >> _SIGN) & _ALL_BUT_SIGN))
 
 
-@_compiled
+@compiled
 def select(bits: Array, ranks: Array) -> None:
     """Turn (n, k) int64 ranks into the bits of the values of these ranks.
 
@@ -210,11 +200,11 @@ def select(bits: Array, ranks: Array) -> None:
             ranks[i, k] = _ordered(np.int32(low))
 
 
-@_compiled
+@compiled
 def merge(
-    tau: Array, exponent: Array, extents: Array, cut: Array, alike: Array, merged: Array
+    tau: Array, exponent: Array, extents: Array, cut: Array, equal: Array, merged: Array
 ) -> None:
-    """(m,) merged task vector of (n, m) task vectors; ``alike`` is (n,) bool."""
+    """(m,) merged task vector of (n, m) task vectors; ``equal`` is (n,) bool."""
     n, m = tau.shape
     memory = np.empty((3, TILE), dtype=np.float32)
     for start in range(0, m, TILE):
@@ -224,12 +214,12 @@ def merge(
         for i in range(n):
             tile = tau[i, start : start + out.size]
             _score(tile, total, exponent, extents[i], b)
-            _compete(tile, b, extents[i], cut[i], alike[i], i == 0, out, shares)
+            _compete(tile, b, extents[i], cut[i], equal[i], i == 0, out, shares)
         for j in range(out.size):
             out[j] /= max(shares[j], _TINY)
 
 
-@_compiled
+@compiled
 def _sum_models(tau: Array, start: int, total: Array) -> None:
     """Sum of a tile over models; as large as it can be where it overflows."""
     total[:] = tau[0, start : start + total.size]
@@ -242,7 +232,7 @@ def _sum_models(tau: Array, start: int, total: Array) -> None:
         total[j] = min(max(finite, -_LARGEST), _LARGEST)
 
 
-@_compiled
+@compiled
 def _score(tau: Array, total: Array, exponent: Array, extents: Array, b: Array) -> None:
     """Scores of a tile of one model."""
     low, high, floor, spread = extents
@@ -263,7 +253,7 @@ def _score(tau: Array, total: Array, exponent: Array, extents: Array, b: Array) 
         b[j] *= _exp2(max(u * u * steepness - shift, _LEAST))
 
 
-@_compiled
+@compiled
 def _exp2(x: Any) -> Any:
     """2^x, as `exp2_tanh.exp2_`."""
     whole = np.float32(x + _ROUND)
@@ -273,7 +263,7 @@ def _exp2(x: Any) -> Any:
     return np.int32(np.float32(result).view(np.int32) + power).view(np.float32)
 
 
-@_compiled
+@compiled
 def _tanh(x: Any) -> Any:
     """The tanh, as `exp2_tanh.tanh_`, where it differs from x."""
     if abs(x) < _IS_STEEP:
@@ -284,13 +274,13 @@ def _tanh(x: Any) -> Any:
     return np.float32(np.copysign(_ONE - _TWO / (exponential + _ONE), x))
 
 
-@_compiled
+@compiled
 def _compete(
     tau: Array,
     b: Array,
     extents: Array,
     cut: Array,
-    alike: bool,
+    equal: bool,
     first: bool,
     merged: Array,
     shares: Array,
@@ -302,7 +292,7 @@ def _compete(
         magnitude = max(min(abs(tau[j]), high), low)
         sign = np.float32(tau[j] > 0) - np.float32(tau[j] < 0)
         s = max(b[j] - threshold, _ZERO) / span
-        if alike:
+        if equal:
             s = np.float32((b[j] >= threshold) & (sign != 0))
         share = sign * magnitude * s * weight
         merged[j] = share if first else merged[j] + share

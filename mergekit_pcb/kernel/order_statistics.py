@@ -1,8 +1,8 @@
 """Exact order statistics, of values in memory or of a stream that is never stored.
 
-A random sample tells between which two values the wanted one must lie; a single sweep
-counts what is below and collects what is inside. The counts prove the answer, or prove
-that the bracket missed: never an estimate.
+For a stream, a random sample gives two values between which the wanted one very likely
+lies. One sweep over the stream then counts the values below and collects those inside.
+The counts prove the result, or prove that the bracket missed: it is never an estimate.
 """
 
 from __future__ import annotations
@@ -17,6 +17,25 @@ import torch
 # Half the width of a bracket, in standard deviations of a sample quantile: a miss
 # is then a matter of one in 300,000 and costs no more than another sweep.
 _SIGMAS = 4.5
+
+
+class NotFiniteError(ValueError):
+    """A task vector holds NaN or infinity."""
+
+
+class OverflowedError(ValueError):
+    """A merged tensor holds NaN or infinity, although all inputs are finite."""
+
+
+def require_finite(tops: Sequence[float]) -> None:
+    """Check the largest magnitude of each model.
+
+    Raises:
+        NotFiniteError: one of them is NaN or infinity.
+    """
+    for i, top in enumerate(tops):
+        if not top < math.inf:
+            raise NotFiniteError(f"task vector {i} is not finite")
 
 
 def kth_smallest(values: torch.Tensor, ranks: Sequence[int]) -> list[float]:
@@ -51,11 +70,11 @@ def kth_smallest(values: torch.Tensor, ranks: Sequence[int]) -> list[float]:
 
 @dataclass
 class Bracket:
-    """Looks for the value of one rank among those between ``low`` and ``high``.
+    """Searches the value of one rank between ``low`` and ``high``.
 
-    Everything a sweep learns is a count or a set, so that partial results may be
-    merged in any order and still give the same answer. The edges are counted, not
-    collected: a plateau of equal values wider than the bracket covers one of them.
+    A sweep yields only counts and sets, so partial results may be combined in any
+    order with the same result. Values equal to ``low`` or ``high`` are counted, not
+    collected: many equal values in a row of ranks reach one of the two.
 
     Attributes:
         rank: zero-based rank among all values of the stream.

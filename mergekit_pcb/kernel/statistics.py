@@ -1,4 +1,9 @@
-"""What a domain as a whole says of each model, from sweeps over it: exact ranks."""
+"""A domain's statistics from sweeps over it, in bounded memory: exact order statistics.
+
+The domain is read once for the magnitudes and once for the scores. A random sample
+places a bracket around each wanted value; what a sweep counts and collects there gives
+the exact value, or shows that the bracket missed and has to be widened.
+"""
 
 from __future__ import annotations
 
@@ -11,26 +16,18 @@ from typing import Protocol
 import torch
 
 from mergekit_pcb.kernel.backends import backend_for
-from mergekit_pcb.kernel.collectors import Survey, require_finite
-from mergekit_pcb.kernel.formula import (
-    Extents,
-    ModelStatistics,
-    Room,
-    clamp_ranks,
-    threshold_rank,
-)
-from mergekit_pcb.kernel.order_statistics import Bracket
-from mergekit_pcb.kernel.sweeps import Magnitudes, Measure, Scores
-from mergekit_pcb.kernel.task_vectors import TaskVectors, one_torch_thread, share_out
+from mergekit_pcb.kernel.collectors import RankSearch
+from mergekit_pcb.kernel.formula import Scoring, ranked_values
+from mergekit_pcb.kernel.order_statistics import Bracket, require_finite
+from mergekit_pcb.kernel.task_vectors import TaskVectors, in_parallel, one_torch_thread
 
-# Task values drawn to place the brackets at most, and values collected inside them at
-# a time.
+# Task values drawn to place the brackets, and values collected inside them, at most.
 _SAMPLE = 1 << 20
 _COLLECTED = 3 << 20
 
 
-class Domain(Protocol):
-    """A set of coordinates, on which n models compete, that can be swept."""
+class SweptDomain(Protocol):
+    """Coordinates that n models compete on, and that can be read in sweeps."""
 
     @property
     def models(self) -> int:
@@ -43,7 +40,7 @@ class Domain(Protocol):
         ...
 
     @property
-    def room(self) -> int:
+    def capacity(self) -> int:
         """How many values, of all models, a sweep may collect."""
         ...
 
@@ -51,8 +48,8 @@ class Domain(Protocol):
         """The (n, m) task vectors at m coordinates drawn uniformly."""
         ...
 
-    def sweep(self, measure: Measure, survey: Survey) -> None:
-        """Show ``survey`` the ``measure`` of every block of task vectors."""
+    def sweep(self, scoring: Scoring | None, search: RankSearch) -> None:
+        """Show the search all magnitudes, or all scores if there is a scoring."""
         ...
 
 
@@ -61,18 +58,15 @@ class TensorDomain:
     """A domain of tensors that are all in memory."""
 
     tensors: Sequence[TaskVectors]
+    capacity: int = _COLLECTED
 
     @property
-    def models(self) -> int:  # noqa: D102 as in Domain
+    def models(self) -> int:  # noqa: D102 as in SweptDomain
         return len(self.tensors[0].models)
 
     @property
     def size(self) -> int:  # noqa: D102
         return sum(tensor.size for tensor in self.tensors)
-
-    @property
-    def room(self) -> int:  # noqa: D102
-        return _COLLECTED
 
     def sample(self) -> torch.Tensor:  # noqa: D102
         # Drawing costs as much as the narrower brackets then save.
@@ -93,110 +87,74 @@ class TensorDomain:
             start += tensor.size
         return torch.cat(parts, dim=1)
 
-    def sweep(self, measure: Measure, survey: Survey) -> None:  # noqa: D102
+    def sweep(self, scoring: Scoring | None, search: RankSearch) -> None:  # noqa: D102
         for tensor in self.tensors:
-            survey_tensor(tensor, measure, survey)
+            sweep_tensor(tensor, scoring, search)
+
+    def order_statistics(  # noqa: D102
+        self, scoring: Scoring | None, ranks: Sequence[list[int]]
+    ) -> tuple[Sequence[Sequence[float]], Sequence[float]]:
+        return order_statistics(self, scoring, ranks)
 
 
-def survey_tensor(tensor: TaskVectors, measure: Measure, survey: Survey) -> None:
-    """Show ``survey`` the ``measure`` of one tensor, block by block.
+def sweep_tensor(
+    tensor: TaskVectors, scoring: Scoring | None, search: RankSearch
+) -> None:
+    """Show a search all magnitudes of one tensor, or all scores, block by block.
 
     Raises:
         NotFiniteError: the tensor holds NaN or infinity.
     """
-    backend = backend_for(tensor, measure.inter)
-    work = functools.partial(backend.survey, tensor, measure, survey)
-    for seen in share_out(tensor, backend.block, work):
-        survey.absorb(seen)
-    require_finite(survey.top)
+    backend = backend_for(tensor, scoring.inter if scoring else None)
+    work = functools.partial(backend.collect, tensor, scoring, search)
+    for seen in in_parallel(tensor, backend.block_size(tensor.device), work):
+        search.absorb(seen)
+    require_finite(search.top)
 
 
-def model_statistics(
-    domain: Domain,
-    density: Sequence[Sequence[float]],
-    *,
-    inter: str = "raw",
-    clamp: float = 0.01,
-) -> list[list[ModelStatistics]]:
-    """Exact statistics of a domain from two sweeps over it.
-
-    Args:
-        domain: at least one coordinate.
-        density: for each model the densities whose thresholds are wanted.
-        inter: form of the inter-balancing.
-        clamp: fraction of magnitudes clamped at each end.
-
-    Returns:
-        For each model, one `ModelStatistics` a density.
-
-    Raises:
-        NotFiniteError: an input holds NaN or infinity.
-    """
-    n, size = domain.models, domain.size
-    sample = domain.sample()
-    ends = [clamp_ranks(size, clamp)] * n
-    pairs, _ = _ranked(domain, Magnitudes(), ends, sample)
-    extents = Extents.of([(low, high) for low, high in pairs], sample)
-    # A model that left everything untouched has no scores that matter.
-    ranks = [
-        [threshold_rank(size, r) for r in row if high]
-        for row, (_, high) in zip(density, pairs, strict=True)
-    ]
-    thresholds, top = _ranked(domain, Scores(extents, inter), ranks, sample)
-    return [
-        [
-            ModelStatistics.of(low, high, threshold, highest)
-            for threshold in found or [math.inf] * len(row)
-        ]
-        for (low, high), row, found, highest in zip(
-            pairs, density, thresholds, top, strict=True
-        )
-    ]
-
-
-def _ranked(
-    domain: Domain,
-    measure: Measure,
-    ranks: Sequence[Sequence[int]],
-    sample: torch.Tensor,
+def order_statistics(
+    domain: SweptDomain, scoring: Scoring | None, ranks: Sequence[list[int]]
 ) -> tuple[list[list[float]], list[float]]:
-    """The values at each model's ranks, and its largest value.
+    """`formula.Domain.order_statistics` of a domain that is read in sweeps.
 
-    One sweep, unless a bracket misses or there are so many models that what lies
-    inside their brackets must be collected in turns.
+    One sweep, unless a bracket misses, or there are so many models that the values
+    inside their brackets must be collected in several rounds.
     """
     with one_torch_thread():
-        ordered = _measured(measure, sample).cpu()
-        for row in ordered.numpy():
-            row.sort()
+        ordered = _ranked_sample(domain.sample(), scoring)
     found: list[list[float]] = [[] for _ in ranks]
     top = [math.nan] * len(ranks)
     slack = [1.0] * len(ranks)
-    pending = [i for i, row in enumerate(ranks) if row]
+    pending = list(range(len(ranks)))
     while pending:
-        survey = Survey.of([[] for _ in ranks])
-        room: float = domain.room
+        search = RankSearch.of([[] for _ in ranks])
+        capacity: float = domain.capacity
         for i in pending:
             brackets = [
                 Bracket.around(k, domain.size, ordered[i], slack[i]) for k in ranks[i]
             ]
-            room -= sum(bracket.expected for bracket in brackets)
-            if room < 0 and any(survey.brackets):
+            capacity -= sum(bracket.expected for bracket in brackets)
+            if capacity < 0 and any(search.brackets):
                 break
-            survey.brackets[i] = brackets
-        domain.sweep(measure, survey)
-        for i, brackets in enumerate(survey.brackets):
+            search.brackets[i] = brackets
+        domain.sweep(scoring, search)
+        for i, brackets in enumerate(search.brackets):
             values = [bracket.value() for bracket in brackets]
             if None in values:
                 slack[i] *= 4
             elif values:
-                top[i] = survey.top[i]
+                top[i] = search.top[i]
                 found[i] = [value for value in values if value is not None]
         pending = [i for i in pending if not found[i]]
     return found, top
 
 
-def _measured(measure: Measure, sample: torch.Tensor) -> torch.Tensor:
+def _ranked_sample(sample: torch.Tensor, scoring: Scoring | None) -> torch.Tensor:
+    """Magnitudes or scores of an (n, m) sample, each row ascending, on the CPU."""
+    # In pieces that stay in the processor's cache.
     parts = [part.contiguous() for part in torch.split(sample, 1 << 13, dim=1)]
-    measured = [measure(part, Room.like(part)) for part in parts]
-    return torch.cat(measured, dim=1)
+    values = torch.cat([ranked_values(part, scoring) for part in parts], dim=1)
+    values = values.cpu()
+    for row in values.numpy():
+        row.sort()
+    return values

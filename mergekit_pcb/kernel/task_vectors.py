@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
-from mergekit_pcb.kernel.formula import Room, subtract_base
+from mergekit_pcb.kernel.order_statistics import OverflowedError
 
-# Calls are made by one thread at a time, which leaves little for more workers to do.
+# Python code runs in one thread at a time, which leaves more workers little to do.
 _MOST_WORKERS = 4
 
 T = TypeVar("T")
@@ -37,13 +39,13 @@ class TaskVectors:
     def of(
         cls, base: torch.Tensor | None, models: Sequence[torch.Tensor]
     ) -> TaskVectors:
-        """The same of tensors of any shape, cut off from autograd."""
+        """Those of tensors of any shape, detached from autograd."""
         flat = [tensor.detach().reshape(-1) for tensor in models]
         return cls(None if base is None else base.detach().reshape(-1), flat)
 
     @property
     def size(self) -> int:
-        """Coordinates d."""
+        """Number d of coordinates."""
         return self.models[0].numel()
 
     @property
@@ -53,7 +55,7 @@ class TaskVectors:
 
     @property
     def inputs(self) -> list[torch.Tensor]:
-        """The models, and the base if there is one."""
+        """The models, then the base if there is one."""
         return [*self.models] if self.base is None else [*self.models, self.base]
 
     @cached_property
@@ -62,13 +64,45 @@ class TaskVectors:
         wide = any(tensor.dtype == torch.float64 for tensor in self.inputs)
         return torch.float64 if wide else torch.float32
 
-    def memory(self, rows: int, count: int) -> torch.Tensor:
-        """(rows, count) memory for task values, with whatever is in it."""
-        return torch.empty(rows, count, dtype=self.dtype, device=self.device)
+    @cached_property
+    def bfloat16_bits(self) -> list[Any]:
+        """(d,) uint16 bits of all `inputs`, or an empty list if one is not bfloat16.
 
-    def output(self) -> torch.Tensor:
-        """Memory for a merge: (d,), of the base's dtype, or else the models'."""
+        numpy has no bfloat16; its bits are the first half of those of a float32.
+        """
+        if any(part.dtype != torch.bfloat16 for part in self.inputs):
+            return []
+        return [bits_of(part) for part in self.inputs]
+
+    def empty_output(self) -> torch.Tensor:
+        """(d,) memory for the merged tensor: of the base's dtype, or the models'."""
         return torch.empty_like(self.models[0] if self.base is None else self.base)
+
+    def between(self, span: slice, out: torch.Tensor | None = None) -> torch.Tensor:
+        """The (n, m) task vectors at a slice, contiguous.
+
+        Args:
+            span: the coordinates.
+            out: (n + 1, m) memory of `dtype`, whose first n rows are the result.
+        """
+        if out is None:
+            rows, m = len(self.models) + 1, span.stop - span.start
+            out = torch.empty(rows, m, dtype=self.dtype, device=self.device)
+        tau = out[:-1]
+        for task_vector, model in zip(tau, self.models, strict=True):
+            task_vector.copy_(model[span])
+        return tau if self.base is None else tau.sub_(out[-1].copy_(self.base[span]))
+
+    def blocks(self, spans: Iterable[slice]) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Each slice with its (n, m) task vectors, which the next one overwrites."""
+        # Fresh memory for every block would cost more than loading it.
+        memory = torch.empty(0, dtype=self.dtype, device=self.device)
+        rows = len(self.models) + 1
+        for span in spans:
+            needed = rows * (span.stop - span.start)
+            if len(memory) < needed:
+                memory = memory.new_empty(needed)
+            yield span, self.between(span, memory[:needed].view(rows, -1))
 
     def at(self, where: torch.Tensor) -> torch.Tensor:
         """The (n, m) task vectors at (m,) indices."""
@@ -80,31 +114,47 @@ class TaskVectors:
         workers = self.workers
         with one_torch_thread():
             if workers == 1:
-                drawn = list(map(pick, self.inputs))
+                picked = list(map(pick, self.inputs))
             else:
-                # What is still to be read from a file is waited for, by several.
+                # Several threads wait at the same time for what is still on disk.
                 with _pool(workers) as pool:
-                    drawn = list(pool.map(pick, self.inputs))
-            models, base = drawn[: len(self.models)], drawn[len(self.models) :]
+                    picked = list(pool.map(pick, self.inputs))
+            models, base = picked[: len(self.models)], picked[len(self.models) :]
             vectors = TaskVectors(base[0] if base else None, models)
             return vectors.between(slice(0, len(where)))
 
-    def between(self, span: slice, memory: torch.Tensor | None = None) -> torch.Tensor:
-        """The (n, m) task vectors at a slice, in (n + 1, m) memory or new one."""
-        if memory is None:
-            memory = self.memory(len(self.models) + 1, span.stop - span.start)
-        base = None if self.base is None else self.base[span]
-        return subtract_base([model[span] for model in self.models], base, memory)
+    def write_merged(
+        self, merged: torch.Tensor, scale: float, span: slice, out: torch.Tensor
+    ) -> None:
+        """Put base + lambda * merged task vector into ``out`` at a slice.
+
+        Args:
+            merged: (m,) merged task vector there; overwritten.
+            scale: lambda.
+            span: the coordinates.
+            out: (d,) tensor of any floating-point dtype.
+
+        Raises:
+            OverflowedError: a value is not finite in the dtype of ``out``.
+        """
+        merged *= scale
+        if self.base is not None:
+            merged += self.base[span]
+        written = out[span].copy_(merged)
+        # A sum is several times cheaper; it may overflow where no value has.
+        total = written.sum(dtype=merged.dtype).item()
+        if not math.isfinite(total) and not written.isfinite().all():
+            raise OverflowedError
 
     @property
     def workers(self) -> int:
-        """On how many threads to work: what torch was given, up to a number."""
+        """On how many threads to work: as many as torch may use, up to a limit."""
         on_cpu = self.device.type == "cpu"
         return min(torch.get_num_threads(), _MOST_WORKERS) if on_cpu else 1
 
     def spans(self, block: int) -> list[slice]:
-        """Slices that make blocks of so many task values, or fewer."""
-        # No more memory for many workers than for two.
+        """Slices that make blocks of at most so many task values."""
+        # Many workers get no more memory than two.
         budget = block * 2 // max(self.workers, 2)
         # Whole cache lines, whatever the number of models.
         step = max(budget // len(self.models) // 64 * 64, 64)
@@ -114,71 +164,49 @@ class TaskVectors:
         ]
 
 
-class Block(NamedTuple):
-    """Some coordinates of a tensor.
+def bits_of(tensor: torch.Tensor) -> Any:
+    """(m,) uint16 bits of (m,) bfloat16 numbers, a numpy array in the same memory."""
+    return tensor.view(torch.int16).numpy().view(np.uint16)
 
-    Attributes:
-        span: where they are.
-        tau: (n, m) task vectors there.
-        room: memory for intermediate results, with whatever is in it.
+
+def in_parallel(
+    tensor: TaskVectors, block: int, work: Callable[[Iterator[slice]], T]
+) -> list[T]:
+    """Let worker threads go through the blocks of a tensor.
+
+    Args:
+        tensor: at least one coordinate.
+        block: task values of a block.
+        work: called once by each worker, with an iterator over the slices that this
+            worker gets: the next one of a common queue whenever it asks.
+
+    Returns:
+        What each call returned, in no particular order.
     """
-
-    span: slice
-    tau: torch.Tensor
-    room: Room
-
-
-class Share(NamedTuple):
-    """What one worker gets to do.
-
-    Attributes:
-        spans: slices of a tensor; in no particular order, and while there are any.
-        largest: coordinates in the largest of them.
-    """
-
-    spans: Iterable[slice]
-    largest: int
-
-    def blocks(self, tensor: TaskVectors) -> Iterator[Block]:
-        """The task vectors there; each block is gone when the next one comes."""
-        # Fresh memory for every block would cost more than the arithmetic.
-        n = len(tensor.models)
-        memory = tensor.memory(4 * n + 2, self.largest).view(-1)
-        for span in self.spans:
-            count = span.stop - span.start
-            rows = memory[: (4 * n + 2) * count].view(-1, count)
-            yield Block(span, tensor.between(span, rows[: n + 1]), Room.of(rows[n:]))
-
-
-def share_out(
-    tensor: TaskVectors, block: int, work: Callable[[Share], T]
-) -> Sequence[T]:
-    """Let several workers do their share of blocks of so many task values."""
     spans = tensor.spans(block)
     workers = min(tensor.workers, len(spans))
-    largest = spans[0].stop
-    waiting = deque(spans)
+    queue = deque(spans)
 
-    def some() -> Iterator[slice]:
+    def next_spans() -> Iterator[slice]:
         while True:
             try:
-                yield waiting.popleft()
+                yield queue.popleft()
             except IndexError:
                 return
 
-    def take_part() -> T:
+    def run() -> T:
         try:
-            return work(Share(some(), largest))
+            return work(next_spans())
         finally:
             # After an error or Ctrl-C the others need not go on.
-            waiting.clear()
+            queue.clear()
 
     with one_torch_thread():
         if workers == 1:
-            return [take_part()]
+            return [run()]
         with _pool(workers - 1) as pool:
-            others = [pool.submit(take_part) for _ in range(workers - 1)]
-            return [take_part(), *(other.result() for other in others)]
+            others = [pool.submit(run) for _ in range(workers - 1)]
+            return [run(), *(other.result() for other in others)]
 
 
 def _pool(workers: int) -> ThreadPoolExecutor:
@@ -187,11 +215,11 @@ def _pool(workers: int) -> ThreadPoolExecutor:
 
 @contextmanager
 def one_torch_thread() -> Iterator[None]:
-    """Keep torch to the calling thread, and put its setting back afterwards.
+    """Make torch use the calling thread only, and restore its setting afterwards.
 
     torch splits even small blocks over its own threads, which wait for each other at
     every operation: tens of times slower when the machine is busy. What a worker sets
-    is also the default of threads yet to come, so it is put back here as well.
+    is also the default of threads yet to come, so it is restored here as well.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)

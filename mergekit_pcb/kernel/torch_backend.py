@@ -1,26 +1,23 @@
-"""Sweeps by torch's operations, one after the other; on any device."""
+"""Sweeps over a tensor by torch's operations, on any device: `formula`, by blocks."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
 
-from mergekit_pcb.kernel.collectors import (
-    DeviceCollector,
-    NumpyCollector,
-    Survey,
-    require_finite,
-)
+from mergekit_pcb.kernel.collectors import DeviceCollector, NumpyCollector, RankSearch
 from mergekit_pcb.kernel.formula import (
-    add_to_base,
-    balance,
-    compete,
-    merge_task_vectors,
+    InMemory,
+    ModelStatistics,
+    Scoring,
+    merge_block,
+    ranked_values,
 )
-from mergekit_pcb.kernel.sweeps import Measure, Merge, Setting
-from mergekit_pcb.kernel.task_vectors import Share, TaskVectors
+from mergekit_pcb.kernel.task_vectors import TaskVectors
 
-# Task values in a block: measured. Smaller ones fit in a core's second-level cache, but
-# spend more on calls, which are made by one thread at a time.
+# Task values in a block: measured. Smaller blocks fit in a core's second-level cache,
+# but need more calls, which are made by one thread at a time.
 _CPU_BLOCK = 1 << 19
 _GPU_BLOCK = 1 << 24
 
@@ -30,37 +27,52 @@ def block_size(device: torch.device) -> int:
     return _CPU_BLOCK if device.type == "cpu" else _GPU_BLOCK
 
 
-def merge_whole(tensor: TaskVectors, setting: Setting) -> torch.Tensor:
-    """Merge a tensor that is one block and its own domain."""
-    out = tensor.output()
-    tau = tensor.between(slice(0, tensor.size))
-    require_finite(tau.abs().amax(dim=1).tolist())
-    merged = merge_task_vectors(
-        tau,
-        density=setting.density,
-        weight=setting.weight,
-        inter=setting.inter,
-        clamp=setting.clamp,
-    )
-    add_to_base(merged, setting.scale, tensor.base, out, torch.empty_like(merged))
-    return out
+def in_memory(tensor: TaskVectors) -> InMemory:
+    """A tensor of one block as a domain."""
+    return InMemory(tensor.between(slice(0, tensor.size)))
 
 
-def survey(
-    tensor: TaskVectors, measure: Measure, asked: Survey, share: Share
-) -> Survey:
-    """What there is to see of a measure in a share of a tensor."""
+def collect(
+    tensor: TaskVectors,
+    scoring: Scoring | None,
+    search: RankSearch,
+    spans: Iterator[slice],
+) -> RankSearch:
+    """What a search sees of a tensor's magnitudes, or scores, at some slices.
+
+    Args:
+        tensor: base and models.
+        scoring: None for magnitudes, else for scores.
+        search: what is searched; not modified.
+        spans: the slices.
+    """
     kind = NumpyCollector if tensor.device.type == "cpu" else DeviceCollector
-    observer = kind(asked, tensor.size)
-    for block in share.blocks(tensor):
-        observer.observe(measure(block.tau, block.room))
-    return observer.report()
+    collector = kind(search, tensor.size)
+    for _, tau in tensor.blocks(spans):
+        collector.add(ranked_values(tau, scoring))
+    return collector.result()
 
 
-def merge(tensor: TaskVectors, task: Merge, share: Share) -> None:
-    """Merge a share of a tensor."""
-    for span, tau, room in share.blocks(tensor):
-        magnitude, b = balance(tau, task.extents, task.inter, room)
-        merged = compete(tau, magnitude, b, task.cut, room)
-        base = None if tensor.base is None else tensor.base[span]
-        add_to_base(merged, task.scale, base, task.out[span], room.sums[1])
+def merge(
+    tensor: TaskVectors,
+    statistics: Sequence[ModelStatistics],
+    weight: Sequence[float],
+    scale: float,
+    inter: str,
+    out: torch.Tensor,
+    spans: Iterator[slice],
+) -> None:
+    """Merge a tensor at some slices into (d,) ``out``.
+
+    Args:
+        tensor: base and models.
+        statistics: of each model on the tensor's domain.
+        weight: w_i of each model.
+        scale: lambda.
+        inter: form of the inter-balancing.
+        out: the merged tensor.
+        spans: the slices.
+    """
+    for span, tau in tensor.blocks(spans):
+        merged = merge_block(tau, statistics, weight, inter)
+        tensor.write_merged(merged, scale, span, out)

@@ -26,9 +26,9 @@ from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
 from mergekit.multigpu_executor import MultiGPUExecutor
 from mergekit.options import MergeOptions
 
-from mergekit_pcb.kernel.collectors import Survey
-from mergekit_pcb.kernel.statistics import survey_tensor
-from mergekit_pcb.kernel.sweeps import Measure
+from mergekit_pcb.kernel.collectors import RankSearch
+from mergekit_pcb.kernel.formula import Scoring
+from mergekit_pcb.kernel.statistics import order_statistics, sweep_tensor
 from mergekit_pcb.kernel.task_vectors import TaskVectors
 from mergekit_pcb.plugin.model_scope import KEY, DomainStatistics, for_tensor
 from mergekit_pcb.plugin.tensor_groups import name_of, naming_culprit, task_vectors
@@ -204,7 +204,7 @@ class GraphDomain:
         return sum(self.sizes)
 
     @property
-    def room(self) -> int:
+    def capacity(self) -> int:
         """How many values, of all models, a sweep may collect."""
         return _COLLECTED
 
@@ -212,22 +212,28 @@ class GraphDomain:
         """The (n, m) task vectors at m coordinates drawn uniformly."""
         return self.drawn
 
-    def sweep(self, measure: Measure, survey: Survey) -> None:
-        """Show ``survey`` the ``measure`` of every tensor, loading each once."""
+    def order_statistics(
+        self, scoring: Scoring | None, ranks: Sequence[list[int]]
+    ) -> tuple[Sequence[Sequence[float]], Sequence[float]]:
+        """Exact order statistics, see `kernel.formula.Domain`."""
+        return order_statistics(self, scoring, ranks)
 
-        def look(vectors: TaskVectors, name: str) -> Survey:
-            seen = survey.fresh()
-            survey_tensor(vectors, measure, seen)
+    def sweep(self, scoring: Scoring | None, search: RankSearch) -> None:
+        """Show the search all magnitudes, or scores, loading each tensor once."""
+
+        def sweep_one(vectors: TaskVectors, name: str) -> RankSearch:
+            seen = search.fresh()
+            sweep_tensor(vectors, scoring, seen)
             return seen
 
-        work = Work.on(self.references, look)
-        label = f"PCB: {measure.name}"
+        work = Work.on(self.references, sweep_one)
+        label = f"PCB: {'magnitudes' if scoring is None else 'scores'}"
         arena = TensorArena()
         for _, seen in run_work(self.merges, work, self.options, label):
             for bracket in itertools.chain.from_iterable(seen.brackets):
                 if bracket.inside:
                     bracket.inside = [arena.keep(torch.cat(bracket.inside))]
-            survey.absorb(seen)
+            search.absorb(seen)
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ from mergekit.merge_methods.dtype import align_dtype
 from pydantic import BeforeValidator
 
 from mergekit_pcb.errors import PCBError
-from mergekit_pcb.kernel.formula import INTER_FORMS
+from mergekit_pcb.kernel.formula import INTER_FORMS, Options
 from mergekit_pcb.kernel.merge import merge_one_tensor, merge_tensor
 from mergekit_pcb.plugin.model_scope import TensorStatistics, take_statistics
 from mergekit_pcb.plugin.tensor_groups import naming_culprit, task_vectors
@@ -212,15 +212,15 @@ class PCBMerge(GroupMergeMethod):
         if not group.non_base or not base.numel():
             return base.detach().clone()
         weight, density = parameters["weight"], parameters["density"]
-        options = {"scale": parameters["lambda"], "inter": parameters["inter"]}
+        scale, inter = parameters["lambda"], parameters["inter"]
         if parameters["scope"] == "tensor":
             with naming_culprit([group]):
                 merged = merge_one_tensor(
                     task_vectors(group),
                     density.values_for(group.non_base),
                     weight.values_for(group.non_base),
-                    clamp=parameters["clamp"],
-                    **options,
+                    scale=scale,
+                    options=Options(inter, parameters["clamp"]),
                 )
         elif model_statistics is None:
             raise PCBError(_NO_STATISTICS)
@@ -230,7 +230,8 @@ class PCBMerge(GroupMergeMethod):
                 task_vectors(group, models),
                 of_models,
                 [weight.get(model, 1.0) for model in models],
-                **options,
+                scale=scale,
+                inter=inter,
             )
         return merged.view(base.shape)
 

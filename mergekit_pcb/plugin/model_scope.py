@@ -14,8 +14,13 @@ from typing import Any
 from mergekit.merge_methods import TensorGroup
 
 from mergekit_pcb.errors import PCBError
-from mergekit_pcb.kernel.formula import ModelStatistics
-from mergekit_pcb.kernel.statistics import Domain, TensorDomain, model_statistics
+from mergekit_pcb.kernel.formula import (
+    Domain,
+    ModelStatistics,
+    Options,
+    model_statistics,
+)
+from mergekit_pcb.kernel.statistics import TensorDomain
 from mergekit_pcb.plugin.tensor_groups import task_vectors
 
 Parameters = Mapping[str, Any]
@@ -78,7 +83,7 @@ class StatisticsRequest:
     def ask(self, domain: Domain) -> DomainStatistics:
         """Sweep the domain for the answer."""
         statistics = model_statistics(
-            domain, list(self.density.values()), inter=self.inter, clamp=self.clamp
+            domain, list(self.density.values()), Options(self.inter, self.clamp)
         )
         return {
             model: dict(zip(self.density[model], found, strict=True))

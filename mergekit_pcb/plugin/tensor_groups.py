@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from mergekit.merge_methods import TensorGroup
 
 from mergekit_pcb.errors import PCBError
-from mergekit_pcb.kernel.collectors import NotFiniteError
+from mergekit_pcb.kernel.order_statistics import NotFiniteError
 from mergekit_pcb.kernel.task_vectors import TaskVectors
 
 

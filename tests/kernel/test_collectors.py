@@ -1,10 +1,11 @@
-"""What observers learn of a stream of blocks, against a full sort."""
+"""What collectors count and keep of a stream of blocks, against a full sort."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,14 +13,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mergekit_pcb.kernel import backends, numba_loops, torch_backend
-from mergekit_pcb.kernel import collectors as module
-from mergekit_pcb.kernel.collectors import (
-    Collector,
-    DeviceCollector,
-    NumpyCollector,
-    Survey,
-)
+from mergekit_pcb.kernel import backends, numba_backend, numba_loops, torch_backend
+from mergekit_pcb.kernel.collectors import DeviceCollector, NumpyCollector, RankSearch
 from mergekit_pcb.kernel.formula import merge_task_vectors
 from mergekit_pcb.kernel.merge import merge_one_tensor
 from mergekit_pcb.kernel.numba_backend import NumbaCollector
@@ -30,25 +25,28 @@ from tests.kernel.hard_cases import ADVERSARIAL
 EDGES = [0.0, -0.0, 1.0, -1.0, 2.0**-140]
 numbers = st.floats(-(2.0**100), 2.0**100, width=32) | st.sampled_from(EDGES)
 
-Kind = Callable[[Survey, int], Collector]
+Kind = Callable[[RankSearch, int], Any]
 
 
 class Compiled(NumbaCollector):
-    """Looks at values themselves."""
+    """Counts and collects the values themselves, in place of their magnitudes."""
 
-    def __init__(self, survey: Survey, size: int) -> None:
-        super().__init__(survey)
+    def __init__(self, search: RankSearch, size: int) -> None:
+        super().__init__(search)
 
-    def observe(self, values: torch.Tensor) -> None:
-        super().observe(see, values.numpy())
+    def add(self, values: torch.Tensor) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(numba_loops, "collect_magnitudes", collect_values)
+            super().add(values.numpy(), None, None)
 
 
-def see(values, *of_catch) -> None:
-    """Shows values to the compiled loops, by tiles."""
+def collect_values(values, *arguments) -> None:
+    """Shows values to the compiled loop, by tiles."""
     mask = np.empty(numba_loops.TILE, dtype=np.uint8)
     for i, row in enumerate(values):
         for start in range(0, len(row), numba_loops.TILE):
-            numba_loops.catch(i, row[start : start + numba_loops.TILE], mask, *of_catch)
+            tile = row[start : start + numba_loops.TILE]
+            numba_loops.collect(i, tile, mask, *arguments)
 
 
 KINDS: dict[str, Kind] = {
@@ -61,10 +59,10 @@ each_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
 
 def shown(kind: Kind, bracket: Bracket, values: torch.Tensor, step: int) -> Bracket:
     """The bracket after one model's values were shown in blocks."""
-    observer = kind(Survey.of([[bracket]]), len(values))
+    collector = kind(RankSearch.of([[bracket]]), len(values))
     for block in values.view(1, -1).split(step, dim=1):
-        observer.observe(block)
-    seen = observer.report()
+        collector.add(block)
+    seen = collector.result()
     assert seen.top == [values.max().item()]
     return seen.brackets[0][0]
 
@@ -98,15 +96,15 @@ def test_parts_of_a_stream_may_be_seen_apart(
     values = list(chain(*parts))
     a_rank = st.integers(0, len(values) - 1)
     ranks = data.draw(st.lists(st.lists(a_rank, max_size=3), min_size=1, max_size=3))
-    survey = Survey.of([[Bracket(rank) for rank in row] for row in ranks])
+    search = RankSearch.of([[Bracket(rank) for rank in row] for row in ranks])
     for part in parts:
-        observer = kind(survey, len(part))
-        observer.observe(torch.tensor([part] * len(ranks)))
-        survey.absorb(observer.report())
+        collector = kind(search, len(part))
+        collector.add(torch.tensor([part] * len(ranks)))
+        search.absorb(collector.result())
     ordered = sorted(values)
-    found = [[bracket.value() for bracket in row] for row in survey.brackets]
+    found = [[bracket.value() for bracket in row] for row in search.brackets]
     assert found == [[ordered[rank] for rank in row] for row in ranks]
-    assert survey.top == [ordered[-1]] * len(ranks)
+    assert search.top == [ordered[-1]] * len(ranks)
 
 
 @each_kind
@@ -130,7 +128,7 @@ def test_a_plateau_is_counted_not_collected(
     kind: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Equal values on a bracket's edge take no memory, however many there are."""
-    monkeypatch.setattr(module, "_WAITING", 100)
+    monkeypatch.setattr(numba_backend, "_PENDING", 100)
     values = torch.cat([torch.zeros(10_000), torch.arange(1.0, 101.0)])
     bracket = Bracket.around(9_000, len(values), values[::3])
     bracket = shown(kind, bracket, values, step=800)
@@ -143,9 +141,9 @@ def test_an_edge_of_one_bracket_may_be_inside_another(kind: Kind) -> None:
     """Each value counts once for every bracket, wherever it is caught."""
     values = torch.tensor([[0.0, 1.0, 1.0, 2.0, 2.0, 3.0, 4.0]])
     brackets = [[Bracket(4, 0.0, 2.0), Bracket(5, 1.0, 4.0), Bracket(2, 1.0, 1.0)]]
-    observer = kind(Survey.of(brackets), 7)
-    observer.observe(values)
-    found = observer.report().brackets[0]
+    collector = kind(RankSearch.of(brackets), 7)
+    collector.add(values)
+    found = collector.result().brackets[0]
     assert [bracket.value() for bracket in found] == [2.0, 3.0, 1.0]
     assert [(b.below, b.at_low, b.at_high) for b in found] == [
         (0, 1, 2),
@@ -167,12 +165,12 @@ def test_no_bound_at_all_collects_everything(kind: Kind) -> None:
 def test_what_is_not_finite_reaches_the_top(kind: Kind, value: float) -> None:
     """NaN is not lost among larger values, nor between parts."""
     values = torch.tensor([[1.0, value, 2.0], [1.0, 2.0, 3.0]])
-    survey = Survey.of([[Bracket(0)], [Bracket(1)]])
+    search = RankSearch.of([[Bracket(0)], [Bracket(1)]])
     for block in values.split(1, dim=1):
-        observer = kind(survey, 1)
-        observer.observe(block)
-        survey.absorb(observer.report())
-    assert str(survey.top) == str([value, 3.0])
+        collector = kind(search, 1)
+        collector.add(block)
+        search.absorb(collector.result())
+    assert str(search.top) == str([value, 3.0])
 
 
 def test_a_device_that_runs_out_of_room_says_so() -> None:
@@ -191,7 +189,7 @@ def test_a_device_merges_to_the_same_bits(
     """The sweeps that an accelerator would make, made here."""
     tau = ADVERSARIAL[name]
     monkeypatch.setattr(torch_backend, "NumpyCollector", DeviceCollector)
-    monkeypatch.setattr(backends, "fused_is_there", lambda: False)
+    monkeypatch.setattr(backends, "numba_problem", lambda: "off")
     blocks_of(10_000)
     n = len(tau)
     merged = merge_one_tensor(TaskVectors.of(None, list(tau)), [0.1] * n, [1.0] * n)

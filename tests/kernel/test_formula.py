@@ -10,7 +10,9 @@ import torch
 
 from mergekit_pcb.kernel.formula import (
     INTER_FORMS,
+    Options,
     clamp_ranks,
+    inter_balancing,
     intra_balancing_,
     merge_task_vectors,
     sum_models,
@@ -20,9 +22,10 @@ from mergekit_pcb.kernel.formula import (
 
 def merge(tau: object, **parameters) -> list[float]:
     tau = torch.as_tensor(tau)
+    options = {k: parameters.pop(k) for k in ("inter", "clamp") if k in parameters}
     for name, default in (("density", 0.5), ("weight", 1.0)):
         parameters.setdefault(name, [default] * len(tau))
-    return merge_task_vectors(tau, **parameters).tolist()
+    return merge_task_vectors(tau, options=Options(**options), **parameters).tolist()
 
 
 def test_one_model_by_hand() -> None:
@@ -48,7 +51,9 @@ def test_an_untouched_model_does_not_compete(inter: str) -> None:
     """A task vector of zeros neither contributes nor dilutes."""
     tau = torch.randn(1, 200, generator=torch.Generator().manual_seed(0))
     both = torch.cat([tau, torch.zeros_like(tau)])
-    merged = merge_task_vectors(both, density=[0.1] * 2, weight=[1.0] * 2, inter=inter)
+    merged = merge_task_vectors(
+        both, density=[0.1] * 2, weight=[1.0] * 2, options=Options(inter)
+    )
     kept = merged != 0
     assert 0 < kept.sum() <= 20
     # Alone where it survives, the model enters with its clamped value, undiluted.
@@ -99,6 +104,15 @@ def test_inputs_are_not_modified() -> None:
     assert torch.equal(tau, before)
 
 
+@pytest.mark.parametrize("inter", ["", "Raw", "pair-wise"])
+def test_an_unknown_form_is_an_error(inter: str) -> None:
+    """No form of the inter-balancing is taken for another."""
+    with pytest.raises(ValueError, match="inter must be one of"):
+        inter_balancing(torch.ones(2, 3), torch.ones(2, 3), inter)
+    with pytest.raises(ValueError, match="inter must be one of"):
+        merge([[0.1, 0.2], [0.3, 0.4]], inter=inter)
+
+
 def test_many_models_do_not_overflow() -> None:
     """exp(n u^2) ends at 88 models in float32; a hundred still merge."""
     tau = torch.randn(100, 300, generator=torch.Generator().manual_seed(4))
@@ -138,15 +152,11 @@ def test_threshold_rank(size: int, density: float, rank: int) -> None:
     assert threshold_rank(size, density) == rank
 
 
-def _sum(block: torch.Tensor) -> torch.Tensor:
-    return sum_models(block, torch.empty(block.shape[1]))
-
-
 def test_models_are_summed_in_order() -> None:
     """The sum over models does not depend on how many coordinates there are."""
     block = torch.randn(37, 1000, generator=torch.Generator().manual_seed(5))
-    each = torch.stack([_sum(block[:, k : k + 1])[0] for k in range(1000)])
-    assert torch.equal(_sum(block), each)
+    each = torch.stack([sum_models(block[:, k : k + 1])[0] for k in range(1000)])
+    assert torch.equal(sum_models(block), each)
     total = 0.0
     for row in block[:, 0].tolist():
         total = float(np.float32(total) + np.float32(row))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
 
@@ -13,38 +14,50 @@ from hypothesis import strategies as st
 
 from mergekit_pcb.kernel import (
     backends,
+    merge,
     numba_backend,
     order_statistics,
     statistics,
     torch_backend,
 )
-from mergekit_pcb.kernel.collectors import NotFiniteError, Survey
-from mergekit_pcb.kernel.formula import INTER_FORMS, Extents, merge_task_vectors
+from mergekit_pcb.kernel.collectors import RankSearch
+from mergekit_pcb.kernel.formula import (
+    INTER_FORMS,
+    Options,
+    merge_task_vectors,
+    model_statistics,
+    scoring_of,
+)
 from mergekit_pcb.kernel.merge import merge_one_tensor, merge_tensor
-from mergekit_pcb.kernel.order_statistics import Bracket
-from mergekit_pcb.kernel.statistics import TensorDomain, model_statistics
-from mergekit_pcb.kernel.sweeps import Magnitudes, Merge, Scores
-from mergekit_pcb.kernel.task_vectors import Share, TaskVectors
+from mergekit_pcb.kernel.order_statistics import (
+    Bracket,
+    NotFiniteError,
+    OverflowedError,
+)
+from mergekit_pcb.kernel.statistics import TensorDomain
+from mergekit_pcb.kernel.task_vectors import TaskVectors
 from tests.kernel.hard_cases import ADVERSARIAL, heavy_tailed
 
 
 def plain(tau: torch.Tensor, density: float, inter: str = "raw") -> torch.Tensor:
     n = len(tau)
-    return merge_task_vectors(tau, density=[density] * n, weight=[1.0] * n, inter=inter)
+    return merge_task_vectors(
+        tau, density=[density] * n, weight=[1.0] * n, options=Options(inter)
+    )
 
 
 def swept(tau: torch.Tensor, density: float, inter: str = "raw") -> torch.Tensor:
     n = len(tau)
     vectors = TaskVectors.of(None, list(tau))
-    return merge_one_tensor(vectors, [density] * n, [1.0] * n, inter=inter)
+    return merge_one_tensor(vectors, [density] * n, [1.0] * n, options=Options(inter))
 
 
-@pytest.fixture(autouse=True, params=["operations", "compiled"])
+@pytest.fixture(autouse=True, params=["torch", "numba"])
 def computed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything holds with and without the compiled loops."""
-    compiled = request.param == "compiled"
-    assert backends.fused_is_there()
-    monkeypatch.setattr(backends, "fused_is_there", lambda: compiled)
+    compiled = request.param == "numba"
+    assert not backends.numba_problem()
+    monkeypatch.setattr(backends, "numba_problem", lambda: "" if compiled else "off")
 
 
 @pytest.fixture
@@ -111,17 +124,17 @@ def test_missed_brackets_are_noticed(
     """Brackets too narrow to hold their rank cost another sweep, not the result."""
     tau = heavy_tailed(3, 60_000)
     blocks_of(9000)
-    asked = []
+    searches = []
     original = TensorDomain.sweep
 
-    def counted(self: TensorDomain, measure, survey) -> None:
-        asked.append(survey)
-        original(self, measure, survey)
+    def counted(self: TensorDomain, *arguments) -> None:
+        searches.append(arguments)
+        original(self, *arguments)
 
     monkeypatch.setattr(TensorDomain, "sweep", counted)
     monkeypatch.setattr(order_statistics, "_SIGMAS", sigmas)
     assert torch.equal(swept(tau, 0.1), plain(tau, 0.1))
-    assert len(asked) > 2
+    assert len(searches) > 2
 
 
 def test_a_misleading_sample_is_noticed(
@@ -141,7 +154,10 @@ def test_many_models_are_collected_in_turns(
     """Where not all brackets fit in memory at once, the result stays the same."""
     tau = heavy_tailed(12, 20_000)
     blocks_of(12_000)
-    monkeypatch.setattr(statistics, "_COLLECTED", 1000)
+    monkeypatch.setattr(
+        statistics, "TensorDomain", functools.partial(TensorDomain, capacity=1000)
+    )
+    monkeypatch.setattr(merge, "TensorDomain", statistics.TensorDomain)
     assert torch.equal(swept(tau, 0.1), plain(tau, 0.1))
 
 
@@ -155,7 +171,7 @@ def test_two_sweeps_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
         lambda self, *args: (sweeps_made.append(1), original(self, *args))[1],
     )
     domain = TensorDomain([TaskVectors.of(None, list(heavy_tailed(3, 400_000)))])
-    model_statistics(domain, [[0.1]] * 3)
+    model_statistics(domain, [[0.1]] * 3, Options())
     assert len(sweeps_made) == 2
 
 
@@ -174,15 +190,14 @@ def test_tensors_of_a_domain_merge_as_one(
     """Tensor by tensor with the domain's statistics is the domain at once."""
     tau = heavy_tailed(n, sum(sizes), seed).round(decimals=seed % 3 + 3)
     tensors = [TaskVectors.of(None, list(part)) for part in tau.split(sizes, dim=1)]
-    found = model_statistics(
-        TensorDomain(tensors), [[density]] * n, inter=inter, clamp=clamp
-    )
+    options = Options(inter, clamp)
+    found = model_statistics(TensorDomain(tensors), [[density]] * n, options)
     weight = [1.0] * n
     merged = [
         merge_tensor(t, [row[0] for row in found], weight, inter=inter) for t in tensors
     ]
     at_once = merge_task_vectors(
-        tau, density=[density] * n, weight=weight, inter=inter, clamp=clamp
+        tau, density=[density] * n, weight=weight, options=options
     )
     assert torch.equal(torch.cat(merged), at_once)
 
@@ -190,8 +205,8 @@ def test_tensors_of_a_domain_merge_as_one(
 def test_each_model_may_have_several_densities() -> None:
     """One look at the domain serves all densities that its tensors ask for."""
     domain = TensorDomain([TaskVectors.of(None, list(heavy_tailed(2, 5000)))])
-    together = model_statistics(domain, [[0.1, 0.5], [0.2]])
-    alone = [model_statistics(domain, [[r], [0.2]]) for r in (0.1, 0.5)]
+    together = model_statistics(domain, [[0.1, 0.5], [0.2]], Options())
+    alone = [model_statistics(domain, [[r], [0.2]], Options()) for r in (0.1, 0.5)]
     assert together == [[alone[0][0][0], alone[1][0][0]], [alone[0][1][0]]]
 
 
@@ -232,9 +247,9 @@ def test_shapes_and_strides_do_not_matter() -> None:
     tau = heavy_tailed(3, 6000).view(3, 60, 100)
     turned = TaskVectors.of(None, [row.T for row in tau])
     copied = TaskVectors.of(None, [row.T.contiguous() for row in tau])
-    options = ([0.1] * 3, [1.0] * 3)
+    parameters = ([0.1] * 3, [1.0] * 3)
     assert torch.equal(
-        merge_one_tensor(turned, *options), merge_one_tensor(copied, *options)
+        merge_one_tensor(turned, *parameters), merge_one_tensor(copied, *parameters)
     )
 
 
@@ -247,6 +262,43 @@ def test_what_is_not_finite_is_refused(size: int, value: float, blocks_of) -> No
     tau[1, size * 2 // 3] = value
     with pytest.raises(NotFiniteError, match="task vector 1"):
         swept(tau, 0.1)
+
+
+@pytest.mark.parametrize("size", [100, 100_000])
+@pytest.mark.parametrize(
+    ("dtype", "scale"),
+    [(torch.bfloat16, 3e38), (torch.float16, 1e5), (torch.float32, 1e39)],
+)
+def test_a_result_that_is_not_finite_is_refused(
+    size: int, dtype: torch.dtype, scale: float, blocks_of
+) -> None:
+    """Finite inputs whose merge overflows its dtype are an error, not infinity."""
+    blocks_of(10_000)
+    base = torch.ones(size, dtype=dtype)
+    models = list((base + heavy_tailed(2, size).clamp(-3, 3)).to(dtype))
+    vectors = TaskVectors.of(base, models)
+    assert merge_one_tensor(vectors, [0.1] * 2, [1.0] * 2).isfinite().all()
+    with pytest.raises(OverflowedError):
+        merge_one_tensor(vectors, [0.1] * 2, [1.0] * 2, scale=100 * scale)
+
+
+@pytest.mark.parametrize("inter", INTER_FORMS)
+@pytest.mark.parametrize("size", [100, 100_000])
+def test_tiny_task_values_are_ranked_like_others(
+    size: int, inter: str, blocks_of
+) -> None:
+    """Products of task values around 1e-30 do not underflow to equal scores."""
+    blocks_of(10_000)
+    tau = (2.0**-50 * heavy_tailed(3, size)).clamp(-(2.0**-41), 2.0**-41)
+    expected = swept(tau, 0.1, inter)
+    assert 0.1 < (expected != 0).double().mean() < 0.3
+    assert torch.equal(swept(2.0**-50 * tau, 0.1, inter), 2.0**-50 * expected)
+    assert torch.equal(plain(2.0**-50 * tau, 0.1, inter), 2.0**-50 * expected)
+    double = tau.double()
+    expected = swept(double, 0.1, inter)
+    assert torch.equal(swept(2.0**-900 * double, 0.1, inter), 2.0**-900 * expected)
+    denormal = swept(torch.tensor([[3e-42, 1e-42, 2e-42, 0.0] * 25]), 0.1, inter)
+    assert 0 < (denormal != 0).sum() <= 25
 
 
 def test_several_merges_at_a_time_do_not_meet() -> None:
@@ -285,19 +337,19 @@ def test_compiled_loops_give_the_bits_of_the_operations(
     models = [(base + row).to(dtype).clamp(-6e4, 6e4) for row in tau]
     vectors = TaskVectors.of(base, models)
     some = size - size // 3
-    share = [slice(0, some), slice(some, size)][: size // 3 + 1]
+    spans = [slice(0, some), slice(some, size)][: size // 3 + 1]
     domain = TensorDomain([vectors])
-    statistics = [of_model[0] for of_model in model_statistics(domain, [[0.2]] * n)]
-    extents = Extents.of([(s.low, s.high) for s in statistics], tau)
+    found = model_statistics(domain, [[0.2]] * n, Options())
+    of_models = [of_model[0] for of_model in found]
+    scoring = scoring_of(of_models, "raw")
     seen, merged = [], []
     for by in (torch_backend, numba_backend):
-        for measure in (Magnitudes(), Scores(extents, "raw")):
-            everything = Survey.of([[Bracket(0)] for _ in range(n)])
-            found = by.survey(vectors, measure, everything, Share(share, size))
-            seen.append([torch.cat(row[0].inside) for row in found.brackets])
+        for values in (None, scoring):
+            everything = RankSearch.of([[Bracket(0)] for _ in range(n)])
+            search = by.collect(vectors, values, everything, iter(spans))
+            seen.append([torch.cat(row[0].inside) for row in search.brackets])
         out = torch.empty_like(base)
-        task = Merge.of(statistics, [weight] * n, "raw", 0.7, out, tau)
-        by.merge(vectors, task, Share(share, size))
+        by.merge(vectors, of_models, [weight] * n, 0.7, "raw", out, iter(spans))
         merged.append(out)
     assert all(
         map(same_bits, seen[0] + seen[1] + merged[:1], seen[2] + seen[3] + merged[1:])
@@ -308,25 +360,34 @@ def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
     return torch.equal(one.view(torch.uint8), other.view(torch.uint8))
 
 
-@pytest.mark.parametrize("how", ["missing", "switched off"])
+@pytest.mark.parametrize(
+    ("how", "problem"),
+    [
+        ("numba is missing", "import of numba halted"),
+        ("MERGEKIT_PCB_NUMBA=0", "switched off by MERGEKIT_PCB_NUMBA=0"),
+        ("NUMBA_DISABLE_JIT=1", "switched off by NUMBA_DISABLE_JIT"),
+    ],
+)
 def test_without_numba_nothing_is_compiled(
-    how: str, monkeypatch: pytest.MonkeyPatch
+    how: str, problem: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Then there are the operations, and neither an error nor interpreted loops."""
+    """Then torch does the work, with neither an error nor interpreted loops."""
     monkeypatch.undo()
-    backends.fused_is_there.cache_clear()
-    if how == "missing":
+    backends.numba_problem.cache_clear()
+    if how == "numba is missing":
         monkeypatch.setitem(sys.modules, "numba", None)
+    elif how == "MERGEKIT_PCB_NUMBA=0":
+        monkeypatch.setenv("MERGEKIT_PCB_NUMBA", "0")
     else:
         monkeypatch.setattr("numba.config.DISABLE_JIT", 1)
-    for module in ("numba_backend", "numba_loops"):
+    for module in ("numba_backend", "numba_loops", "numba_compile"):
         monkeypatch.delitem(sys.modules, f"mergekit_pcb.kernel.{module}")
         monkeypatch.delattr(f"mergekit_pcb.kernel.{module}")
-    assert not backends.fused_is_there()
+    assert problem in backends.numba_problem()
     vectors = TaskVectors.of(None, list(heavy_tailed(2, 100)))
-    assert backends.backend_for(vectors, "raw").merge is torch_backend.merge
+    assert backends.backend_for(vectors, "raw") is torch_backend
     monkeypatch.undo()
-    backends.fused_is_there.cache_clear()
+    backends.numba_problem.cache_clear()
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The figures of `inspect`, on tensors small enough to work them out by hand."""
+"""Metrics of task vectors, on tensors small enough to work them out by hand."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mergekit_pcb.inspect.tensor_kinds import Layer, kind_of, layer_of
-from mergekit_pcb.kernel.formula import ModelStatistics, Room
+from mergekit_pcb.kernel.formula import ModelStatistics, Options, model_statistics
 from mergekit_pcb.kernel.merge import merge_tensor
 from mergekit_pcb.kernel.metrics import (
     Competition,
@@ -18,7 +17,7 @@ from mergekit_pcb.kernel.metrics import (
     measure_block,
     total,
 )
-from mergekit_pcb.kernel.statistics import TensorDomain, model_statistics
+from mergekit_pcb.kernel.statistics import TensorDomain
 from mergekit_pcb.kernel.task_vectors import TaskVectors
 
 # Magnitudes are normalised to themselves, and score exp(2) tanh(2) is the highest.
@@ -29,17 +28,17 @@ ONE = [1.0, 0.5, 0.0, 1.0]
 TWO = [0.0, 0.5, 1.0, 1.0]
 
 
-def tally(
-    *tau: list[float], contests: tuple[Competition, ...] = (), **more: int
+def metrics_of(
+    *tau: list[float], competitions: tuple[Competition, ...] = (), **more: int
 ) -> Metrics:
     block = torch.tensor(tau)
     base = torch.full((block.shape[1],), 2.0)
-    return measure_block(block, base, contests, Room.like(block), **more)
+    return measure_block(block, base, competitions, **more)
 
 
 def test_norms_and_cosine() -> None:
     """Norms 5 and sqrt 20, inner product -16; the base is 2, 2, 2, 2."""
-    found = tally([3.0, 4.0, 0.0, 0.0], [0.0, -4.0, 0.0, 2.0])
+    found = metrics_of([3.0, 4.0, 0.0, 0.0], [0.0, -4.0, 0.0, 2.0])
     assert found.weights == 4
     assert found.base_square == 16
     assert found.norms() == pytest.approx([5, math.sqrt(20)])
@@ -50,23 +49,23 @@ def test_norms_and_cosine() -> None:
 
 def test_signs_disagree_only_where_two_models_meet() -> None:
     """Of the coordinates that two of three models change, signs disagree at half."""
-    found = tally([1.0, 2, 0, 3, 0], [1.0, -2, 5, 0, 0], [0.0, 2, 0, 0, 0])
+    found = metrics_of([1.0, 2, 0, 3, 0], [1.0, -2, 5, 0, 0], [0.0, 2, 0, 0, 0])
     assert (found.contested, found.conflicting) == (2, 1)
     assert found.conflict_share() == 0.5
-    assert tally([1.0, 0.0], [0.0, 1.0]).conflict_share() is None
+    assert metrics_of([1.0, 0.0], [0.0, 1.0]).conflict_share() is None
 
 
 def test_an_untouched_model_has_no_cosine() -> None:
     """A model that is the base has norm 0, and no direction."""
-    found = tally([1.0, 1.0], [0.0, 0.0])
+    found = metrics_of([1.0, 1.0], [0.0, 0.0])
     assert found.norms()[1] == 0
     assert found.cosines() == [[pytest.approx(1), None], [None, None]]
 
 
 def test_who_keeps_and_who_wins() -> None:
     """Each model has one coordinate alone, and the same score at the last."""
-    contest = Competition([0, 1], [TERMS, TERMS], [1.0, 1.0])
-    found = tally(ONE, TWO, contests=(contest,))
+    competition = Competition([0, 1], [TERMS, TERMS], [1.0, 1.0])
+    found = metrics_of(ONE, TWO, competitions=(competition,))
     (outcome,) = found.outcomes
     # exp(1/2) tanh(1/2) = 0.76 at the second coordinate is below the threshold.
     assert outcome.kept.tolist() == [2, 2]
@@ -85,7 +84,9 @@ def test_weight_and_lambda_change_the_norm_and_no_winner() -> None:
     plain = Competition([0, 1], [TERMS, TERMS], [1.0, 1.0])
     weighted = Competition([0, 1], [TERMS, TERMS], [2.0, 1.0])
     scaled = Competition([0, 1], [TERMS, TERMS], [2.0, 1.0], scale=2.0)
-    first, second, third = tally(ONE, TWO, contests=(plain, weighted, scaled)).outcomes
+    first, second, third = metrics_of(
+        ONE, TWO, competitions=(plain, weighted, scaled)
+    ).outcomes
     assert second.merged_square == pytest.approx(4 + 1 + 2.25)
     assert third.merged_square == pytest.approx(4 * (4 + 1 + 2.25))
     assert first.wins.tolist() == second.wins.tolist() == third.wins.tolist()
@@ -94,16 +95,16 @@ def test_weight_and_lambda_change_the_norm_and_no_winner() -> None:
 def test_the_larger_share_wins() -> None:
     """At the last coordinate the second model's score is the higher one."""
     lower = TERMS._replace(top=10.0)
-    (outcome,) = tally(
-        ONE, TWO, contests=(Competition([0, 1], [lower, TERMS], [1.0, 1.0]),)
+    (outcome,) = metrics_of(
+        ONE, TWO, competitions=(Competition([0, 1], [lower, TERMS], [1.0, 1.0]),)
     ).outcomes
     assert (outcome.wins.tolist(), outcome.tied) == ([1, 2], 0)
 
 
 def test_a_model_without_the_tensor() -> None:
     """It keeps and wins nothing, and does not count in the mean."""
-    contest = Competition([1], [TERMS._replace(top=2.0)], [1.0])
-    found = tally([0.0, 0.0], [1.0, 0.0], contests=(contest,), present=1)
+    competition = Competition([1], [TERMS._replace(top=2.0)], [1.0])
+    found = metrics_of([0.0, 0.0], [1.0, 0.0], competitions=(competition,), present=1)
     (outcome,) = found.outcomes
     assert outcome.kept.tolist() == [0, 1]
     assert outcome.keepers.tolist() == [1, 1, 0]
@@ -114,8 +115,8 @@ def test_a_model_without_the_tensor() -> None:
 def test_nobody_keeps_anything() -> None:
     """Then nobody wins, and the merge adds nothing."""
     idle = ModelStatistics.of(0.0, 0.0, 0.0, 0.0)
-    found = tally(
-        [0.0, 0.0], [0.0, 0.0], contests=(Competition([0, 1], [idle] * 2, [1, 1]),)
+    found = metrics_of(
+        [0.0, 0.0], [0.0, 0.0], competitions=(Competition([0, 1], [idle] * 2, [1, 1]),)
     )
     (outcome,) = found.outcomes
     assert outcome.shares() == (1, 0, 0)
@@ -130,24 +131,28 @@ def test_blocks_add_up(blocks_of) -> None:
     tau = torch.randn(3, 40_000, generator=generator) ** 3 * 1e-3
     base = torch.randn(40_000, generator=generator).bfloat16()
     vectors = TaskVectors.of(base, list(tau + base))
-    each = model_statistics(TensorDomain([vectors]), [[0.1, 0.3]] * 3)
-    contests = []
+    each = model_statistics(TensorDomain([vectors]), [[0.1, 0.3]] * 3, Options())
+    competitions = []
     for k in (0, 1):
         statistics = [of_model[k] for of_model in each]
-        contests.append(Competition(range(3), statistics, [1.0, 0.5, 2.0], scale=1.5))
+        competitions.append(
+            Competition(range(3), statistics, [1.0, 0.5, 2.0], scale=1.5)
+        )
     blocks_of(9_000)
-    swept = measure(vectors, contests)
+    swept = measure(vectors, competitions)
     block = vectors.between(slice(0, vectors.size))
-    whole = measure_block(block, base, contests, Room.like(block))
+    whole = measure_block(block, base, competitions)
     np.testing.assert_allclose(swept.dots, whole.dots)
     assert swept.mean_square == pytest.approx(
         block.double().mean(0).square().sum().item()
     )
-    for contest, outcome, other in zip(
-        contests, swept.outcomes, whole.outcomes, strict=True
+    for competition, outcome, other in zip(
+        competitions, swept.outcomes, whole.outcomes, strict=True
     ):
         merged = merge_tensor(
-            TaskVectors.of(None, list(block)), contest.statistics, contest.weight
+            TaskVectors.of(None, list(block)),
+            competition.statistics,
+            competition.weight,
         )
         norm = 1.5 * merged.double().norm().item()
         assert math.sqrt(outcome.merged_square) == pytest.approx(norm)
@@ -161,66 +166,20 @@ def test_heavy_tails_give_the_known_ratio() -> None:
     generator = torch.Generator().manual_seed(0)
     normal = torch.randn(2, 2, 500_000, generator=generator)
     vectors = TaskVectors.of(None, list(1e-3 * normal[0] * normal[1].exp()))
-    each = model_statistics(TensorDomain([vectors]), [[0.1]] * 2)
+    each = model_statistics(TensorDomain([vectors]), [[0.1]] * 2, Options())
     found = measure(vectors, [Competition([0, 1], [s[0] for s in each], [1.0, 1.0])])
     assert found.merged_over_mean(found.outcomes[0]) == pytest.approx(1.4, abs=0.05)
 
 
-def test_tallies_add_up() -> None:
+def test_parts_add_up() -> None:
     """Two tensors together are as one."""
-    contest = Competition([0, 1], [TERMS, TERMS], [1.0, 1.0])
+    competition = Competition([0, 1], [TERMS, TERMS], [1.0, 1.0])
     apart = [
-        tally(ONE[:2], TWO[:2], contests=(contest,)),
-        tally(ONE[2:], TWO[2:], contests=(contest,)),
+        metrics_of(ONE[:2], TWO[:2], competitions=(competition,)),
+        metrics_of(ONE[2:], TWO[2:], competitions=(competition,)),
     ]
-    together, whole = total(apart), tally(ONE, TWO, contests=(contest,))
+    together, whole = total(apart), metrics_of(ONE, TWO, competitions=(competition,))
     assert together.weights == 4
     assert together.cosines() == whole.cosines()
     assert together.outcomes[0].shares() == whole.outcomes[0].shares()
     assert together.outcomes[0].tied == whole.outcomes[0].tied
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("model.embed_tokens.weight", "embedding"),
-        ("transformer.wte.weight", "embedding"),
-        ("shared.weight", "embedding"),
-        ("model.layers.3.self_attn.q_proj.weight", "attention"),
-        ("encoder.layer.0.attention.output.dense.bias", "attention"),
-        ("transformer.h.3.attn.c_proj.weight", "attention"),
-        ("decoder.block.3.layer.1.EncDecAttention.k.weight", "attention"),
-        ("model.layers.3.mlp.down_proj.weight", "MLP"),
-        ("model.layers.3.block_sparse_moe.experts.7.w1.weight", "MLP"),
-        ("encoder.layer.0.output.dense.weight", "MLP"),
-        ("decoder.block.3.layer.2.DenseReluDense.wo.weight", "MLP"),
-        ("model.layers.3.post_attention_layernorm.weight", "norm"),
-        ("transformer.h.3.ln_1.weight", "norm"),
-        ("embeddings.LayerNorm.bias", "norm"),
-        ("lm_head.weight", "head"),
-        ("embed_out.weight", "head"),
-        ("output.weight", "head"),
-        ("classifier.dense.weight", "head"),
-        ("backbone.layers.3.mixer.A_log", "other"),
-        ("conv1.weight", "other"),
-    ],
-)
-def test_kinds_of_tensors(name: str, kind: str) -> None:
-    """A tensor's kind is in its name, in every architecture's way."""
-    assert kind_of(name) == kind
-
-
-@pytest.mark.parametrize(
-    ("name", "layer"),
-    [
-        ("model.layers.12.mlp.up_proj.weight", Layer("model.layers", 12)),
-        ("model.layers.3.moe.experts.7.w1.weight", Layer("model.layers", 3)),
-        ("encoder.block.3.layer.0.SelfAttention.q.weight", Layer("encoder.block", 3)),
-        ("0.weight", Layer("", 0)),
-        ("conv1.weight", None),
-        ("lm_head.weight", None),
-    ],
-)
-def test_layers_of_tensors(name: str, layer: Layer | None) -> None:
-    """The first number that stands alone is the layer's."""
-    assert layer_of(name) == layer

@@ -13,6 +13,7 @@ pytestmark = pytest.mark.slow
 _DIGESTS = """
 import hashlib, torch
 from mergekit_pcb.kernel import backends
+from mergekit_pcb.kernel.formula import Options
 from mergekit_pcb.kernel.task_vectors import TaskVectors
 from mergekit_pcb.kernel.merge import merge_one_tensor
 
@@ -21,16 +22,16 @@ def heavy_tailed(n, size, seed=0):
     uniform = torch.rand(n, size, generator=torch.Generator().manual_seed(seed)) - 0.5
     return uniform * uniform.abs() * uniform.abs() * uniform.abs()
 
-fused_is_there = backends.fused_is_there()
-assert fused_is_there
+assert not backends.numba_problem()
 for size, factor in ((1000, 1), (150_001, 1), (150_001, 30)):
     base = heavy_tailed(1, size, seed=1)[0].bfloat16()
     models = [(base + factor * row).bfloat16() for row in heavy_tailed(3, size)]
-    for fused in (fused_is_there, False):
+    for problem in ("", "off"):
         for inter in ("raw", "normalized", "pairwise"):
-            backends.fused_is_there = lambda: fused
+            backends.numba_problem = lambda: problem
             vectors = TaskVectors.of(base, models)
-            merged = merge_one_tensor(vectors, [0.1] * 3, [1.0] * 3, inter=inter)
+            options = Options(inter)
+            merged = merge_one_tensor(vectors, [0.1] * 3, [1.0] * 3, options=options)
             assert not torch.equal(merged, base)
             data = merged.view(torch.uint8).numpy().tobytes()
             print(size, factor, inter, hashlib.sha256(data).hexdigest())

@@ -21,7 +21,7 @@ from mergekit.options import MergeOptions
 from mergekit.scripts import merge_raw_pytorch, run_yaml
 from safetensors.torch import save_file
 
-from mergekit_pcb.kernel.collectors import Survey
+from mergekit_pcb.kernel.collectors import RankSearch
 from mergekit_pcb.kernel.task_vectors import TaskVectors
 from mergekit_pcb.plugin import graph_scope, statistics_file
 from mergekit_pcb.plugin.graph_scope import GraphDomain, whole_model_tasks
@@ -148,21 +148,21 @@ def test_results_lie_together(
     files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Small results of each tensor are copied to one place, not left where they lay."""
-    made: list[Survey] = []
+    made: list[RankSearch] = []
     original = GraphDomain.sweep
 
-    def sweep(self, measure, survey):
-        original(self, measure, survey)
-        made.append(survey)
+    def sweep(self, scoring, search):
+        original(self, scoring, search)
+        made.append(search)
 
     monkeypatch.setattr(GraphDomain, "sweep", sweep)
     recipe = recipe_of(files[0], files[1:], parameters=MODEL)
     merge(merge_raw_pytorch.main, recipe, tmp_path / "merged")
     assert len(made) == 2
-    for survey in made:
+    for search in made:
         kept = [
             values
-            for brackets in survey.brackets
+            for brackets in search.brackets
             for bracket in brackets
             for values in bracket.inside
             if len(values)

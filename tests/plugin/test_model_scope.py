@@ -14,7 +14,7 @@ from mergekit.merge_methods import merge_state_dicts
 from mergekit.scripts import merge_raw_pytorch, multimerge, run_yaml
 from safetensors.torch import save_file
 
-from mergekit_pcb.kernel.formula import merge_task_vectors
+from mergekit_pcb.kernel.formula import Options, merge_task_vectors
 from tests.kernel.test_official_outputs import (
     CASES,
     assert_same,
@@ -96,8 +96,7 @@ def test_recipes_equal_the_plain_form(tmp_path: Path) -> None:
         tau,
         density=[0.2] * 3,
         weight=[1.0] * 3,
-        inter="normalized",
-        clamp=0.05,
+        options=Options("normalized", 0.05),
     )
     sizes = [tensor.numel() for tensor in base.tensors.values()]
     result = read(out)

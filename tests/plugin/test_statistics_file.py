@@ -50,9 +50,9 @@ def sweeps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     made: list[str] = []
     original = GraphDomain.sweep
 
-    def sweep(self, measure, survey):
-        made.append(measure.name)
-        return original(self, measure, survey)
+    def sweep(self, scoring, search):
+        made.append("magnitudes" if scoring is None else "scores")
+        return original(self, scoring, search)
 
     monkeypatch.setattr(GraphDomain, "sweep", sweep)
     return made
