@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mergekit_pcb import __version__
 from mergekit_pcb.inspect.inspection import Inspection
+from mergekit_pcb.inspect.quantities import BY_MODEL, setting_values, values
+from mergekit_pcb.inspect.tensor_kinds import layer_labels
 from mergekit_pcb.kernel.metrics import Metrics
 
 FORMAT = 1
@@ -17,12 +19,8 @@ FORMAT = 1
 
 
 def as_dict(inspection: Inspection) -> dict[str, Any]:
-    """Everything that was found, for JSON; lists of models are in their order."""
-    layer_of = {
-        part.name: layer
-        for layer, parts in inspection.by_layer().items()
-        for part in parts
-    }
+    """The whole inspection, for JSON; lists of models are in their order."""
+    layer_of = layer_labels([tensor.name for tensor in inspection.tensors])
     return {
         "format": FORMAT,
         "mergekit_pcb": __version__,
@@ -33,7 +31,7 @@ def as_dict(inspection: Inspection) -> dict[str, Any]:
         "settings": [
             {
                 "name": str(setting),
-                "origin": origin(inspection, k),
+                "origin": inspection.origin(k),
                 "scope": list(setting.scopes),
                 "density": list(setting.density),
                 "lambda": list(setting.scale),
@@ -41,51 +39,18 @@ def as_dict(inspection: Inspection) -> dict[str, Any]:
             for k, setting in enumerate(inspection.settings)
         ],
         "skipped": list(inspection.skipped),
-        "whole": _figures(inspection.whole),
-        "kinds": {kind: _figures(t) for kind, t in inspection.kinds().items()},
-        "layers": {layer: _figures(t) for layer, t in inspection.layers().items()},
+        "whole": _all_values(inspection.whole),
+        "kinds": {kind: _all_values(m) for kind, m in inspection.kinds().items()},
+        "layers": {layer: _all_values(m) for layer, m in inspection.layers().items()},
         "tensors": {
-            part.name: {
-                "kind": part.kind,
-                "layer": layer_of[part.name],
-                **_figures(part.tally),
+            tensor.name: {
+                "kind": tensor.kind,
+                "layer": layer_of[tensor.name],
+                **_all_values(tensor.metrics),
             }
-            for part in inspection.parts
+            for tensor in inspection.tensors
         },
     }
-
-
-def origin(inspection: Inspection, setting: int) -> str:
-    """Where a setting comes from: the recipe, pcb's defaults, or the command line."""
-    if setting:
-        return "command line"
-    return "recipe" if inspection.method == "pcb" else "defaults"
-
-
-def _figures(tally: Metrics) -> dict[str, Any]:
-    return {
-        "weights": tally.weights,
-        "base_norm": math.sqrt(tally.base_square),
-        "norms": tally.norms(),
-        "mean_norm": math.sqrt(tally.mean_square),
-        "cosines": tally.cosines(),
-        "contested": tally.contested / tally.weights,
-        "sign_conflicts": tally.conflict_share(),
-        "settings": [
-            {
-                **dict(zip(_SHARES, outcome.shares(), strict=True)),
-                "kept": outcome.kept_shares(),
-                "wins": outcome.win_shares(),
-                "tied": outcome.tied_share(),
-                "merged_norm": math.sqrt(outcome.merged_square),
-                "merged_over_mean": tally.merged_over_mean(outcome),
-            }
-            for outcome in tally.outcomes
-        ],
-    }
-
-
-_SHARES = ("kept_by_none", "kept_by_one", "kept_by_several")
 
 
 def as_json(inspection: Inspection) -> str:
@@ -94,40 +59,21 @@ def as_json(inspection: Inspection) -> str:
 
 
 def as_csv(inspection: Inspection) -> str:
-    """A table with one line a tensor and setting, and one column a figure."""
-    document = as_dict(inspection)
+    """A table with one line a tensor and setting, and one column a number."""
+    layer_of = layer_labels([tensor.name for tensor in inspection.tensors])
     models = inspection.short_models()
-    lines = []
-    for name, tensor in document["tensors"].items():
-        common = {
-            "tensor": name,
-            "kind": tensor["kind"],
-            "layer": tensor["layer"],
-            "weights": tensor["weights"],
-            "base_norm": tensor["base_norm"],
-            "mean_norm": tensor["mean_norm"],
-            "contested": tensor["contested"],
-            "sign_conflicts": tensor["sign_conflicts"],
-            **_by_model("norm", models, tensor["norms"]),
+    lines = [
+        {
+            "tensor": tensor.name,
+            "kind": tensor.kind,
+            "layer": layer_of[tensor.name],
+            **_cells(values(tensor.metrics), models),
+            "setting": str(setting),
+            **_cells(setting_values(tensor.metrics, k), models),
         }
-        for i, row in enumerate(tensor["cosines"]):
-            for j, cosine in enumerate(row[:i]):
-                common[f"cosine {models[j]}, {models[i]}"] = cosine
-        for setting, outcome in zip(
-            document["settings"], tensor["settings"], strict=True
-        ):
-            single = {k: v for k, v in outcome.items() if not isinstance(v, list)}
-            wins = outcome["wins"] or [None] * len(models)
-            single.pop("wins", None)
-            lines.append(
-                {
-                    **common,
-                    "setting": setting["name"],
-                    **single,
-                    **_by_model("kept", models, outcome["kept"]),
-                    **_by_model("wins", models, wins),
-                }
-            )
+        for tensor in inspection.tensors
+        for k, setting in enumerate(inspection.settings)
+    ]
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, lines[0], lineterminator="\n")
     writer.writeheader()
@@ -135,5 +81,26 @@ def as_csv(inspection: Inspection) -> str:
     return table.getvalue()
 
 
-def _by_model(figure: str, models: list[str], values: list[Any]) -> dict[str, Any]:
-    return {f"{figure} {m}": v for m, v in zip(models, values, strict=True)}
+def _all_values(metrics: Metrics) -> dict[str, Any]:
+    settings = range(len(metrics.outcomes))
+    return {
+        **values(metrics),
+        "settings": [setting_values(metrics, k) for k in settings],
+    }
+
+
+def _cells(values: Mapping[str, Any], models: Sequence[str]) -> dict[str, Any]:
+    """Cells by column: single numbers first, then those of models and of pairs."""
+    single: dict[str, Any] = {}
+    several: dict[str, Any] = {}
+    for key, value in values.items():
+        if key in BY_MODEL:
+            columns = (f"{BY_MODEL[key]} {model}" for model in models)
+            several |= zip(columns, value or [None] * len(models), strict=True)
+        elif key == "cosines":
+            for i, second in enumerate(models):
+                for j, first in enumerate(models[:i]):
+                    several[f"cosine {first}, {second}"] = value[i][j]
+        else:
+            single[key] = value
+    return single | several

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from mergekit_pcb.inspect.inspection import OUTSIDE, Inspection, Part
+import numpy as np
+
+from mergekit_pcb.inspect.inspection import Inspection
+from mergekit_pcb.inspect.quantities import cosine, relative_norms
 from mergekit_pcb.inspect.tables import clipped
-from mergekit_pcb.kernel.metrics import Metrics, total
+from mergekit_pcb.inspect.tensor_kinds import OUTSIDE
+from mergekit_pcb.kernel.metrics import Array, Metrics, total
 from mergekit_pcb.output.figures import (
     Picture,
     Theme,
@@ -46,7 +50,8 @@ _WINNERS = (
 )
 _KEPT = (
     "Share of the weights that each model keeps, by layer and kind of tensor. White is "
-    "the average over the whole model, orange more, purple less."
+    "the average over the whole model, orange more, purple less; hatched, there is no "
+    "such tensor."
 )
 
 _WIDTH = 8.4
@@ -86,50 +91,42 @@ def _numbered(inspection: Inspection) -> dict[str, Metrics]:
 
 def _cosine(inspection: Inspection, theme: Theme) -> Figure:
     names, n = _names(inspection), len(inspection.models)
-    values = [
-        [math.nan if i == j or c is None else c for j, c in enumerate(row)]
-        for i, row in enumerate(inspection.whole.cosines())
-    ]
+    values = np.array(inspection.whole.cosines(), dtype=float)  # None becomes NaN
+    np.fill_diagonal(values, np.nan)
     # The whole range would show task vectors, which are nearly orthogonal, as white.
-    largest = max((abs(c) for row in values for c in row if c == c), default=0.0)
-    limit = max(math.ceil(20 * largest) / 20, 0.1)
+    limit = max(math.ceil(20 * np.nan_to_num(abs(values)).max()) / 20, 0.1)
     side = max(0.62 * n, 1.8)
     figure, (axes,) = new_figure(theme, side + 2.8, side + 1.1)
-    image = heat_map(axes, values, theme, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    image = heat_map(
+        axes, values.tolist(), theme, cmap="RdBu_r", vmin=-limit, vmax=limit
+    )
     axes.set_xticks(range(n), names, rotation=35, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(n), names)
     title(axes, "Task vectors, whole model")
-    for i, row in enumerate(values):
-        for j, value in enumerate(row):
-            if value == value:
-                ink = "#1f2328" if abs(value) < 0.6 * limit else "#ffffff"
-                text = f"{value:.2f}"
-                axes.text(j, i, text, ha="center", va="center", color=ink)
+    for i, j in np.argwhere(~np.isnan(values)):
+        ink = "#1f2328" if abs(values[i, j]) < 0.6 * limit else "#ffffff"
+        axes.text(j, i, cosine(values[i, j]), ha="center", va="center", color=ink)
     colorbar(figure, image, axes, theme, "cosine similarity")
     return figure
 
 
 def _norms(inspection: Inspection, theme: Theme) -> Figure:
-    tallies = _numbered(inspection)
-    lines = {}
-    for i, name in enumerate(_names(inspection)):
-        lines[name] = [
-            100 * t.norms()[i] / math.sqrt(t.base_square) if t.base_square else math.nan
-            for t in tallies.values()
-        ]
-    figure, axes = _lines(list(tallies), lines, theme)
+    layers = _numbered(inspection)
+    norms = [relative_norms(metrics) for metrics in layers.values()]
+    values = 100 * np.array(norms, dtype=float).T
+    figure, axes = _lines(list(layers), _names(inspection), values, theme)
     title(axes, "Distance from the base")
     axes.set_ylabel("norm of the task vector,\n% of the base's")
     return figure
 
 
 def _merged(inspection: Inspection, theme: Theme) -> Figure:
-    tallies = _numbered(inspection)
-    lines = {}
-    for k, setting in enumerate(inspection.settings):
-        ratios = [t.merged_over_mean(t.outcomes[k]) for t in tallies.values()]
-        lines[str(setting)] = [math.nan if r is None else r for r in ratios]
-    figure, axes = _lines(list(tallies), lines, theme)
+    layers = _numbered(inspection)
+    ratios = [[m.merged_over_mean(c) for c in m.outcomes] for m in layers.values()]
+    values = np.array(ratios, dtype=float).T
+    figure, axes = _lines(
+        list(layers), list(map(str, inspection.settings)), values, theme
+    )
     axes.axhline(1, color=theme.ink, linewidth=1, linestyle=":")
     title(axes, "What the merge adds")
     axes.set_ylabel("norm of the merged task vector\nover that of the mean")
@@ -137,26 +134,26 @@ def _merged(inspection: Inspection, theme: Theme) -> Figure:
 
 
 def _lines(
-    layers: Sequence[str], lines: Mapping[str, Sequence[float]], theme: Theme
+    layers: Sequence[str], names: Sequence[str], values: Array, theme: Theme
 ) -> tuple[Figure, Axes]:
+    """A line for each row of values, over the layers."""
     figure, (axes,) = new_figure(theme, _WIDTH, 2.6)
     at = [start for start, _ in spans(layers)]
-    for i, (name, values) in enumerate(lines.items()):
-        start = 0
-        # The last layer of one stack has nothing to do with the first of the next.
-        for _, stack in groupby(layers, stack_of):
-            end = start + len(list(stack))
+    start = 0
+    # The last layer of one stack has nothing to do with the first of the next.
+    for _, stack in groupby(layers, stack_of):
+        here = slice(start, start + len(list(stack)))
+        for i, name in enumerate(names):
             axes.plot(
-                at[start:end],
-                values[start:end],
+                at[here],
+                values[i, here],
                 color=colour(i),
                 label=None if start else name,
                 marker="o",
                 markersize=3.5,
             )
-            start = end
-    highest = max((v for values in lines.values() for v in values if v == v), default=1)
-    axes.set_ylim(0, 1.1 * highest or 1)
+        start = here.stop
+    axes.set_ylim(0, 1.1 * (np.nan_to_num(values).max() or 1))
     axes.set_xlim(-0.7, at[-1] + 0.7)
     axes.grid(axis="y", color=theme.faint)
     axes.set_axisbelow(True)
@@ -168,26 +165,24 @@ def _lines(
 
 def _winners(inspection: Inspection, k: int, theme: Theme) -> Figure:
     layers = inspection.layers()
-    shares = []
-    for tally in layers.values():
-        outcome = tally.outcomes[k]
-        wins = outcome.win_shares() or [0.0] * len(inspection.models)
-        shares.append([*wins, outcome.tied_share() or 0.0])
+    nobody = [0.0] * len(inspection.models)
+    shares = [
+        [*(competition.win_shares() or nobody), competition.tied_share() or 0.0]
+        for competition in (metrics.outcomes[k] for metrics in layers.values())
+    ]
+    wins = 100 * np.array(shares).T
     figure, (axes,) = new_figure(theme, _WIDTH, 2.6)
     where = spans(list(layers))
     middles = [(start + end - 1) / 2 for start, end in where]
     # With many bars, gaps would be seen as stripes.
     gap = 0.1 if len(where) <= 40 else 0.0
     widths = [end - start - gap for start, end in where]
-    bottom = [0.0] * len(where)
     for i, name in enumerate([*_names(inspection), "tied"]):
-        heights = [100 * share[i] for share in shares]
         tied = i == len(inspection.models)
-        if tied and max(heights) < 0.1:
+        if tied and wins[i].max() < 0.1:
             break
         ink = theme.nothing if tied else colour(i)
-        axes.bar(middles, heights, widths, bottom, color=ink, label=name)
-        bottom = [b + h for b, h in zip(bottom, heights, strict=True)]
+        axes.bar(middles, wins[i], widths, wins[:i].sum(axis=0), color=ink, label=name)
     axes.set_ylim(0, 100)
     axes.set_ylabel("wins, %")
     title(axes, f"Winners: {inspection.settings[k]}")
@@ -205,22 +200,25 @@ def _kept(inspection: Inspection, k: int, theme: Theme) -> Figure:
     names = _names(inspection)
     kinds = list(inspection.kinds())
     where = spans(list(layers))
-    panels = [[[math.nan] * where[-1][1] for _ in kinds] for _ in names]
-    for (start, end), parts in zip(where, layers.values(), strict=True):
+    panels = np.full((len(names), len(kinds), where[-1][1]), np.nan)
+    for (start, end), tensors in zip(where, layers.values(), strict=True):
         for row, kind in enumerate(kinds):
-            for panel, share in zip(panels, _kept_by(parts, kind, k), strict=False):
-                panel[row][start:end] = [100 * share] * (end - start)
-    average = 100 * sum(inspection.whole.outcomes[k].kept_shares()) / len(names)
-    average = average or 1.0  # nobody keeps anything: the colours still need a range
-    shares = [s for panel in panels for row in panel for s in row if s == s]
-    norm = TwoSlopeNorm(average, 0, max(*shares, 2 * average))
+            found = [tensor.metrics for tensor in tensors if tensor.kind == kind]
+            if found:
+                shares = np.array(total(found).outcomes[k].kept_shares())
+                panels[:, row, start:end] = 100 * shares[:, None]
+    # If nobody keeps anything, the colours still need a range.
+    average = 100 * np.mean(inspection.whole.outcomes[k].kept_shares()) or 1.0
+    norm = TwoSlopeNorm(average, 0, max(np.nanmax(panels), 2 * average))
     colours = LinearSegmentedColormap.from_list("kept", _LESS_TO_MORE)
     columns = 2 if len(names) > 4 else 1
     rows = math.ceil(len(names) / columns)
     height = 0.5 + rows * (0.75 + 0.2 * len(kinds))
     figure, grid = new_figure(theme, _WIDTH, height, rows, columns)
     for i, (axes, name, panel) in enumerate(zip(grid, names, panels, strict=False)):
-        image = heat_map(axes, panel, theme, cmap=colours, norm=norm, aspect="auto")
+        image = heat_map(
+            axes, panel.tolist(), theme, cmap=colours, norm=norm, aspect="auto"
+        )
         axes.set_yticks(range(len(kinds)), kinds)
         title(axes, name)
         if i + columns < len(names):
@@ -233,8 +231,3 @@ def _kept(inspection: Inspection, k: int, theme: Theme) -> Figure:
     figure.suptitle(text, x=0.01, ha="left", fontsize="medium", color=theme.ink)
     colorbar(figure, image, grid, theme, "kept, %")
     return figure
-
-
-def _kept_by(parts: Sequence[Part], kind: str, k: int) -> list[float]:
-    tallies = [part.tally for part in parts if part.kind == kind]
-    return total(tallies).outcomes[k].kept_shares() if tallies else []

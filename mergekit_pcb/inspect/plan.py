@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from mergekit.architecture import get_architecture_info
 from mergekit.config import MergeConfiguration
-from mergekit.io.tasks import LoaderCache, SaveTensor
+from mergekit.io.tasks import LoaderCache
 
 # mergekit's own evolve command takes it from there as well.
 from mergekit.merge import _model_out_config
@@ -27,33 +26,23 @@ from mergekit.scripts.merge_raw_pytorch import RawPyTorchMergeConfig, plan_flat_
 
 from mergekit_pcb.check.linter import examine
 from mergekit_pcb.errors import PCBError
+from mergekit_pcb.plugin.graph_scope import pcb_tasks
 from mergekit_pcb.recipes.findings import require_no_errors
 
-# Of the plan, only what goes into each tensor is of interest, not where it goes.
-_NOWHERE = ""
 
-
-@dataclass(frozen=True)
-class Plan:
-    """What a recipe merges.
-
-    Attributes:
-        method: the recipe's own merge method.
-        merges: one task a tensor, planned for `pcb`; parameters other than the
-            recipe's own `pcb` parameters are left at their defaults.
-    """
-
-    method: str
-    merges: tuple[ExecuteMergeMethodTask, ...]
-
-
-def plan(file: str, options: MergeOptions, base: str | None = None) -> Plan:
+def plan(
+    file: str, options: MergeOptions, base: str | None = None
+) -> tuple[str, Sequence[ExecuteMergeMethodTask]]:
     """Plan a recipe for `mergekit-yaml` or `mergekit-pytorch`.
 
     Args:
         file: the recipe.
         options: as for a merge.
         base: takes the place of the recipe's base model, or of a missing one.
+
+    Returns:
+        The recipe's own merge method, and one `pcb` task a tensor; those of another
+        method's recipe have pcb's default parameters.
 
     Raises:
         PCBError: the recipe has errors that `mergekit-pcb check` finds.
@@ -73,12 +62,12 @@ def plan(file: str, options: MergeOptions, base: str | None = None) -> Plan:
             "made from with --base"
         )
     if kind == "pytorch":
-        return Plan(method, _flat(RawPyTorchMergeConfig.model_validate(data), options))
-    return Plan(method, _layered(MergeConfiguration.model_validate(data), options))
+        return method, _flat(RawPyTorchMergeConfig.model_validate(data), options)
+    return method, _layered(MergeConfiguration.model_validate(data), options)
 
 
 def _checked(text: str, file: str, base: str | None) -> str:
-    """The kind of a recipe without errors."""
+    """The kind of the recipe, once `mergekit-pcb check` finds no error in it."""
     findings, documents = examine(text, file)
     if base is not None:
         # With another base the recipe's method need not accept its own inputs.
@@ -119,32 +108,24 @@ def _replace_base(data: dict[str, Any], base: str) -> None:
 
 def _layered(
     config: MergeConfiguration, options: MergeOptions
-) -> tuple[ExecuteMergeMethodTask, ...]:
+) -> list[ExecuteMergeMethodTask]:
     architecture = get_architecture_info(config, options)
     LoaderCache().setup(options=options)
     out_config = _model_out_config(config, architecture, options.trust_remote_code)
     planner = MergePlanner(config, architecture, options, out_config)
-    # Without the wrapping of `seam`: what `scope: model` needs is asked for by whoever
-    # looks at the plan, for more settings than the recipe's.
-    tasks = inspect.unwrap(MergePlanner.plan_to_disk)(planner, _NOWHERE)
-    return tuple(_merges(tasks))
+    # Without the wrapper of `planner_patch`: `collect` asks for the whole-model
+    # statistics of all settings. Only inputs matter, so there is no output path.
+    return pcb_tasks(inspect.unwrap(MergePlanner.plan_to_disk)(planner, ""))
 
 
 def _flat(
     config: RawPyTorchMergeConfig, options: MergeOptions
-) -> tuple[ExecuteMergeMethodTask, ...]:
+) -> list[ExecuteMergeMethodTask]:
     tasks = inspect.unwrap(plan_flat_merge)(
-        config, _NOWHERE, tensor_union=True, tensor_intersection=False, options=options
+        config, "", tensor_union=True, tensor_intersection=False, options=options
     )
     # mergekit plans them in the order of a set of names.
-    return tuple(sorted(_merges(tasks), key=lambda m: _natural(m.output_weight.name)))
-
-
-def _merges(tasks: Iterable[Any]) -> Iterator[ExecuteMergeMethodTask]:
-    for task in tasks:
-        if isinstance(task, SaveTensor):
-            assert isinstance(task.tensor_task, ExecuteMergeMethodTask)
-            yield task.tensor_task
+    return sorted(pcb_tasks(tasks), key=lambda m: _natural(m.output_weight.name))
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -1,26 +1,27 @@
-"""The tables of an inspection, as words: the terminal and the page show the same."""
+"""The tables of an inspection as text: the terminal and the page show the same."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from mergekit_pcb.inspect.export import origin
 from mergekit_pcb.inspect.inspection import Inspection
-from mergekit_pcb.kernel.metrics import Metrics
-
-LEGEND = (
-    "keeps: the model is one of those that make the merged value there. wins: of the "
-    "weights that anybody keeps, those where its share of the value is the largest. "
-    "merged / mean: norm of what the merge adds to the base, over the norm of the mean "
-    "of the task vectors; near 0, the merge is the base model."
+from mergekit_pcb.inspect.quantities import (
+    BY_MODEL,
+    SHOWN,
+    cosine,
+    count,
+    percent,
+    ratio,
+    relative_norms,
+    setting_values,
+    values,
 )
+from mergekit_pcb.kernel.metrics import Metrics
 
 # Column headings for kinds of tensors.
 _SHORT = {"embedding": "embed", "attention": "attn"}
-_ALL = "all"
 # Cosines of more models do not fit side by side.
 _MATRIX = 8
 # What a merge adds is not that much shorter than the mean, unless it went wrong.
@@ -28,25 +29,27 @@ _VANISHED = 0.01
 _SAME = 0.999
 
 
-class Line(NamedTuple):
-    """A row: its label, indented by two spaces if it belongs to a row above."""
+class Table(NamedTuple):
+    """A table.
 
-    label: str
-    cells: Sequence[str] = ()
-
-
-class Sheet(NamedTuple):
-    """A table whose columns, after the first, are figures."""
+    Attributes:
+        title: stands above it.
+        headings: of all columns but the first, which holds the labels of the rows.
+        rows: label and cells of each; what belongs to the row above is indented by
+            two spaces, and a row that has no cells is itself a heading.
+        names: column of names, which may be shortened; 0 is that of the labels.
+    """
 
     title: str
     headings: Sequence[str]
-    lines: Sequence[Line]
+    rows: Sequence[Sequence[str]]
+    names: int = 0
 
 
-def heading(inspection: Inspection) -> str:
-    """What was looked at."""
+def summary(inspection: Inspection) -> str:
+    """Recipe, method, models and size, in a few sentences."""
     models = _plural(len(inspection.models), "model")
-    tensors = _plural(len(inspection.parts), "tensor")
+    tensors = _plural(len(inspection.tensors), "tensor")
     sentences = [
         (
             f"{Path(inspection.recipe).name}: {inspection.method}, {models} fine-tuned "
@@ -56,7 +59,7 @@ def heading(inspection: Inspection) -> str:
     ]
     if inspection.method != "pcb":
         sentences.append(
-            f"Who keeps and wins what is told of pcb, not of {inspection.method}."
+            f"Shares kept and won are those of pcb, not of {inspection.method}."
         )
     if inspection.skipped:
         skipped = _plural(len(inspection.skipped), "tensor")
@@ -65,7 +68,7 @@ def heading(inspection: Inspection) -> str:
 
 
 def warnings(inspection: Inspection) -> Iterator[str]:
-    """What no merge should look like."""
+    """Signs of a wrong recipe: copies among the models, a merge that adds nothing."""
     whole = inspection.whole
     names = inspection.short_models()
     for name, norm in zip(names, whole.norms(), strict=True):
@@ -75,115 +78,85 @@ def warnings(inspection: Inspection) -> Iterator[str]:
         for j, similarity in enumerate(row[:i]):
             if similarity is not None and similarity > _SAME:
                 yield f"{names[j]} and {names[i]} are the same model, or nearly."
-    for k, outcome in enumerate(whole.outcomes):
-        reached = whole.merged_over_mean(outcome)
-        if reached is not None and reached < _VANISHED:
+    for setting, competition in zip(inspection.settings, whole.outcomes, strict=True):
+        added = whole.merged_over_mean(competition)
+        if added is not None and added < _VANISHED:
             yield (
-                f"At {inspection.settings[k]} the merge is the base model: it adds "
-                f"{ratio(reached)} of the mean task vector."
+                f"At {setting} the merge is the base model: it adds "
+                f"{ratio(added)} of the mean task vector."
             )
 
 
-def task_vectors(inspection: Inspection) -> Sheet:
+def task_vectors(inspection: Inspection) -> Table:
     """The task vectors themselves, by kind of tensor."""
-    headings, tallies = _by_kind(inspection)
-    conflicts = [percent(tally.conflict_share()) for tally in tallies]
-    norms = [_relative_norms(tally) for tally in tallies]
-    lines = [
-        Line("weights", [count(tally.weights) for tally in tallies]),
-        Line("signs disagree, %", conflicts),
-        *_block("norm, % of the base's", _numbered(inspection), norms),
-    ]
-    return Sheet("Task vectors", headings, lines)
+    return _by_kind(
+        "Task vectors",
+        inspection,
+        lambda metrics: values(metrics) | {"relative_norms": relative_norms(metrics)},
+    )
 
 
-def cosines(inspection: Inspection) -> Sheet:
+def competition(inspection: Inspection, k: int) -> Table:
+    """What pcb does under setting ``k``, by kind of tensor."""
+    sources = {"recipe": " (the recipe)", "defaults": " (pcb's defaults)"}
+    title = f"{inspection.settings[k]}{sources.get(inspection.origin(k), '')}"
+    return _by_kind(
+        title[0].upper() + title[1:],
+        inspection,
+        lambda metrics: setting_values(metrics, k),
+    )
+
+
+def _by_kind(
+    title: str, inspection: Inspection, of: Callable[[Metrics], Mapping[str, Any]]
+) -> Table:
+    kinds = inspection.kinds()
+    columns = [of(metrics) for metrics in (*kinds.values(), inspection.whole)]
+    rows: list[list[str]] = []
+    for key in (key for key in SHOWN if key in columns[0]):
+        label, _, text = SHOWN[key]
+        cells = [column[key] for column in columns]
+        if key in BY_MODEL:
+            rows.append([label])
+            for i, model in enumerate(_numbered(inspection)):
+                own = (cell[i] if cell else None for cell in cells)
+                rows.append([f"  {model}", *map(text, own)])
+        elif key != "tied" or any(cell and cell >= 0.0005 for cell in cells):
+            rows.append([label, *map(text, cells)])
+    return Table(title, [*(_SHORT.get(kind, kind) for kind in kinds), "all"], rows)
+
+
+def cosines(inspection: Inspection) -> Table:
     """Cosine similarities, of each two models or of each with its extremes."""
     matrix = inspection.whole.cosines()
-    models = _numbered(inspection)
-    title = "Cosine similarity"
+    title, models = "Cosine similarity", _numbered(inspection)
     if len(models) <= _MATRIX:
-        lines = [
-            Line(model, ["" if i == j else cosine(c) for j, c in enumerate(matrix[i])])
+        rows = [
+            [model, *("" if i == j else cosine(c) for j, c in enumerate(matrix[i]))]
             for i, model in enumerate(models)
         ]
-        return Sheet(title, [str(i + 1) for i in range(len(models))], lines)
-    lines = []
+        return Table(title, [str(i + 1) for i in range(len(models))], rows)
+    rows = []
     for i, model in enumerate(models):
         others = [(c, j) for j, c in enumerate(matrix[i]) if j != i and c is not None]
         ends = [max(others), min(others)] if others else []
-        cells = [text for c, j in ends for text in (cosine(c), str(j + 1))]
-        lines.append(Line(model, cells))
-    return Sheet(title, ["highest", "with", "lowest", "with"], lines)
+        rows.append([model, *(x for c, j in ends for x in (cosine(c), str(j + 1)))])
+    return Table(title, ["highest", "with", "lowest", "with"], rows)
 
 
-def setting_title(inspection: Inspection, k: int) -> str:
-    """What a setting is, and where it comes from."""
-    sources = {"recipe": " (the recipe)", "defaults": " (pcb's defaults)"}
-    text = f"{inspection.settings[k]}{sources.get(origin(inspection, k), '')}"
-    return text[0].upper() + text[1:]
-
-
-def outcome(inspection: Inspection, k: int) -> Sheet:
-    """What a setting does, by kind of tensor."""
-    headings, tallies = _by_kind(inspection)
-    models = _numbered(inspection)
-    outcomes = [tally.outcomes[k] for tally in tallies]
-    shares = [outcome.shares() for outcome in outcomes]
-    reached = [t.merged_over_mean(o) for t, o in zip(tallies, outcomes, strict=True)]
-    nobody = [None] * len(models)
-    wins = [outcome.win_shares() or nobody for outcome in outcomes]
-    tied = [outcome.tied_share() for outcome in outcomes]
-    lines = [
-        Line("kept by none, %", [percent(none) for none, _, _ in shares]),
-        Line("kept by one, %", [percent(one) for _, one, _ in shares]),
-        Line("kept by several, %", [percent(several) for _, _, several in shares]),
-        Line("merged / mean", [ratio(r) for r in reached]),
-        *_block("keeps, %", models, [outcome.kept_shares() for outcome in outcomes]),
-        *_block("wins, %", models, wins),
-    ]
-    if any(share and share >= 0.0005 for share in tied):
-        lines.append(Line("  tied", [percent(share) for share in tied]))
-    return Sheet(setting_title(inspection, k), headings, lines)
-
-
-def by_layer(inspection: Inspection, k: int) -> Sheet:
-    """What a setting does, by layer."""
+def by_layer(inspection: Inspection, k: int) -> Table:
+    """What pcb does under setting ``k``, by layer, and the model that wins most."""
     models = inspection.short_models()
-    lines = []
-    for layer, tally in inspection.layers().items():
-        outcome = tally.outcomes[k]
-        wins = outcome.win_shares()
-        most = max(zip(wins, models, strict=True)) if wins else None
-        cells = [
-            count(tally.weights),
-            percent(tally.conflict_share()),
-            *map(percent, outcome.shares()),
-            ratio(tally.merged_over_mean(outcome)),
-            f"{clipped(most[1], 22)} {percent(most[0])}" if most else "-",
-        ]
-        lines.append(Line(layer, cells))
-    headings = ["weights", "disagree", "none", "one", "several", "merged", "wins most"]
-    return Sheet("The same by layer", headings, lines)
-
-
-def _by_kind(inspection: Inspection) -> tuple[list[str], list[Metrics]]:
-    kinds = inspection.kinds()
-    headings = [*(_SHORT.get(kind, kind) for kind in kinds), _ALL]
-    return headings, [*kinds.values(), inspection.whole]
-
-
-def _block(
-    title: str, models: Sequence[str], columns: Sequence[Sequence[float | None]]
-) -> Iterator[Line]:
-    yield Line(title)
-    for i, model in enumerate(models):
-        yield Line(f"  {model}", [percent(column[i]) for column in columns])
-
-
-def _relative_norms(tally: Metrics) -> list[float | None]:
-    base = math.sqrt(tally.base_square)
-    return [norm / base if base else None for norm in tally.norms()]
+    shown = {key: each for key, each in SHOWN.items() if each.heading}
+    rows = []
+    for layer, metrics in inspection.layers().items():
+        found = values(metrics) | setting_values(metrics, k)
+        cells = [each.text(found[key]) for key, each in shown.items()]
+        wins = found["wins"]
+        most = max(zip(wins, models, strict=True)) if wins else (None, "-")
+        rows.append([layer, *cells, most[1], percent(most[0])])
+    headings = [*(each.heading for each in shown.values()), "wins most", "%"]
+    return Table("The same by layer", headings, rows, names=len(shown) + 1)
 
 
 def _numbered(inspection: Inspection) -> list[str]:
@@ -195,37 +168,8 @@ def _plural(number: int, what: str) -> str:
 
 
 def clipped(name: str, length: int) -> str:
-    """A name that leaves room for what it names; its ends tell models apart."""
+    """A name without its middle where it is too long; its ends tell models apart."""
     if len(name) <= length:
         return name
     head = (length - 1) // 3
     return f"{name[:head]}…{name[head + 1 - length :]}"
-
-
-def count(number: int) -> str:
-    """A number of weights in four characters or so."""
-    for unit, name in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
-        if number >= unit:
-            return f"{number / unit:.{1 if number < 100 * unit else 0}f}{name}"
-    return str(number)
-
-
-def percent(share: float | None) -> str:
-    """A share in percent, without the sign."""
-    if share is None:
-        return "-"
-    if 0 < share < 0.0005:
-        return "<0.1"
-    return f"{100 * share:.1f}"
-
-
-def ratio(value: float | None) -> str:
-    """A ratio of any size."""
-    if value is None:
-        return "-"
-    return f"{value:.2f}" if value == 0 or value >= 0.01 else f"{value:.0e}"
-
-
-def cosine(value: float | None) -> str:
-    """A cosine similarity."""
-    return "-" if value is None else f"{value:.2f}"

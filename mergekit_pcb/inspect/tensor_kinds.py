@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
+
+OUTSIDE = "outside"
+"""Label of tensors in no layer: embeddings, the head and the last norm."""
 
 KINDS = ("embedding", "attention", "MLP", "norm", "head", "other")
 
@@ -40,7 +44,7 @@ def kind_of(name: str) -> str:
 
 
 def layer_of(name: str) -> Layer | None:
-    """The layer of a tensor, or None if it stands outside all layers.
+    """The layer of a tensor, or None if it is outside all layers.
 
     Example:
         >>> layer_of("decoder.block.3.layer.0.SelfAttention.q.weight")
@@ -48,3 +52,38 @@ def layer_of(name: str) -> Layer | None:
     """
     found = _LAYER.match(name)
     return Layer(found[1] or "", int(found[2])) if found else None
+
+
+def layer_labels(names: Collection[str]) -> dict[str, str]:
+    """The label of each tensor's layer, by name of the tensor, in the order of layers.
+
+    Stacks come in the order of their first tensors, and what is outside last.
+
+    Example:
+        >>> layer_labels(["head.weight", "layers.1.weight", "layers.0.weight"])
+        {'layers.0.weight': '0', 'layers.1.weight': '1', 'head.weight': 'outside'}
+    """
+    layers = {name: layer for name in names if (layer := layer_of(name))}
+    stacks = _stack_labels(layer.stack for layer in layers.values())
+    order = list(stacks)
+    inside = sorted(layers.items(), key=lambda at: (order.index(at[1][0]), at[1][1]))
+    labels = {
+        name: f"{stacks[layer.stack]} {layer.number}".strip() for name, layer in inside
+    }
+    return {**labels, **{name: OUTSIDE for name in names if name not in layers}}
+
+
+def _stack_labels(stacks: Iterable[str]) -> dict[str, str]:
+    """For each stack the part of its name that tells it from others; none if alone."""
+    parts = {stack: stack.split(".") for stack in stacks}
+    if len(parts) < 2:
+        return dict.fromkeys(parts, "")
+    shortest, *_, longest = sorted(map(len, parts.values()))
+    start = 0
+    while start < shortest - 1 and len({part[start] for part in parts.values()}) == 1:
+        start += 1
+    for end in range(start + 1, longest + 1):
+        names = {stack: ".".join(part[start:end]) for stack, part in parts.items()}
+        if len(set(names.values())) == len(names):
+            break
+    return names

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
+
 import click
 from rich import box
 from rich.console import Console
@@ -10,59 +12,66 @@ from rich.text import Text
 
 from mergekit_pcb.inspect import tables
 from mergekit_pcb.inspect.inspection import Inspection
-from mergekit_pcb.inspect.tables import Sheet
+from mergekit_pcb.inspect.quantities import DEFINITIONS
 
 _WIDTH = 80
-# So that what stands in the same column of two tables is of the same kind of tensor.
-_FIGURE = 6
+# Between two columns.
+_GAP = 2
+# Of columns in tables by kind, so that the same kinds stand below each other.
+_KIND = 6
 
 
 def show(inspection: Inspection, *, layers: bool, legend: bool) -> None:
     """Print an inspection.
 
     Args:
-        inspection: what was found.
+        inspection: what to print.
         layers: whether to add a table of layers for each setting.
-        legend: whether to say what the figures mean.
+        legend: whether to explain the terms.
     """
     screen = Console(highlight=False, markup=False, emoji=False)
     screen.width = min(_WIDTH, screen.width)
     with screen.capture() as printed:
-        screen.print(tables.heading(inspection))
-        screen.print(_aligned(tables.task_vectors(inspection)))
+        screen.print(tables.summary(inspection))
+        screen.print(_table(tables.task_vectors(inspection), screen.width, _KIND))
         if len(inspection.models) > 1:
-            screen.print(_table(tables.cosines(inspection)))
+            screen.print(_table(tables.cosines(inspection), screen.width))
         for k in range(len(inspection.settings)):
-            screen.print(_aligned(tables.outcome(inspection, k)))
+            screen.print(_table(tables.competition(inspection, k), screen.width, _KIND))
             if layers:
-                screen.print(_table(tables.by_layer(inspection, k)))
+                screen.print(_table(tables.by_layer(inspection, k), screen.width))
         screen.print()
         for warning in tables.warnings(inspection):
             screen.print(Text(warning, style="bold red"))
         if legend:
-            screen.print(Text(tables.LEGEND, style="dim"))
+            for term in ("keeps", "wins", "merged / mean"):
+                screen.print(Text(f"{term}: {DEFINITIONS[term]}", style="dim"))
     # Cells are padded, which nobody wants in a file.
     lines = (line.rstrip() for line in printed.get().splitlines())
     click.echo("\n".join(lines).rstrip())
 
 
-def _aligned(sheet: Sheet) -> Table:
-    return _table(sheet, _WIDTH - (_FIGURE + 2) * len(sheet.headings), _FIGURE)
-
-
-def _table(sheet: Sheet, label: int | None = None, figure: int = 0) -> Table:
-    table = Table(
+def _table(table: tables.Table, width: int, least: int = 0) -> Table:
+    """The table for a screen; with ``least``, it is as wide, and so are its columns."""
+    rows = [("", *table.headings), *table.rows]
+    columns = [list(column) for column in zip_longest(*rows, fillvalue="")]
+    # Names are shortened where there is no room, never numbers.
+    names = columns.pop(table.names)
+    taken = sum(_GAP + max(least, *map(len, column)) for column in columns)
+    room = max(width - taken, _KIND)
+    columns.insert(table.names, [tables.clipped(name, room) for name in names])
+    drawn = Table(
         box=box.SIMPLE_HEAD,
         show_edge=False,
         padding=(0, 0, 0, 1),
         pad_edge=False,
-        title=f"\n{sheet.title}",
+        title=f"\n{table.title}",
         title_style="bold",
         title_justify="left",
     )
-    table.add_column("", overflow="ellipsis", no_wrap=True, width=label)
-    for heading in sheet.headings:
-        table.add_column(heading, justify="right", no_wrap=True, min_width=figure)
-    for line in sheet.lines:
-        table.add_row(line.label, *line.cells)
-    return table
+    drawn.add_column("", no_wrap=True, min_width=room if least else None)
+    for heading, *_ in columns[1:]:
+        drawn.add_column(heading, justify="right", no_wrap=True, min_width=least)
+    for row in list(zip(*columns, strict=True))[1:]:
+        drawn.add_row(*row)
+    return drawn

@@ -1,10 +1,10 @@
-"""Kinds and layers of tensors, told from their names."""
+"""Kinds and layers of tensors, from their names."""
 
 from __future__ import annotations
 
 import pytest
 
-from mergekit_pcb.inspect.tensor_kinds import Layer, kind_of, layer_of
+from mergekit_pcb.inspect.tensor_kinds import Layer, kind_of, layer_labels, layer_of
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,30 @@ def test_kinds_of_tensors(name: str, kind: str) -> None:
 def test_layers_of_tensors(name: str, layer: Layer | None) -> None:
     """The first number that stands alone is the layer's."""
     assert layer_of(name) == layer
+
+
+@pytest.mark.parametrize(
+    ("stacks", "labels"),
+    [
+        (["model.layers"], [""]),
+        (["encoder.block", "decoder.block"], ["encoder", "decoder"]),
+        (["model.text.layers", "model.image.blocks"], ["text", "image"]),
+        (["net.a.x", "net.a.y", "net.b.x"], ["a.x", "a.y", "b.x"]),
+        (["h", "h.mlp"], ["h", "h.mlp"]),
+        (["", "mid"], ["", "mid"]),
+    ],
+)
+def test_stacks_differ_in_their_labels(stacks: list[str], labels: list[str]) -> None:
+    """By as little of their names as it takes."""
+    names = [f"{stack}.7.weight".removeprefix(".") for stack in stacks]
+    found = layer_labels(names)
+    assert list(found) == names
+    assert list(found.values()) == [f"{label} 7".strip() for label in labels]
+
+
+def test_order_of_layers() -> None:
+    """By number within a stack, stacks as they come, and last what is in none."""
+    names = ["embed.weight", "b.10.w", "a.1.w", "b.9.w", "a.0.w", "norm.weight"]
+    assert list(layer_labels(names).values()) == [
+        *("b 9", "b 10", "a 0", "a 1", "outside", "outside")
+    ]
