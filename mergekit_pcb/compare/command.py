@@ -27,7 +27,7 @@ from mergekit_pcb.compare.run import KEEP, Comparison
 from mergekit_pcb.compare.table import terminal
 from mergekit_pcb.compare.weight_metrics import WeightMetrics
 from mergekit_pcb.errors import PCBError
-from mergekit_pcb.output.atomic import one_line_errors
+from mergekit_pcb.output.error_lines import one_line_errors
 from mergekit_pcb.recipes.edits import Recipe, with_absolute_paths
 from mergekit_pcb.recipes.findings import require_no_errors
 

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mergekit_pcb.atomic_files import write_file
 from mergekit_pcb.compare.budget import SCALE
 from mergekit_pcb.compare.figures import NAMES, pictures
 from mergekit_pcb.compare.page import compare_page
-from mergekit_pcb.compare.result_cache import write_whole
 from mergekit_pcb.compare.scoreboard import BASE, MERGE, Row, Scoreboard
 from mergekit_pcb.compare.table import (
     attempts,
@@ -203,11 +203,11 @@ def write(report: Report, folder: Path) -> str:
         "comparison.json": _json(report, told),
     }
     for file, text in texts.items():
-        write_whole(folder / file, text)
+        write_file(folder / file, text)
     for stale in NAMES:
         (folder / f"{stale}.png").unlink(missing_ok=True)
     for picture in drawn:
-        write_whole(folder / f"{picture.name}.png", picture.png())
+        write_file(folder / f"{picture.name}.png", picture.png())
     return missing
 
 

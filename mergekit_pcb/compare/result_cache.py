@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mergekit_pcb import __version__
+from mergekit_pcb.atomic_files import write_file
 
 _PACKAGES = ("mergekit", "torch", "transformers")
 
@@ -33,7 +34,7 @@ class ResultCache:
     def save(self, kind: str, key: str, content: Mapping[str, Any]) -> None:
         """Finish a part."""
         text = json.dumps(content, indent=1, ensure_ascii=False)
-        write_whole(self._file(kind, key), text + "\n")
+        write_file(self._file(kind, key), text + "\n")
 
     def _file(self, kind: str, key: str) -> Path:
         return self._folder / f"{kind}-{key}.json"
@@ -44,15 +45,6 @@ def key_of(name: str, about: Any) -> str:
     text = json.dumps(about, sort_keys=True, default=str)
     readable = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
     return f"{readable}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file that is complete or absent, whatever happens."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    plain = content.encode("utf-8") if isinstance(content, str) else content
-    partial.write_bytes(plain)
-    partial.replace(path)
 
 
 def versions() -> dict[str, str]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 import yaml
 
+from mergekit_pcb.atomic_files import write_file
 from mergekit_pcb.compare.candidates import Candidate, Inputs
 from mergekit_pcb.compare.evaluation import (
     ALL,
@@ -281,9 +282,8 @@ class Comparison:
         # The folder of a merge that was interrupted between the model and its facts.
         shutil.rmtree(folder, ignore_errors=True)
         recipe = self.recipe_file(candidate)
-        recipe.parent.mkdir(parents=True, exist_ok=True)
         text = yaml.safe_dump(candidate.recipe, sort_keys=False, allow_unicode=True)
-        recipe.write_text(text, encoding="utf-8")
+        write_file(recipe, text)
         step = f"merging {candidate.name} ({candidate.label})"
         with self.watch.working_on(step) as progress:
             cost = self.merge(recipe, folder, progress)

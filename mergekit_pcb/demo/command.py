@@ -21,6 +21,7 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from mergekit_pcb.atomic_files import write_file
 from mergekit_pcb.demo.report import Row, introduction, notes, results_table
 from mergekit_pcb.demo.tasks import DOMAINS, Item, held_out
 from mergekit_pcb.errors import PCBError
@@ -291,8 +292,7 @@ def _merge(out: Path, name: str, merge: Merge, seed: int) -> Path:
     options = ["--random-seed", str(seed)] if merge.method == "dare_ties" else []
     again = " ".join(["mergekit-yaml", f"{name}.yml", "OUTPUT_FOLDER", *options])
     recipe = out / "recipes" / f"{name}.yml"
-    recipe.parent.mkdir(exist_ok=True)
-    recipe.write_text(f"# {again}\n{_recipe(merge, out / 'models')}", encoding="utf-8")
+    write_file(recipe, f"# {again}\n{_recipe(merge, out / 'models')}")
     with complete_or_absent(out / "merged" / name) as folder:
         run_yaml.main.main(
             [str(recipe), str(folder), "--quiet", *options], standalone_mode=False
@@ -320,7 +320,7 @@ def _write_results(file: Path, seed: int, rows: Sequence[Row]) -> None:
         "items_per_domain": {"test": TEST_ITEMS, "validation": VALIDATION_ITEMS},
         "rows": [row._asdict() for row in rows],
     }
-    file.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    write_file(file, json.dumps(results, indent=2) + "\n")
 
 
 def _version(package: str) -> str | None:
