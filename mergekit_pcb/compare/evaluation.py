@@ -15,6 +15,7 @@ from statistics import stdev
 from typing import Any, Protocol
 
 from mergekit_pcb.errors import PCBError
+from mergekit_pcb.output.progress import Progress
 from mergekit_pcb.suggestions import did_you_mean
 
 VALIDATION, TEST, ALL = "validation", "test", "all"
@@ -58,7 +59,6 @@ class Score:
 
 
 Scores = Mapping[str, Score]
-Progress = Callable[[float], None]
 
 
 class Evaluation(Protocol):

@@ -14,7 +14,6 @@ from mergekit_pcb.compare.evaluation import (
     ALL,
     TEST,
     VALIDATION,
-    Progress,
     Score,
     Scores,
     per_item,
@@ -22,6 +21,7 @@ from mergekit_pcb.compare.evaluation import (
 )
 from mergekit_pcb.compare.result_cache import fingerprint
 from mergekit_pcb.errors import PCBError
+from mergekit_pcb.output.progress import Progress
 from mergekit_pcb.suggestions import did_you_mean
 
 # Enough for two digits of a standard error; the harness's own hundred thousand draws

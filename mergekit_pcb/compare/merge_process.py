@@ -15,13 +15,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from mergekit_pcb.errors import PCBError
-
-Progress = Callable[[float], None]
+from mergekit_pcb.output.progress import Progress
 
 _PERCENT = re.compile(r"(\d+)%\|")
 _ERROR = re.compile(r"^Error: (.*)$", re.MULTILINE)

@@ -24,10 +24,11 @@ from mergekit_pcb.compare.evaluation import (
     Score,
     Scores,
 )
-from mergekit_pcb.compare.merge_process import Cost, Progress
+from mergekit_pcb.compare.merge_process import Cost
 from mergekit_pcb.compare.result_cache import ResultCache, fingerprint, key_of, versions
 from mergekit_pcb.compare.scoreboard import BASE, EXPERT, MERGE, Row, Scoreboard, Tried
 from mergekit_pcb.errors import PCBError
+from mergekit_pcb.output.progress import Progress
 
 KEEP = ("best", "all", "none")
 

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from mergekit.io import LazyTensorLoader
 
-from mergekit_pcb.compare.evaluation import Progress, Score, Scores
+from mergekit_pcb.compare.evaluation import Score, Scores
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.kernel.metrics import Metrics, measure, total
 from mergekit_pcb.kernel.task_vectors import TaskVectors
+from mergekit_pcb.output.progress import Progress
 
 NORM = "norm ratio"
 
