@@ -15,6 +15,7 @@ from mergekit.scripts import run_yaml
 from rich.console import Console
 
 from mergekit_pcb.check.command import check_recipe
+from mergekit_pcb.compare import files
 from mergekit_pcb.compare import report as reports
 from mergekit_pcb.compare.candidates import METHODS, Inputs, candidates, inputs_of
 from mergekit_pcb.compare.disk import require_room
@@ -24,7 +25,7 @@ from mergekit_pcb.compare.merge_process import measured_merge
 from mergekit_pcb.compare.progress import watching
 from mergekit_pcb.compare.result_cache import versions
 from mergekit_pcb.compare.run import KEEP, Comparison
-from mergekit_pcb.compare.table import terminal
+from mergekit_pcb.compare.terminal import terminal_table
 from mergekit_pcb.compare.weight_metrics import WeightMetrics
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.output.error_lines import one_line_errors
@@ -202,7 +203,7 @@ def _compare(
             how_chosen=evaluation.how_chosen if comparison.chooses_apart else "",
             conditions=versions(),
         )
-        missing = reports.write(report, out)
+        missing = files.write(report, out)
     _show(report, comparison, missing, quiet=quiet)
     if not report.scoreboard.merges:
         sys.exit(1)
@@ -333,7 +334,7 @@ def _show(
     quiet: bool,
 ) -> None:
     screen = Console(highlight=False)
-    table, left_out = terminal(report.scoreboard, screen.width)
+    table, left_out = terminal_table(report.scoreboard, screen.width)
     screen.print(table)
     screen.print(reports.verdict(report.scoreboard), soft_wrap=False, markup=False)
     if quiet:
@@ -347,9 +348,7 @@ def _show(
         if not note.startswith("Tried: "):
             screen.print(note, markup=False, style="dim")
     pictures = "" if missing else "; pictures beside it"
-    screen.print(
-        f"Report: {out / reports.FILES[0]}, and as .md, .csv and .json{pictures}"
-    )
+    screen.print(f"Report: {out / files.PAGE}, and as .md, .csv and .json{pictures}")
     for row in report.rows:
         if row.model and (out / row.model).exists():
             screen.print(f"Model of {row.name}: {out / row.model}", markup=False)

@@ -189,7 +189,7 @@ class Comparison:
             attempt = self._try(candidate, choosing)
             if not attempt.failed:
                 row = Row(MERGE, candidate.name, attempt.scores)
-                standing = Scoreboard([*references, row]).standing(row)
+                standing = Scoreboard([*references, row]).rank_score(row)
                 height = -math.inf if standing is None else standing
                 rival = Leader(candidate, len(tried), height)
                 leader = self._better(leader, rival)

@@ -130,7 +130,7 @@ class Scoreboard:
     def _is_complete(self, row: Row) -> bool:
         return bool(self.tasks) and all(task in row.scores for task in self.tasks)
 
-    def standing(self, row: Row) -> float | None:
+    def rank_score(self, row: Row) -> float | None:
         """What rows are ranked by, higher is better: the mean, else the shares."""
         mean = self.mean(row)
         if mean is None:
@@ -139,8 +139,8 @@ class Scoreboard:
 
     def best(self, rows: Sequence[Row]) -> Row | None:
         """The row that stands highest; the first of equals."""
-        ranked = [(self.standing(row), row) for row in rows]
-        known = [(standing, row) for standing, row in ranked if standing is not None]
+        ranked = [(self.rank_score(row), row) for row in rows]
+        known = [(score, row) for score, row in ranked if score is not None]
         return max(known, key=lambda pair: pair[0])[1] if known else None
 
     @property
@@ -149,7 +149,12 @@ class Scoreboard:
         return [row for row in self.rows if row.kind == MERGE and not row.failed]
 
     def best_peer(self, row: Row) -> Row | None:
-        """The best merge by another method; its other scopes are no peers."""
+        """The best merge by another method than this merge's, if it has scores.
+
+        Other scopes of the same method are no peers.
+        """
+        if row.kind != MERGE or row.failed:
+            return None
         return self.best([peer for peer in self.merges if peer.method != row.method])
 
     def difference(self, row: Row, peer: Row) -> Difference | None:
