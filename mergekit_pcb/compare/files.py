@@ -8,7 +8,6 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from html import escape
-from pathlib import Path
 from typing import Any
 
 from mergekit_pcb.atomic_files import write_file
@@ -24,14 +23,20 @@ from mergekit_pcb.output.html import figure, page
 PAGE = "comparison.html"
 
 
-def write(report: Report, folder: Path) -> str:
-    """Write every file of the report, and return why there are no pictures, if so."""
-    drawn, missing = [], ""
+def no_pictures() -> str:
+    """Why there cannot be pictures, or nothing if there can be."""
     try:
         require_matplotlib()
-        drawn = pictures(report.scoreboard, Scoreboard(report.references))
     except PCBError as error:
-        missing = error.message
+        return error.message
+    return ""
+
+
+def write(report: Report) -> None:
+    """Write every file of the report; without matplotlib it has no pictures."""
+    drawn: list[Picture] = []
+    if not no_pictures():
+        drawn = pictures(report.scoreboard, Scoreboard(report.references))
     contents: dict[str, str | bytes] = {
         PAGE: page(report.title, _page_body(report, drawn)),
         "comparison.md": _as_markdown(report),
@@ -40,10 +45,9 @@ def write(report: Report, folder: Path) -> str:
     }
     contents |= {f"{picture.name}.png": picture.png() for picture in drawn}
     for stale in NAMES:
-        (folder / f"{stale}.png").unlink(missing_ok=True)
+        (report.folder / f"{stale}.png").unlink(missing_ok=True)
     for name, content in contents.items():
-        write_file(folder / name, content)
-    return missing
+        write_file(report.folder / name, content)
 
 
 def _page_body(report: Report, drawn: Sequence[Picture]) -> Iterator[str]:

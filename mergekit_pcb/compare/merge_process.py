@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from mergekit_pcb.atomic_files import write_file
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.output.progress import Progress
 
@@ -129,13 +130,20 @@ def peak_memory() -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _main(facts: str, *arguments: str) -> None:
+def merge_here(recipe: Path, out: Path, options: Sequence[str]) -> Cost:
+    """Run a recipe in this process, whose memory is not that of the merge."""
     from mergekit_pcb.commands.merge import merge
 
     start = time.perf_counter()
-    merge.main(list(arguments), "mergekit-pcb merge", standalone_mode=False)
-    cost = Cost(round(time.perf_counter() - start, 2), peak_memory())
-    Path(facts).write_text(json.dumps(cost._asdict()), encoding="utf-8")
+    arguments = [str(recipe), str(out), *options]
+    merge.main(arguments, "mergekit-pcb merge", standalone_mode=False)
+    return Cost(round(time.perf_counter() - start, 2), None)
+
+
+def _main(facts: str, recipe: str, out: str, *options: str) -> None:
+    cost = merge_here(Path(recipe), Path(out), options)
+    cost = cost._replace(peak_bytes=peak_memory())
+    write_file(Path(facts), json.dumps(cost._asdict()))
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ class BarsAndLog:
 
 
 @contextmanager
-def watching(folder: Path, *, quiet: bool) -> Iterator[BarsAndLog]:
+def bars_and_log(folder: Path, *, quiet: bool) -> Iterator[BarsAndLog]:
     """Open the bars on standard error, and ``log.txt`` in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     with (

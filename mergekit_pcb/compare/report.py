@@ -17,6 +17,7 @@ class Report:
 
     Attributes:
         recipe: the file whose models are compared.
+        folder: where the files of the report are.
         rows: of the table.
         references: base and experts on the items that chose settings.
         evaluated: by what, as a sentence.
@@ -25,6 +26,7 @@ class Report:
     """
 
     recipe: str
+    folder: Path
     rows: Sequence[Row]
     references: Sequence[Row]
     evaluated: str

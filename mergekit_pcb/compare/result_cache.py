@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ def key_of(name: str, about: Any) -> str:
     return f"{readable}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
+@cache
 def versions() -> dict[str, str]:
     """The versions that a merge or a score may depend on."""
     others = {name: metadata.version(name) for name in _PACKAGES}

@@ -6,11 +6,10 @@ import math
 import shutil
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -25,6 +24,7 @@ from mergekit_pcb.compare.evaluation import (
     Scores,
 )
 from mergekit_pcb.compare.merge_process import Cost
+from mergekit_pcb.compare.progress import BarsAndLog
 from mergekit_pcb.compare.result_cache import ResultCache, fingerprint, key_of, versions
 from mergekit_pcb.compare.scoreboard import BASE, EXPERT, MERGE, Row, Scoreboard, Tried
 from mergekit_pcb.errors import PCBError
@@ -34,19 +34,6 @@ KEEP = ("best", "all", "none")
 
 # Merges a recipe file into a folder that is then complete.
 Merge = Callable[[Path, Path, Progress], Cost]
-
-
-class Watch(Protocol):
-    """Somebody who is told how it goes."""
-
-    def working_on(self, what: str) -> AbstractContextManager[Progress]:
-        """A step takes as long as the context; its progress is told in percent."""
-
-    def done(self) -> None:
-        """One model has been scored, or could not be."""
-
-    def failed(self, trace: str) -> None:
-        """Something went wrong that its row will tell in a few words."""
 
 
 class Leader(NamedTuple):
@@ -77,7 +64,7 @@ class Comparison:
         merge_options: what else a merge depends on, for ``json.dumps``.
         find: gives the folder of an input.
         keep: which merged models stay, one of `KEEP`.
-        watch: is told of every step.
+        display: shows every step, and keeps a log.
     """
 
     folder: Path
@@ -88,7 +75,7 @@ class Comparison:
     merge_options: Any
     find: Callable[[str], Path]
     keep: str
-    watch: Watch
+    display: BarsAndLog
 
     @property
     def _finished(self) -> ResultCache:
@@ -111,7 +98,7 @@ class Comparison:
 
     @property
     def steps(self) -> int:
-        """How many times the watch will be told that a model is done."""
+        """How many times a model will be evaluated."""
         parts = len(set(self.parts))
         models = 1 + len(self.inputs.experts)
         return models * parts + len(self.candidates) + (parts - 1) * len(self.groups)
@@ -175,7 +162,7 @@ class Comparison:
         except Exception as error:
             return Row(kind, name, failed=self._in_few_words(error))
         finally:
-            self.watch.done()
+            self.display.done()
         return Row(kind, name, scores)
 
     def _compete(
@@ -246,7 +233,7 @@ class Comparison:
         except Exception as error:
             return replace(about, failed=self._in_few_words(error))
         finally:
-            self.watch.done()
+            self.display.done()
         return replace(about, scores=scores)
 
     def _is_scored(self, candidate: Candidate) -> bool:
@@ -265,7 +252,7 @@ class Comparison:
         if known is None:
             model = find()
             called = f"{name} ({label})" if label else name
-            with self.watch.working_on(f"evaluating {called}") as progress:
+            with self.display.working_on(f"evaluating {called}") as progress:
                 scores = self.evaluation(model, part, progress)
             known = {
                 "model": called,
@@ -286,7 +273,7 @@ class Comparison:
         text = yaml.safe_dump(candidate.recipe, sort_keys=False, allow_unicode=True)
         write_file(recipe, text)
         step = f"merging {candidate.name} ({candidate.label})"
-        with self.watch.working_on(step) as progress:
+        with self.display.working_on(step) as progress:
             cost = self.merge(recipe, folder, progress)
         about = self._merge_identity(candidate)
         self._finished.save("merge", key, {**cost._asdict(), "about": about})
@@ -304,7 +291,7 @@ class Comparison:
         return key_of(candidate.name, self._merge_identity(candidate))
 
     def _in_few_words(self, error: Exception) -> str:
-        self.watch.failed(traceback.format_exc())
+        self.display.failed(traceback.format_exc())
         text = error.message if isinstance(error, PCBError) else str(error)
         lines = text.strip().splitlines() or [""]
         kind = "" if isinstance(error, PCBError) else f"{type(error).__name__}: "

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Sequence
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -17,11 +18,41 @@ from mergekit_pcb.compare.columns import (
     row_settings,
     shown_columns,
 )
+from mergekit_pcb.compare.files import PAGE, no_pictures
+from mergekit_pcb.compare.report import Report, notes, verdict
 from mergekit_pcb.compare.scoreboard import MERGE, Scoreboard
 
 _NAME_WIDTH = 24
 _WIDEST_NAME = 44
 _GAP = 2
+
+
+def show(report: Report, *, quiet: bool) -> None:
+    """Print table and verdict; if not quiet, also the notes and where the files are."""
+    screen = Console(highlight=False, markup=False)
+    table, left_out = terminal_table(report.scoreboard, screen.width)
+    screen.print(table)
+    screen.print(verdict(report.scoreboard))
+    if quiet:
+        return
+    screen.print()
+    if left_out:
+        screen.print(f"Not shown here: {'; '.join(left_out)}.")
+    for note in notes(report):
+        # Every setting is in the files.
+        if not note.startswith("Tried: "):
+            screen.print(note, style="dim")
+    out = report.folder
+    missing = no_pictures()
+    pictures = "" if missing else "; pictures beside it"
+    screen.print(f"Report: {out / PAGE}, and as .md, .csv and .json{pictures}")
+    for row in report.rows:
+        if row.model and (out / row.model).exists():
+            screen.print(f"Model of {row.name}: {out / row.model}")
+    if any(row.failed for row in report.rows):
+        screen.print(f"What failed is told in full in {out / 'log.txt'}.")
+    if missing:
+        screen.print(missing)
 
 
 def terminal_table(scoreboard: Scoreboard, width: int) -> tuple[Table, list[str]]:

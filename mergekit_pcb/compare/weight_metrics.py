@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from mergekit.io import LazyTensorLoader
 
+from mergekit_pcb.compare.candidates import Inputs
 from mergekit_pcb.compare.evaluation import Score, Scores
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.kernel.metrics import Metrics, measure, total
@@ -33,17 +34,9 @@ class WeightMetrics:
     )
     how_chosen = ""
 
-    def __init__(
-        self, base: str, experts: Mapping[str, str], find: Callable[[str], Path]
-    ) -> None:
-        """Take the models to compare with.
-
-        Args:
-            base: the base model.
-            experts: the models that are merged, by short name.
-            find: gives the folder of a model.
-        """
-        self._base, self._experts, self._find = base, experts, find
+    def __init__(self, inputs: Inputs, find: Callable[[str], Path]) -> None:
+        """Take the models to compare with, and what gives the folder of each."""
+        self._base, self._experts, self._find = inputs.base, inputs.experts, find
 
     def identity(self, part: str) -> Any:
         """The models that are compared with."""

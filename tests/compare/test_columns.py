@@ -34,7 +34,11 @@ ROWS = [
     row(MERGE, "ties", 0.5, 0.6, seconds=3.0, peak_bytes=2e9),
     row(MERGE, "pcb", 0.7, 0.5, seconds=4.0, peak_bytes=3e9),
 ]
-REPORT = Report("r.yml", ROWS, ROWS[:2], "Evaluated by f", "", {"torch": "2"})
+
+
+def write_report(folder: Path) -> None:
+    about = ("Evaluated by f", "", {"torch": "2"})
+    write(Report("r.yml", folder, ROWS, ROWS[:2], *about))
 
 
 def on_a_terminal(width: int) -> str:
@@ -62,7 +66,7 @@ def test_a_column_is_declared_in_one_place(
     monkeypatch.setattr(
         columns_module, "COLUMNS", [*columns_module.COLUMNS, letters], raising=True
     )
-    write(REPORT, tmp_path)
+    write_report(tmp_path)
     header, *lines = on_a_terminal(120).splitlines()[1:]
     assert header.split()[-1] == "abc"
     assert [line.split()[-1] for line in lines if "ties" in line] == ["4.00"]
@@ -85,7 +89,7 @@ def test_a_column_is_declared_in_one_place(
 
 def test_the_files_for_programs_have_every_column(tmp_path: Path) -> None:
     """CSV and JSON have full precision, errors, and what no table has room for."""
-    write(REPORT, tmp_path)
+    write_report(tmp_path)
     with (tmp_path / "comparison.csv").open(encoding="utf-8") as file:
         reader = csv.DictReader(file)
         lines = list(reader)

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from mergekit_pcb.compare import disk
-from mergekit_pcb.compare.candidates import candidates, inputs_of
+from mergekit_pcb.compare.candidates import Inputs, candidates, inputs_of
 from mergekit_pcb.compare.disk import merged_size, require_room
 from mergekit_pcb.compare.evaluation import ALL, TEST, VALIDATION, Score
 from mergekit_pcb.compare.merge_process import Cost
@@ -26,7 +26,7 @@ from tests import tiny
 LAMBDAS = {"": {"lambda": [0.6, 1.0, 1.4]}}
 
 
-class Watch:
+class Display:
     """Counts."""
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ def comparison(folder: Path, judge: Judge, **more: Any) -> Comparison:
         "merge_options": {},
         "find": Path,
         "keep": "none",
-        "watch": Watch(),
+        "display": Display(),
     }
     return Comparison(**options | more)
 
@@ -145,12 +145,12 @@ def test_nothing_is_split_where_nothing_is_chosen(tmp_path: Path) -> None:
 
 
 def test_every_step_is_counted(tmp_path: Path) -> None:
-    """The watch is told of as many models as it was told to expect."""
+    """As many models are counted as were announced."""
     for swept in ({}, LAMBDAS):
         it = comparison(tmp_path / str(len(swept)), Judge(), swept=swept)
         it.run()
-        assert isinstance(it.watch, Watch)
-        assert it.watch.models == it.steps
+        assert isinstance(it.display, Display)
+        assert it.display.models == it.steps
 
 
 @pytest.mark.parametrize("keep", ["none", "best", "all"])
@@ -329,7 +329,7 @@ def test_measures_without_data_by_hand(tmp_path: Path) -> None:
     }
     tiny.save_llama(tmp_path / "extended", extended)
     experts = {name: str(tmp_path / name) for name in "ab"}
-    measures = WeightMetrics(str(tmp_path / "base"), experts, Path)
+    measures = WeightMetrics(Inputs(str(tmp_path / "base"), experts), Path)
     for name in ("half", "extended"):
         scores = measures(tmp_path / name, ALL, ignore)
         assert {name: score.value for name, score in scores.items()} == pytest.approx(

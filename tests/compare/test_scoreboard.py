@@ -211,9 +211,12 @@ def test_the_table_fits_the_terminal(tasks: int, width: int) -> None:
     assert len(left_out) + shown.count("↑") >= tasks
 
 
-def report_of(rows: Sequence[Row], how_chosen: str = "") -> Report:
+def report_of(
+    rows: Sequence[Row], how_chosen: str = "", folder: Path = Path("out")
+) -> Report:
     inputs = [row for row in rows if row.kind != MERGE]
-    return Report("r.yml", rows, inputs, "Evaluated by f", how_chosen, {"torch": "2"})
+    about = ("Evaluated by f", how_chosen, {"torch": "2"})
+    return Report("r.yml", folder, rows, inputs, *about)
 
 
 def swept(name: str, *values: float, chosen: int) -> Row:
@@ -263,7 +266,7 @@ def test_the_verdict_is_level_within_two_errors() -> None:
 def test_every_file_of_the_report_says_the_same(tmp_path: Path) -> None:
     """Markdown, CSV, JSON and page hold the numbers; the page needs no network."""
     pytest.importorskip("matplotlib", reason="the page's pictures need matplotlib")
-    assert write(report_of(SWEPT), tmp_path) == ""
+    write(report_of(SWEPT, folder=tmp_path))
     text = (tmp_path / "comparison.md").read_text(encoding="utf-8")
     assert "| pcb | best of 3: lambda 1.4 | **0.600** |" in text
     assert "| pcb | lambda 1.4 | **0.6000** |" in text
@@ -286,7 +289,7 @@ def test_every_file_of_the_report_says_the_same(tmp_path: Path) -> None:
 def test_a_row_that_failed_is_in_every_file(tmp_path: Path) -> None:
     """A method that failed has a row that says why, and no numbers."""
     rows = [*BOTH_HIGH, Row(MERGE, "della", method="della", failed="no epsilon | fits")]
-    write(report_of(rows), tmp_path)
+    write(report_of(rows, folder=tmp_path))
     text = (tmp_path / "comparison.md").read_text(encoding="utf-8")
     assert r"| della | failed: no epsilon \| fits | – | – |" in text
     assert "no epsilon | fits" in (tmp_path / "comparison.html").read_text("utf-8")
