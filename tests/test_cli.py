@@ -115,7 +115,17 @@ def test_every_subcommand_is_where_the_table_says(name: str) -> None:
 
 def test_an_unknown_subcommand_is_bad_use() -> None:
     """A subcommand that does not exist exits with 2."""
-    assert call("merge-all").exit_code == 2
+    result = call("nonsense")
+    assert result.exit_code == 2
+    assert result.stderr.endswith("Error: No such command 'nonsense'.\n")
+
+
+def test_a_mistyped_subcommand_is_corrected() -> None:
+    """What was probably meant is named."""
+    result = call("chek", "recipe.yml")
+    assert result.exit_code == 2
+    line = "Error: No such command 'chek'; did you mean `check`?"
+    assert result.stderr.splitlines()[-1] == line
 
 
 def test_merge_takes_the_arguments_of_mergekit_yaml() -> None:
