@@ -1,7 +1,7 @@
 """`mergekit-pcb compare`: one recipe's models merged by several methods, in a table.
 
-For other tools: `compare_recipe` compares, `show` prints its report, and an evaluation
-of one's own returns a `Score` for each task.
+For other tools: `compare_recipe` compares and returns a `Report`, which `show` prints;
+an evaluation of the tool's own returns a `Score` for each task.
 """
 
 from __future__ import annotations
@@ -12,11 +12,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mergekit_pcb.compare.evaluation import Score
     from mergekit_pcb.compare.recipe import compare_recipe
+    from mergekit_pcb.compare.report import Report
     from mergekit_pcb.compare.terminal import show
 
-__all__ = ["Score", "compare_recipe", "show"]
+__all__ = ["Report", "Score", "compare_recipe", "show"]
 
-_MODULES = {"Score": "evaluation", "compare_recipe": "recipe", "show": "terminal"}
+_MODULES = {
+    "Report": "report",
+    "Score": "evaluation",
+    "compare_recipe": "recipe",
+    "show": "terminal",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -43,22 +43,22 @@ _PANELS = 5
 _WIDTH = 9.4
 
 
-def pictures(scoreboard: Scoreboard, judge: Scoreboard) -> list[Picture]:
+def pictures(scoreboard: Scoreboard, validation: Scoreboard) -> list[Picture]:
     """All pictures that there is something to show on.
 
     Args:
         scoreboard: of the rows.
-        judge: of base and experts on the items that chose the settings.
+        validation: of base and experts on the items that chose the settings.
     """
-    judged = scoreboard.best(scoreboard.merges) is not None
+    ranked = scoreboard.best(scoreboard.merges) is not None
     scores = [score for row in scoreboard.rows for score in row.scores.values()]
-    caption = (_BARS if judged else _MEASURES) + _COLOURS
+    caption = (_BARS if ranked else _MEASURES) + _COLOURS
     if any(score.error is not None for score in scores):
         caption += _WHISKERS
     found = [Picture(SCORES, caption, partial(_bars, scoreboard))]
     swept = _swept(scoreboard.merges)
-    if swept and judged and judge.tasks:
-        draw = partial(_curves, scoreboard.merges, swept, judge)
+    if swept and ranked and validation.tasks:
+        draw = partial(_curves, scoreboard.merges, swept, validation)
         found.append(Picture(SETTINGS, _CURVES, draw))
     return found
 
@@ -138,14 +138,14 @@ def _at(tried: Tried, parameter: str) -> Any:
 
 
 def _curves(
-    merges: Sequence[Row], swept: Sequence[str], judge: Scoreboard, theme: Theme
+    merges: Sequence[Row], swept: Sequence[str], validation: Scoreboard, theme: Theme
 ) -> Figure:
     width = min(2 + 3 * len(swept), _WIDTH)
     figure, all_axes = new_figure(theme, width, 3.2, columns=len(swept))
     styles = _styles(merges)
     for axes, parameter in zip(all_axes, swept, strict=True):
         for row in merges:
-            points = _best_by_value(row, parameter, judge)
+            points = _best_by_value(row, parameter, validation)
             if len(points) < 2:
                 continue
             values = sorted(points)
@@ -162,10 +162,10 @@ def _curves(
     for row in merges:
         if len(row.tried) > 1:
             all_axes[0].plot([], [], "o", ms=3, label=row.name, **styles[row.name])
-    if judge.direction is False:
+    if validation.direction is False:
         all_axes[0].invert_yaxis()
-    mean = "mean" if len(judge.tasks) > 1 else judge.tasks[0]
-    all_axes[0].set_ylabel("% of own expert" if judge.direction is None else mean)
+    mean = "mean" if len(validation.tasks) > 1 else validation.tasks[0]
+    all_axes[0].set_ylabel("% of own expert" if validation.direction is None else mean)
     legend(figure, all_axes[0], theme)
     return figure
 
@@ -185,7 +185,7 @@ def _styles(merges: Sequence[Row]) -> dict[str, dict[str, Any]]:
 
 
 def _best_by_value(
-    row: Row, parameter: str, judge: Scoreboard
+    row: Row, parameter: str, validation: Scoreboard
 ) -> dict[Any, tuple[float, Tried]]:
     """For each value of one parameter the best over all others that were swept."""
     points: dict[Any, tuple[float, Tried]] = {}
@@ -193,11 +193,11 @@ def _best_by_value(
     for tried in row.tried:
         value = _at(tried, parameter)
         attempt = Row(MERGE, row.name, tried.scores)
-        standing = None if tried.failed else judge.rank_score(attempt)
-        if not isinstance(value, (int, float)) or standing is None:
+        score = None if tried.failed else validation.rank_score(attempt)
+        if not isinstance(value, (int, float)) or score is None:
             continue
-        if standing > best.get(value, float("-inf")):
-            best[value] = standing
-            mean = judge.mean(attempt)
-            points[value] = standing if mean is None else mean, tried
+        if score > best.get(value, float("-inf")):
+            best[value] = score
+            mean = validation.mean(attempt)
+            points[value] = score if mean is None else mean, tried
     return points

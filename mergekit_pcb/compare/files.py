@@ -104,7 +104,7 @@ def _as_csv(scoreboard: Scoreboard) -> str:
 
 def _as_json(report: Report) -> str:
     scoreboard = report.scoreboard
-    # The tasks' columns are in `scores`, under names that anybody may choose.
+    # The tasks' columns are in `scores`, under names that the user chooses.
     others = summary_columns(scoreboard)
     rows = []
     for row in scoreboard.rows:

@@ -1,4 +1,4 @@
-"""Scores by lm-evaluation-harness, whose own task names and options are taken."""
+"""Scores by lm-evaluation-harness, with its own names of tasks and options."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Harness:
     """
 
     splits = True
-    judges = True
+    can_rank = True
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Harness:
             tasks: names of tasks or groups of tasks.
             validation_tasks: those to choose settings by, if not halves of ``tasks``.
             metrics: by task; default is the first that the task lists.
-            include_path: a folder with task files of one's own.
+            include_path: a folder with further task files.
             limit: only so many items of each task, or a fraction of them.
             model_args: for the harness's model, such as ``{"dtype": "bfloat16"}``.
             tokenizer: where to find one for models that come without.
@@ -96,7 +96,7 @@ class Harness:
         )
 
     def identity(self, part: str) -> Any:
-        """Tasks, files of one's own, and everything that is passed on."""
+        """Tasks, further task files, and everything that is passed on."""
         return {
             "harness": self._version,
             "tasks": self._tasks[part],

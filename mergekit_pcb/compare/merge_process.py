@@ -30,8 +30,8 @@ _ERROR = re.compile(r"^Error: (.*)$", re.MULTILINE)
 class Cost(NamedTuple):
     """What a merge took: wall time without start-up, and peak resident memory.
 
-    The memory is that of the whole process, libraries included, and None where the
-    system does not tell.
+    The memory is that of the whole process, libraries included, and None where it is
+    not known.
     """
 
     seconds: float
@@ -48,7 +48,7 @@ def measured_merge(
         out: the folder for the merged model.
         options: of mergekit-yaml.
         log: gets what mergekit prints.
-        progress: is told how far the merge is, in percent.
+        progress: called with how far the merge is, in percent.
 
     Raises:
         PCBError: mergekit could not do it; the message is its own.
@@ -58,7 +58,7 @@ def measured_merge(
         command = [sys.executable, "-m", __name__]
         command += [str(argument) for argument in (facts, recipe, out, *options)]
         # Ctrl-C reaches a process in the terminal's group directly, and again from
-        # here; of two, the second would cut off the tidying that the first began.
+        # here; the second of two would interrupt the cleaning-up that the first began.
         with subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -70,29 +70,29 @@ def measured_merge(
             env={**os.environ, "PYTHONSAFEPATH": "1"},
         ) as process:
             try:
-                said = _follow(process, log, progress)
+                output = _follow(process, log, progress)
             except BaseException:
                 _end(process)
-                # It may have come to its end all the same, but nobody has its figures.
+                # The merge may be complete all the same, but its cost is unknown.
                 shutil.rmtree(out, ignore_errors=True)
                 raise
         if process.returncode != 0 or not facts.exists():
-            raise PCBError(_reason(said, process.returncode))
+            raise PCBError(_reason(output, process.returncode))
         return Cost(**json.loads(facts.read_text(encoding="utf-8")))
 
 
 def _follow(process: subprocess.Popen[str], log: IO[str], progress: Progress) -> str:
     assert process.stdout is not None
-    said = []
+    output = []
     # A progress bar ends its lines with carriage returns, which count as line ends.
     for line in process.stdout:
         log.write(line)
         if percent := _PERCENT.search(line):
             progress(float(percent[1]))
         else:
-            said.append(line)
+            output.append(line)
     process.wait()
-    return "".join(said)
+    return "".join(output)
 
 
 def _end(process: subprocess.Popen[str]) -> None:
@@ -103,15 +103,15 @@ def _end(process: subprocess.Popen[str]) -> None:
         process.kill()
 
 
-def _reason(said: str, status: int) -> str:
-    errors = _ERROR.findall(said)
+def _reason(output: str, status: int) -> str:
+    errors = _ERROR.findall(output)
     if errors:
         return str(errors[-1])
     if status < 0:
         name = signal.Signals(-status).name
         hint = " (out of memory?)" if name == "SIGKILL" else ""
         return f"the merge was ended by {name}{hint}"
-    lines = said.strip().splitlines() or [f"the merge ended with status {status}"]
+    lines = output.strip().splitlines() or [f"the merge ended with status {status}"]
     return lines[-1].strip()
 
 

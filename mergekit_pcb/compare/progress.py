@@ -1,4 +1,4 @@
-"""How a comparison goes: two progress bars, and a log of what libraries print."""
+"""Two progress bars of a comparison, and a log of what libraries print."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PERCENT = re.compile(r"(\d+)%\|")
 
 
 class BarsAndLog:
-    """Shows which model of how many it is, and how far the step with it has come."""
+    """Shows how many models are done, and how far the current step is."""
 
     def __init__(self, bars: rich.progress.Progress, log: IO[str]) -> None:
         """Take the bars, shown already, and an open file."""
@@ -101,7 +101,7 @@ def _other_programs_to(log: IO[str]) -> Iterator[None]:
 
 
 class _Listener(io.TextIOBase):
-    """Writes to a log, and reads from the bars of others how far they are."""
+    """Writes to a log, and reads percentages from the progress bars of libraries."""
 
     def __init__(self, log: IO[str], progress: Progress) -> None:
         self._log, self._progress = log, progress

@@ -1,4 +1,4 @@
-"""What is to be read from the table of a comparison, and what is not."""
+"""The results of a comparison in words: the verdict and the notes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mergekit_pcb.compare.scoreboard import BASE, MERGE, Row, Scoreboard
 
 @dataclass(frozen=True)
 class Report:
-    """What is told of a comparison.
+    """The results of a comparison, and what they are results of.
 
     Attributes:
         recipe: the file whose models are compared.
@@ -85,12 +85,12 @@ def _with_score(scoreboard: Scoreboard, row: Row) -> str:
 
 
 def notes(report: Report) -> Iterator[str]:
-    """How to read the table, and what not to read into it."""
+    """How to read the table, and what it does not say."""
     scoreboard = report.scoreboard
-    judged = scoreboard.best(scoreboard.rows) is not None
+    ranked = scoreboard.best(scoreboard.rows) is not None
     directions = {scoreboard.higher_is_better(task) for task in scoreboard.tasks}
     yield f"{report.evaluated}."
-    if judged:
+    if ranked:
         marks = {True: "↑: higher is better", False: "↓: lower is better"}
         arrows = "; ".join(marks[d] for d in (True, False) if d in directions)
         yield f"Bold or *: the best merge. {arrows}."

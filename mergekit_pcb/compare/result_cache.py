@@ -1,4 +1,4 @@
-"""What is finished, one file each: written whole, named after all it depends on."""
+"""A cache of results: one file each, named after a hash of all it depends on."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _PACKAGES = ("mergekit", "torch", "transformers")
 
 
 class ResultCache:
-    """The finished parts of some work, in a folder."""
+    """Results by kind and key, in a folder."""
 
     def __init__(self, folder: Path) -> None:
         """Take the folder, which need not exist yet."""
         self._folder = folder
 
     def load(self, kind: str, key: str) -> dict[str, Any] | None:
-        """A part, or None if it is not finished."""
+        """A result, or None if there is none."""
         try:
             text = self._file(kind, key).read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -33,7 +33,7 @@ class ResultCache:
         return found
 
     def save(self, kind: str, key: str, content: Mapping[str, Any]) -> None:
-        """Finish a part."""
+        """Keep a result."""
         text = json.dumps(content, indent=1, ensure_ascii=False)
         write_file(self._file(kind, key), text + "\n")
 
@@ -56,7 +56,7 @@ def versions() -> dict[str, str]:
 
 
 def fingerprint(folder: Path) -> list[Any]:
-    """What changes when a file of a folder does; nobody hashes gigabytes for that."""
+    """Names, sizes and times of all files: hashing gigabytes would take too long."""
     files = sorted(folder.rglob("*")) if folder.is_dir() else []
     return [
         [str(file.relative_to(folder)), file.stat().st_size, file.stat().st_mtime_ns]

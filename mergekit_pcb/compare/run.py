@@ -1,4 +1,4 @@
-"""The run of a comparison: what its folder already has is not done again."""
+"""The run of a comparison: results that its folder already has are not repeated."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ KEEP = ("best", "all", "none")
 Merge = Callable[[Path, Path, Progress], Cost]
 
 
-class Leader(NamedTuple):
-    """The best so far: a candidate, its place among those tried, and its standing."""
+class Ranked(NamedTuple):
+    """A candidate, its place among those of its name, and what it is ranked by."""
 
     candidate: Candidate
     number: int
-    standing: float
+    rank_score: float
 
 
 class Result(NamedTuple):
@@ -53,10 +53,10 @@ class Result(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """What shall be compared, and where.
+    """A comparison to be run in a folder.
 
     Attributes:
-        folder: for recipes, merged models and all that is finished.
+        folder: for recipes, merged models and the cache of results.
         inputs: base and experts.
         candidates: the merges, those of one name side by side.
         evaluation: scores a model.
@@ -78,20 +78,20 @@ class Comparison:
     display: BarsAndLog
 
     @property
-    def _finished(self) -> ResultCache:
+    def _cache(self) -> ResultCache:
         return ResultCache(self.folder / "runs")
 
     @property
     def groups(self) -> list[list[Candidate]]:
         """The candidates of every row."""
-        if not self.evaluation.judges:
+        if not self.evaluation.can_rank:
             return [[candidate] for candidate in self.candidates]
         by_name = groupby(self.candidates, key=lambda candidate: candidate.name)
         return [list(group) for _, group in by_name]
 
     @property
     def parts(self) -> tuple[str, str]:
-        """The parts of the items that choose and that are shown."""
+        """The part of the items that chooses settings, and the part that is shown."""
         if not any(len(group) > 1 for group in self.groups):
             return ALL, ALL
         return (VALIDATION, TEST) if self.evaluation.splits else (ALL, ALL)
@@ -110,17 +110,17 @@ class Comparison:
 
     @property
     def models_at_a_time(self) -> int:
-        """How many merged models there may be on disk that are not there yet."""
+        """How many merged models there may be on disk besides those there now."""
         if self.keep == "all":
             return sum(not self.merged_folder(c).exists() for c in self.candidates)
         if all(map(self._is_scored, self.candidates)):
             return 0
-        leads_its_row = any(len(group) > 1 for group in self.groups)
-        leads_all = self.keep == "best" and len(self.groups) > 1
-        return 1 + leads_its_row + leads_all
+        best_of_group = any(len(group) > 1 for group in self.groups)
+        best_of_all = self.keep == "best" and len(self.groups) > 1
+        return 1 + best_of_group + best_of_all
 
     def run(self) -> Result:
-        """Do what has not been done.
+        """Merge and evaluate what has not been.
 
         Raises:
             PCBError: not one of the inputs could be evaluated.
@@ -130,14 +130,14 @@ class Comparison:
         rows = [*references] if showing == choosing else self._input_rows(showing)
         if all(row.failed for row in rows):
             raise PCBError(f"no model could be evaluated: {rows[0].failed}")
-        best: Leader | None = None
+        best: Ranked | None = None
         for group in self.groups:
-            row, leader = self._compete(group, references)
+            row, best_of_group = self._best_of(group, references)
             rows.append(row)
-            if self.keep == "none" and leader:
-                self._discard(leader.candidate)
+            if self.keep == "none" and best_of_group:
+                self._discard(best_of_group.candidate)
             elif self.keep == "best":
-                best = self._better(best, leader)
+                best = self._better(best, best_of_group)
         if best is not None:
             self._merged(best.candidate)
         return Result(rows, references)
@@ -165,44 +165,43 @@ class Comparison:
             self.display.done()
         return Row(kind, name, scores)
 
-    def _compete(
+    def _best_of(
         self, group: Sequence[Candidate], references: Sequence[Row]
-    ) -> tuple[Row, Leader | None]:
-        """Score all settings, and show the best of them; its merged model is kept."""
+    ) -> tuple[Row, Ranked | None]:
+        """Score all settings; return a row for the best, whose merged model is kept."""
         choosing, showing = self.parts
         tried: list[Tried] = []
-        leader: Leader | None = None
+        best: Ranked | None = None
         for candidate in group:
             attempt = self._try(candidate, choosing)
             if not attempt.failed:
                 row = Row(MERGE, candidate.name, attempt.scores)
-                standing = Scoreboard([*references, row]).rank_score(row)
-                height = -math.inf if standing is None else standing
-                rival = Leader(candidate, len(tried), height)
-                leader = self._better(leader, rival)
+                score = Scoreboard([*references, row]).rank_score(row)
+                score = -math.inf if score is None else score
+                best = self._better(best, Ranked(candidate, len(tried), score))
             tried.append(attempt)
-        if leader is None:
+        if best is None:
             return self._merge_row(group[0], tried[0], tried), None
-        winner, shown = leader.candidate, tried[leader.number]
-        tried[leader.number] = replace(shown, chosen=True)
+        winner, shown = best.candidate, tried[best.number]
+        tried[best.number] = replace(shown, chosen=True)
         if showing != choosing:
             shown = self._try(winner, showing)
-        return self._merge_row(winner, shown, tried), leader
+        return self._merge_row(winner, shown, tried), best
 
-    def _better(self, leader: Leader | None, rival: Leader | None) -> Leader | None:
-        """The one that leads, of equals the first; the other's model may go."""
-        if leader is None or rival is None:
-            return leader or rival
-        if rival.standing > leader.standing:
-            leader, rival = rival, leader
+    def _better(self, best: Ranked | None, other: Ranked | None) -> Ranked | None:
+        """The better of the two, of equals the first; the other's model may go."""
+        if best is None or other is None:
+            return best or other
+        if other.rank_score > best.rank_score:
+            best, other = other, best
         if self.keep != "all":
-            self._discard(rival.candidate)
-        return leader
+            self._discard(other.candidate)
+        return best
 
     def _merge_row(
         self, winner: Candidate, shown: Tried, tried: Sequence[Tried]
     ) -> Row:
-        cost = self._finished.load("merge", self._key(winner)) or {}
+        cost = self._cache.load("merge", self._key(winner)) or {}
         return Row(
             MERGE,
             winner.name,
@@ -238,7 +237,7 @@ class Comparison:
 
     def _is_scored(self, candidate: Candidate) -> bool:
         about = self._about_score(self._merge_identity(candidate), self.parts[0])
-        return self._finished.load("score", key_of(candidate.name, about)) is not None
+        return self._cache.load("score", key_of(candidate.name, about)) is not None
 
     def _about_score(self, identity: Any, part: str) -> list[Any]:
         return [identity, self.evaluation.identity(part), versions()]
@@ -248,7 +247,7 @@ class Comparison:
     ) -> Scores:
         about = self._about_score(identity, part)
         key = key_of(name, about)
-        known = self._finished.load("score", key)
+        known = self._cache.load("score", key)
         if known is None:
             model = find()
             called = f"{name} ({label})" if label else name
@@ -260,12 +259,12 @@ class Comparison:
                 "scores": {task: _plain(score) for task, score in scores.items()},
                 "about": about,
             }
-            self._finished.save("score", key, known)
+            self._cache.save("score", key, known)
         return {task: Score(**score) for task, score in known["scores"].items()}
 
     def _merged(self, candidate: Candidate) -> Path:
         key, folder = self._key(candidate), self.merged_folder(candidate)
-        if folder.exists() and self._finished.load("merge", key):
+        if folder.exists() and self._cache.load("merge", key):
             return folder
         # The folder of a merge that was interrupted between the model and its facts.
         shutil.rmtree(folder, ignore_errors=True)
@@ -276,7 +275,7 @@ class Comparison:
         with self.display.working_on(step) as progress:
             cost = self.merge(recipe, folder, progress)
         about = self._merge_identity(candidate)
-        self._finished.save("merge", key, {**cost._asdict(), "about": about})
+        self._cache.save("merge", key, {**cost._asdict(), "about": about})
         return folder
 
     def _discard(self, candidate: Candidate) -> None:

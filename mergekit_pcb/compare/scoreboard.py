@@ -1,4 +1,4 @@
-"""What a table of scores says: means, shares of the experts' scores, differences."""
+"""The scores of a comparison: means, shares of the experts' scores, differences."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Difference:
 
 
 class Scoreboard:
-    """The arithmetic of a table whose rows are known."""
+    """Means, shares and differences of the scores of some rows."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         """Take the rows; those that failed have no scores."""
@@ -138,7 +138,7 @@ class Scoreboard:
         return mean if self.direction else -mean
 
     def best(self, rows: Sequence[Row]) -> Row | None:
-        """The row that stands highest; the first of equals."""
+        """The row with the highest `rank_score`; the first of equals."""
         ranked = [(self.rank_score(row), row) for row in rows]
         known = [(score, row) for score, row in ranked if score is not None]
         return max(known, key=lambda pair: pair[0])[1] if known else None

@@ -1,4 +1,4 @@
-"""What a merge is like without any data: how far it went, and towards whom."""
+"""Measures of the weights of a merge, which need no data."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ NORM = "norm ratio"
 
 
 class WeightMetrics:
-    """Measures of what was added to the base, which no number of them makes good.
+    """Measures of what was added to the base; none says that a merge is good.
 
     The norm over that of the mean of the task vectors, and the cosine similarity to
     the task vector of each expert.
     """
 
     splits = False
-    judges = False
+    can_rank = False
     what = (
         "No data. Norm ratio: norm of what was added to the base, over that of the "
         "mean task vector. cos: its cosine similarity to the task vector of an expert"

@@ -22,7 +22,7 @@ from mergekit_pcb.errors import PCBError
 from mergekit_pcb.output.progress import Progress, new_bars
 
 if TYPE_CHECKING:
-    from mergekit_pcb.compare.report import Report
+    from mergekit_pcb.compare import Report
 
 METHODS = ("pcb", "ties", "dare_ties", "task_arithmetic", "linear")
 PARAMETERS = {"weight": 1.0, "density": 0.1, "lambda": 1.0}
@@ -48,7 +48,7 @@ seed and toy models: a few points mean nothing, and nothing follows for other mo
 
 _MARKER = ".mergekit-pcb-demo"
 # The marker is last, so that what an interrupted removal leaves is still a demo.
-_OWN_ENTRIES = ("models", "recipe.yml", "untuned", "tuned", _MARKER)
+_OWN_ENTRIES = ("models", "recipes", "untuned", "tuned", _MARKER)
 
 
 @click.command()
@@ -79,7 +79,7 @@ def demo(out: Path, seed: int, force: bool, quiet: bool) -> None:
     held-out words every model gets right.
 
     Everything stays in FOLDER: `models` holds ordinary Hugging Face folders,
-    `recipe.yml` merges them, and `untuned` and `tuned` hold a report each, with the
+    `recipes/pcb.yml` merges them, and `untuned` and `tuned` hold a report each, with the
     recipe of every merge.
     """
     with _demo_folder(out, force):
@@ -197,7 +197,7 @@ def _run(out: Path, seed: int, *, quiet: bool) -> dict[str, Report]:
                 train_all(out / "models", Random(seed), open_bar)  # noqa: S311 - no secret
         from mergekit_pcb.compare import compare_recipe
 
-        recipe = out / "recipe.yml"
+        recipe = out / "recipes" / "pcb.yml"
         write_file(recipe, recipe_text(out / "models"))
         shared: dict[str, Any] = {
             "evaluation": lambda *_: Accuracy(seed),
@@ -233,9 +233,9 @@ def recipe_text(models: Path) -> str:
 
 def _show_what_to_do_next(out: Path) -> None:
     # Plain echo: what is there to be copied must not be wrapped.
-    recipe = out / "recipe.yml"
+    recipe = out / "recipes" / "pcb.yml"
     click.echo(
-        f"\nEverything is in {out}: models, recipe.yml, and for each table a folder "
+        f"\nEverything is in {out}: models, recipes/pcb.yml, and for each table a folder "
         "with the report comparison.html and the recipe of every merge."
     )
     click.echo("This recipe made the untuned pcb row; change it and run it again:\n")

@@ -163,7 +163,7 @@ class Accuracy:
     what = "Percent of held-out words answered without a mistake"
     how_chosen = "validation words chose, test words are shown"
     splits = True
-    judges = True
+    can_rank = True
 
     def __init__(self, seed: int) -> None:
         """Take the seed of the words."""

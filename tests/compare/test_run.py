@@ -48,7 +48,7 @@ class Judge:
 
     what = "Evaluated by a judge"
     how_chosen = "validation chose"
-    judges = True
+    can_rank = True
 
     def __init__(self, *, splits: bool = True, stop_after: int | None = None) -> None:
         self.splits = splits
@@ -289,7 +289,7 @@ def test_measures_without_data_choose_nothing(tmp_path: Path) -> None:
     """Where no score is good or bad, every setting has its row."""
 
     class Measures(Judge):
-        judges = False
+        can_rank = False
 
     rows, _ = comparison(tmp_path, Measures(splits=False)).run()
     assert [row.label for row in rows if row.name == "pcb"] == [

@@ -73,7 +73,8 @@ def without_training(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def run(out: Path, seed: int, *, quiet: bool) -> dict[str, Report]:
         (out / "models").mkdir()
-        (out / "recipe.yml").write_text("merge_method: pcb\n")
+        (out / "recipes").mkdir()
+        (out / "recipes" / "pcb.yml").write_text("merge_method: pcb\n")
         scores = {"sort": Score(50.0, "sort", True)}
         rows = [Row(BASE, "base", scores), Row(MERGE, "pcb", scores, "pcb")]
         about = ("Words", "", {"torch": "2"})
@@ -158,7 +159,7 @@ def test_what_is_said_at_the_end_can_be_copied(
     program = "mergekit-yaml" if activated else "venv/bin/mergekit-yaml"
     out = tmp_path / "a long name with spaces that no line of eighty columns could hold"
     result = call("--out", out)
-    recipe = out / "recipe.yml"
+    recipe = out / "recipes" / "pcb.yml"
     assert f"\n  {program} '{recipe}' my-merge\n" in result.stdout
     assert "\nmerge_method: pcb\n" in result.stdout
 
@@ -246,7 +247,7 @@ def test_the_demo_from_end_to_end(tmp_path: Path) -> None:
 
     shown = result.stdout.splitlines()[-1].split()
     assert Path(shown[0]).name == "mergekit-yaml"
-    assert shown[1:] == [str(out / "recipe.yml"), "my-merge"]
+    assert shown[1:] == [str(out / "recipes" / "pcb.yml"), "my-merge"]
     again = tmp_path / "my-merge"
     CliRunner().invoke(
         run_yaml.main, [shown[1], str(again), "--quiet"], catch_exceptions=False
