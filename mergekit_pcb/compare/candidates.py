@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mergekit.merge_methods import BasePolicy, MergeMethod
@@ -49,10 +50,17 @@ Swept = Mapping[str, Values]
 
 @dataclass(frozen=True)
 class Inputs:
-    """The models of a recipe: the base, and the others by a short name."""
+    """The models of a recipe.
+
+    Attributes:
+        base: the base model.
+        experts: the others by a short name.
+        find: gives the folder of a model.
+    """
 
     base: str
     experts: Mapping[str, str]
+    find: Callable[[str], Path] = Path
 
 
 @dataclass(frozen=True)

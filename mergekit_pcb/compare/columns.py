@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from mergekit_pcb.compare.scoreboard import EXPERT, MERGE, Row, Scoreboard
+from mergekit_pcb.compare.scoreboard import EXPERT, MERGE, Difference, Row, Scoreboard
 
 NOTHING = "–"
 _TASK_WIDTH = 10
@@ -99,15 +99,14 @@ def share_column(scoreboard: Scoreboard) -> Column:
 
 
 def _difference(scoreboard: Scoreboard) -> Column:
-    def of(row: Row, attribute: str) -> float | None:
+    def gap(row: Row) -> Difference | None:
         peer = scoreboard.best_peer(row)
-        gap = scoreboard.difference(row, peer) if peer else None
-        return getattr(gap, attribute) if gap else None
+        return scoreboard.difference(row, peer) if peer else None
 
     return Column(
         "difference to the best peer",
-        lambda row: of(row, "value"),
-        lambda row: of(row, "error"),
+        lambda row: getattr(gap(row), "value", None),
+        lambda row: getattr(gap(row), "error", None),
         "to the best peer",
         "to peer",
         _decimals(mean_digits(scoreboard), sign="+"),
@@ -116,11 +115,9 @@ def _difference(scoreboard: Scoreboard) -> Column:
 
 
 def _best_peer(scoreboard: Scoreboard) -> Column:
-    def name_of_peer(row: Row) -> str | None:
-        peer = scoreboard.best_peer(row)
-        return peer.name if peer else None
-
-    return Column("best peer", name_of_peer)
+    return Column(
+        "best peer", lambda row: getattr(scoreboard.best_peer(row), "name", None)
+    )
 
 
 def _seconds(_: Scoreboard) -> Column:

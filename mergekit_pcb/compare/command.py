@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from mergekit.options import PrettyPrintHelp
 from mergekit_pcb.compare.candidates import METHODS, Inputs
 from mergekit_pcb.compare.evaluation import Evaluation, Function
 from mergekit_pcb.compare.harness import Harness
-from mergekit_pcb.compare.recipe import MERGEKIT_OPTIONS, Find, compare_recipe
+from mergekit_pcb.compare.recipe import MERGEKIT_OPTIONS, compare_recipe
 from mergekit_pcb.compare.run import KEEP
 from mergekit_pcb.compare.terminal import show
+from mergekit_pcb.compare.weight_metrics import WeightMetrics
 
 
 def _words(_: click.Context, __: click.Parameter, value: str | None) -> list[str]:
@@ -153,7 +154,7 @@ def _compare(
         report = compare_recipe(
             recipe,
             out,
-            _evaluation(more),
+            partial(_evaluation, more),
             methods=methods,
             fixed=_by_place(fixed),
             swept=_by_place((name, _listed(values)) for name, values in sweep),
@@ -207,15 +208,11 @@ def _listed(value: Any) -> list[Any]:
     return list(dict.fromkeys(value)) if isinstance(value, list) else [value]
 
 
-def _evaluation(
-    more: Mapping[str, Any],
-) -> Callable[[Inputs, Find], Evaluation] | None:
+def _evaluation(more: Mapping[str, Any], inputs: Inputs) -> Evaluation:
     if more["evaluate"]:
-        return lambda *_: Function(more["evaluate"], more["lower_is_better"])
-    return partial(_harness, more) if more["tasks"] else None
-
-
-def _harness(more: Mapping[str, Any], inputs: Inputs, find: Find) -> Harness:
+        return Function(more["evaluate"], more["lower_is_better"])
+    if not more["tasks"]:
+        return WeightMetrics(inputs)
     arguments = {}
     for pair in (more["model_args"] or "").split(","):
         name, equals, value = pair.partition("=")
@@ -230,7 +227,7 @@ def _harness(more: Mapping[str, Any], inputs: Inputs, find: Find) -> Harness:
         include_path=more["include_path"],
         limit=more["limit"],
         model_args=arguments,
-        tokenizer=lambda: find(inputs.base),
+        tokenizer=lambda: inputs.find(inputs.base),
         batch_size=more["batch_size"],
         device=more["device"],
         num_fewshot=more["num_fewshot"],

@@ -17,13 +17,11 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from mergekit_pcb.atomic_files import write_file
 from mergekit_pcb.errors import PCBError
-from mergekit_pcb.output.progress import Progress
 
-_PERCENT = re.compile(r"(\d+)%\|")
 _ERROR = re.compile(r"^Error: (.*)$", re.MULTILINE)
 
 
@@ -38,17 +36,13 @@ class Cost(NamedTuple):
     peak_bytes: int | None
 
 
-def measured_merge(
-    recipe: Path, out: Path, options: Sequence[str], log: IO[str], progress: Progress
-) -> Cost:
-    """Run a recipe; ``out`` is complete afterwards, or absent.
+def measured_merge(recipe: Path, out: Path, options: Sequence[str]) -> Cost:
+    """Run a recipe, and print what mergekit prints; ``out`` is complete, or absent.
 
     Args:
         recipe: the file.
         out: the folder for the merged model.
         options: of mergekit-yaml.
-        log: gets what mergekit prints.
-        progress: called with how far the merge is, in percent.
 
     Raises:
         PCBError: mergekit could not do it; the message is its own.
@@ -70,7 +64,7 @@ def measured_merge(
             env={**os.environ, "PYTHONSAFEPATH": "1"},
         ) as process:
             try:
-                output = _follow(process, log, progress)
+                output = _printed(process)
             except BaseException:
                 _end(process)
                 # The merge may be complete all the same, but its cost is unknown.
@@ -81,15 +75,13 @@ def measured_merge(
         return Cost(**json.loads(facts.read_text(encoding="utf-8")))
 
 
-def _follow(process: subprocess.Popen[str], log: IO[str], progress: Progress) -> str:
+def _printed(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     output = []
     # A progress bar ends its lines with carriage returns, which count as line ends.
     for line in process.stdout:
-        log.write(line)
-        if percent := _PERCENT.search(line):
-            progress(float(percent[1]))
-        else:
+        sys.stdout.write(line)
+        if "%|" not in line:
             output.append(line)
     process.wait()
     return "".join(output)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 from mergekit import merge_methods
 from mergekit.merge_methods import MergeMethod
@@ -55,32 +55,37 @@ def require_known(
     Raises:
         PCBError: says what was probably meant.
     """
-    for place, names in fixed.items():
-        meant: Iterable[MergeMethod] = _methods_at(place, methods)
-        owner = f"`{place}`" if place else "any method here"
-        _require_parameters(
-            names, set().union(*map(effective_parameters, meant)), owner
-        )
-    for place, names in swept.items():
-        # A method without a parameter that is swept for all tries another one instead,
-        # so a parameter of any method will do there.
-        meant = (
-            _methods_at(place, methods) if place else merge_methods.registered_methods()
-        )
-        known = set().union(*map(effective_parameters, meant))
-        scaled = {SCALE} if place == "linear" else set()
-        _require_parameters(names, known | scaled, f"`{place or 'any method'}`")
+    _require_parameters(fixed, methods, methods.values(), "any method here")
+    # A method without a parameter that is swept for all tries another one instead, so a
+    # parameter of any method will do there.
+    registered = merge_methods.registered_methods()
+    _require_parameters(swept, methods, registered, "any method", {SCALE})
     both = _all_names(fixed) & _all_names(swept)
     if both:
         raise PCBError(f"`{min(both)}` is both set and swept: choose one")
 
 
+def _require_parameters(
+    places: Places,
+    methods: Mapping[str, MergeMethod],
+    all_methods: Collection[MergeMethod],
+    all_in_words: str,
+    of_linear: Collection[str] = (),
+) -> None:
+    for place, names in places.items():
+        meant = _methods_at(place, methods) if place else all_methods
+        known = set().union(*map(effective_parameters, meant))
+        if place == "linear":
+            known.update(of_linear)
+        for name in names:
+            if name not in known:
+                owner = f"`{place}`" if place else all_in_words
+                hint = _hint(name, known)
+                raise PCBError(f"`{name}` is no parameter of {owner}; {hint}")
+
+
 def _methods_at(place: str, methods: Mapping[str, MergeMethod]) -> list[MergeMethod]:
-    meant = [
-        method
-        for name, method in methods.items()
-        if place in ("", name, method.spec.name)
-    ]
+    meant = [m for name, m in methods.items() if place in (name, m.spec.name)]
     if not meant:
         raise PCBError(f"`{place}` is not compared here; {_hint(place, methods)}")
     return meant
@@ -88,14 +93,6 @@ def _methods_at(place: str, methods: Mapping[str, MergeMethod]) -> list[MergeMet
 
 def _all_names(places: Places) -> set[str]:
     return {name for names in places.values() for name in names}
-
-
-def _require_parameters(
-    names: Iterable[str], known: Collection[str], owner: str
-) -> None:
-    for name in names:
-        if name not in known:
-            raise PCBError(f"`{name}` is no parameter of {owner}; {_hint(name, known)}")
 
 
 def _hint(word: str, known: Collection[str]) -> str:

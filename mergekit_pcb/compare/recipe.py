@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +25,13 @@ from mergekit_pcb.compare.candidates import (
 from mergekit_pcb.compare.disk import require_room
 from mergekit_pcb.compare.evaluation import Evaluation
 from mergekit_pcb.compare.files import write
-from mergekit_pcb.compare.merge_process import Cost, measured_merge, merge_here
+from mergekit_pcb.compare.merge_process import measured_merge, merge_here
 from mergekit_pcb.compare.progress import bars_and_log
 from mergekit_pcb.compare.report import Report
 from mergekit_pcb.compare.result_cache import versions
 from mergekit_pcb.compare.run import Comparison
-from mergekit_pcb.compare.weight_metrics import WeightMetrics
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.output.error_lines import one_line_errors
-from mergekit_pcb.output.progress import Progress
 from mergekit_pcb.recipes.edits import Recipe, with_absolute_paths
 from mergekit_pcb.recipes.findings import require_no_errors
 
@@ -39,13 +39,11 @@ from mergekit_pcb.recipes.findings import require_no_errors
 _NOT_PASSED = {"config_file", "out_path", "device", "quiet", "verbosity"}
 MERGEKIT_OPTIONS = [p for p in run_yaml.main.params if p.name not in _NOT_PASSED]
 
-Find = Callable[[str], Path]
-
 
 def compare_recipe(
     recipe: str,
     out: Path,
-    evaluation: Callable[[Inputs, Find], Evaluation] | None = None,
+    evaluation: Callable[[Inputs], Evaluation],
     *,
     methods: Sequence[str] = METHODS,
     fixed: Fixed | None = None,
@@ -60,8 +58,7 @@ def compare_recipe(
     Args:
         recipe: the file; it may be for any method.
         out: the folder for everything; what it has already is not done again.
-        evaluation: makes the evaluation from the models of the recipe and a function
-            that gives the folder of each; by default the weights are measured.
+        evaluation: makes the evaluation of all models, from those of the recipe.
         methods: mergekit's names, with ``pcb:model`` for ``scope: model``.
         fixed: parameters by the name of a candidate or method, or by ``""`` for all.
         swept: values to try, likewise.
@@ -83,29 +80,21 @@ def compare_recipe(
         document = _read(recipe)
         inputs = inputs_of(document)
         options = _with_defaults(merge_options or {}, inputs, out)
-        find = _finder(options)
+        inputs = replace(inputs, find=_finder(options))
         try:
             merges = candidates(document, methods, fixed, swept)
-            evaluate = (evaluation or WeightMetrics)(inputs, find)
+            evaluate = evaluation(inputs)
         except PCBError as error:
             raise click.UsageError(error.message) from error
-        arguments = _as_arguments(options)
-
+        merge = merge_here if in_this_process else measured_merge
         with bars_and_log(out, quiet=quiet) as display:
-
-            def merge(file: Path, folder: Path, progress: Progress) -> Cost:
-                if in_this_process:
-                    return merge_here(file, folder, arguments)
-                return measured_merge(file, folder, arguments, display.log, progress)
-
             comparison = Comparison(
                 folder=out,
                 inputs=inputs,
                 candidates=merges,
                 evaluation=evaluate,
-                merge=merge,
+                merge=partial(merge, options=_as_arguments(options)),
                 merge_options=options,
-                find=find,
                 keep=keep,
                 display=display,
             )
@@ -156,7 +145,7 @@ def _as_arguments(options: Mapping[str, Any]) -> list[str]:
     return arguments
 
 
-def _finder(options: Mapping[str, Any]) -> Find:
+def _finder(options: Mapping[str, Any]) -> Callable[[str], Path]:
     """How mergekit finds models, downloads them, and merges adapters into them."""
 
     def find(model: str) -> Path:

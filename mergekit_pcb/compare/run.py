@@ -7,6 +7,7 @@ import shutil
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,12 +29,11 @@ from mergekit_pcb.compare.progress import BarsAndLog
 from mergekit_pcb.compare.result_cache import ResultCache, fingerprint, key_of, versions
 from mergekit_pcb.compare.scoreboard import BASE, EXPERT, MERGE, Row, Scoreboard, Tried
 from mergekit_pcb.errors import PCBError
-from mergekit_pcb.output.progress import Progress
 
 KEEP = ("best", "all", "none")
 
 # Merges a recipe file into a folder that is then complete.
-Merge = Callable[[Path, Path, Progress], Cost]
+Merge = Callable[[Path, Path], Cost]
 
 
 class Ranked(NamedTuple):
@@ -62,7 +62,6 @@ class Comparison:
         evaluation: scores a model.
         merge: runs a recipe.
         merge_options: what else a merge depends on, for ``json.dumps``.
-        find: gives the folder of an input.
         keep: which merged models stay, one of `KEEP`.
         display: shows every step, and keeps a log.
     """
@@ -73,7 +72,6 @@ class Comparison:
     evaluation: Evaluation
     merge: Merge
     merge_options: Any
-    find: Callable[[str], Path]
     keep: str
     display: BarsAndLog
 
@@ -157,13 +155,9 @@ class Comparison:
 
     def _input_row(self, kind: str, name: str, model: str, part: str) -> Row:
         identity = [model, fingerprint(Path(model))]
-        try:
-            scores = self._scores(name, "", identity, part, lambda: self.find(model))
-        except Exception as error:
-            return Row(kind, name, failed=self._in_few_words(error))
-        finally:
-            self.display.done()
-        return Row(kind, name, scores)
+        find = partial(self.inputs.find, model)
+        scores, failed = self._scores_or_reason(name, "", identity, part, find)
+        return Row(kind, name, scores, failed=failed)
 
     def _best_of(
         self, group: Sequence[Candidate], references: Sequence[Row]
@@ -218,22 +212,15 @@ class Comparison:
         )
 
     def _try(self, candidate: Candidate, part: str) -> Tried:
-        about = Tried(candidate.label, dict(candidate.swept))
-        try:
-            if self.keep == "all":
-                self._merged(candidate)
-            scores = self._scores(
-                candidate.name,
-                candidate.label,
-                self._merge_identity(candidate),
-                part,
-                lambda: self._merged(candidate),
-            )
-        except Exception as error:
-            return replace(about, failed=self._in_few_words(error))
-        finally:
-            self.display.done()
-        return replace(about, scores=scores)
+        scores, failed = self._scores_or_reason(
+            candidate.name,
+            candidate.label,
+            self._merge_identity(candidate),
+            part,
+            partial(self._merged, candidate),
+            always_find=self.keep == "all",
+        )
+        return Tried(candidate.label, dict(candidate.swept), scores, failed)
 
     def _is_scored(self, candidate: Candidate) -> bool:
         about = self._about_score(self._merge_identity(candidate), self.parts[0])
@@ -242,25 +229,36 @@ class Comparison:
     def _about_score(self, identity: Any, part: str) -> list[Any]:
         return [identity, self.evaluation.identity(part), versions()]
 
-    def _scores(
-        self, name: str, label: str, identity: Any, part: str, find: Callable[[], Path]
-    ) -> Scores:
+    def _scores_or_reason(
+        self,
+        name: str,
+        label: str,
+        identity: Any,
+        part: str,
+        find: Callable[[], Path],
+        *,
+        always_find: bool = False,
+    ) -> tuple[Scores, str]:
+        """The scores of a model, or no scores and why; from the cache if possible."""
         about = self._about_score(identity, part)
         key = key_of(name, about)
-        known = self._cache.load("score", key)
-        if known is None:
-            model = find()
-            called = f"{name} ({label})" if label else name
-            with self.display.working_on(f"evaluating {called}") as progress:
-                scores = self.evaluation(model, part, progress)
-            known = {
-                "model": called,
-                "part": part,
-                "scores": {task: _plain(score) for task, score in scores.items()},
-                "about": about,
-            }
-            self._cache.save("score", key, known)
-        return {task: Score(**score) for task, score in known["scores"].items()}
+        model = f"{name} ({label})" if label else name
+        try:
+            if always_find:
+                find()
+            known = self._cache.load("score", key)
+            if known is None:
+                folder = find()
+                with self.display.working_on(f"evaluating {model}") as progress:
+                    scores = self.evaluation(folder, part, progress)
+                plain = {task: _plain(score) for task, score in scores.items()}
+                known = {"model": model, "part": part, "scores": plain, "about": about}
+                self._cache.save("score", key, known)
+        except Exception as error:
+            return {}, self._in_few_words(error)
+        finally:
+            self.display.done()
+        return {task: Score(**score) for task, score in known["scores"].items()}, ""
 
     def _merged(self, candidate: Candidate) -> Path:
         key, folder = self._key(candidate), self.merged_folder(candidate)
@@ -272,8 +270,8 @@ class Comparison:
         text = yaml.safe_dump(candidate.recipe, sort_keys=False, allow_unicode=True)
         write_file(recipe, text)
         step = f"merging {candidate.name} ({candidate.label})"
-        with self.display.working_on(step) as progress:
-            cost = self.merge(recipe, folder, progress)
+        with self.display.working_on(step):
+            cost = self.merge(recipe, folder)
         about = self._merge_identity(candidate)
         self._cache.save("merge", key, {**cost._asdict(), "about": about})
         return folder

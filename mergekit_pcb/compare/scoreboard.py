@@ -164,15 +164,13 @@ class Scoreboard:
         of the paired differences, which is smaller than that of two samples.
         """
         mine, other = self.mean(row), self.mean(peer)
-        if mine is None or other is None:
-            mine, other = self.mean_normalised(row), self.mean_normalised(peer)
-            return (
-                None
-                if mine is None or other is None
-                else Difference(mine - other, None)
-            )
-        errors = [_error_of_difference(row, peer, task) for task in self.tasks]
-        return Difference(mine - other, _error_of_mean(errors))
+        if mine is not None and other is not None:
+            errors = [_error_of_difference(row, peer, task) for task in self.tasks]
+            return Difference(mine - other, _error_of_mean(errors))
+        mine, other = self.mean_normalised(row), self.mean_normalised(peer)
+        if mine is not None and other is not None:
+            return Difference(mine - other, None)
+        return None
 
 
 def _error_of_difference(row: Row, peer: Row, task: str) -> float | None:
@@ -187,6 +185,6 @@ def _error_of_difference(row: Row, peer: Row, task: str) -> float | None:
 
 def _error_of_mean(errors: Sequence[float | None]) -> float | None:
     known = [error for error in errors if error is not None]
-    return (
-        math.hypot(*known) / len(known) if known and len(known) == len(errors) else None
-    )
+    if not known or len(known) < len(errors):
+        return None
+    return math.hypot(*known) / len(known)

@@ -16,38 +16,26 @@ from mergekit_pcb.compare.columns import (
 from mergekit_pcb.compare.scoreboard import MERGE, Row, Scoreboard
 
 
-class Line(NamedTuple):
-    """A line of a table; ``is_first_merge`` draws a rule above it."""
-
-    name: str
-    settings: str
-    cells: Sequence[Cell]
-    is_first_merge: bool = False
-
-
 class Table(NamedTuple):
-    """A table: the titles of the columns after the settings, and the lines."""
+    """The titles of the columns, and lines of name, settings and further cells."""
 
     titles: Sequence[str]
-    lines: Sequence[Line]
+    lines: Sequence[Sequence[Cell]]
+    first_merge: int | None = None
 
 
 def scores_table(scoreboard: Scoreboard) -> Table:
     """One line for each row of the scoreboard."""
     rows, shown = scoreboard.rows, shown_columns(scoreboard)
-    by_column = [cells(column, rows) for column in shown]
-    first = next((n for n, row in enumerate(rows) if row.kind == MERGE), None)
+    by_column = [
+        [Cell(row_name(row)) for row in rows],
+        [Cell(row_settings(row)) for row in rows],
+        *(cells(column, rows) for column in shown),
+    ]
     return Table(
-        [column.title for column in shown],
-        [
-            Line(
-                row_name(row),
-                row_settings(row),
-                [column[number] for column in by_column],
-                number == first,
-            )
-            for number, row in enumerate(rows)
-        ],
+        ["model", "settings", *(column.title for column in shown)],
+        list(zip(*by_column, strict=True)),
+        next((n for n, row in enumerate(rows) if row.kind == MERGE), None),
     )
 
 
@@ -66,36 +54,35 @@ def tried_table(rows: Sequence[Row], references: Sequence[Row]) -> Table:
             mean = scoreboard.mean(merge)
             score = scoreboard.rank_score(merge) if mean is None else mean
             text = tried.failed or ("" if score is None else f"{score:.4f}")
-            lines.append(Line(row.name, tried.label, [Cell(text, best=tried.chosen)]))
-    return Table(["on the items that choose"], lines)
+            cell = Cell(text, best=tried.chosen)
+            lines.append([Cell(row.name), Cell(tried.label), cell])
+    return Table(["model", "settings", "on the items that choose"], lines)
 
 
 def markdown(table: Table) -> str:
     """The table in Markdown; what is best is bold."""
-    lines = [["model", "settings", *table.titles]]
-    lines.append(["---", "---", *["---:"] * len(table.titles)])
-    for line in table.lines:
-        texts = [
-            f"{f'**{cell.text}**' if cell.best else cell.text} {cell.error}".rstrip()
-            for cell in line.cells
-        ]
-        lines.append([line.name, line.settings, *texts])
-    return "\n".join(
-        "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"
-        for texts in lines
-    )
+    lines = [table.titles, ["---", "---", *["---:"] * (len(table.titles) - 2)]]
+    lines += [[_in_markdown(cell) for cell in line] for line in table.lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _in_markdown(cell: Cell) -> str:
+    text = f"**{cell.text}**" if cell.best else cell.text
+    return f"{text} {cell.error}".rstrip().replace("|", "\\|")
 
 
 def html(table: Table) -> Iterator[str]:
     """The table in HTML; what is best is bold."""
-    titles = "".join(f"<th>{escape(title)}</th>" for title in table.titles)
-    yield f"<table><thead><tr><th>model</th><th></th>{titles}</tr></thead><tbody>"
-    for line in table.lines:
-        first = ' class="first"' if line.is_first_merge else ""
-        values = "".join(f"<td>{_in_html(cell)}</td>" for cell in line.cells)
+    titles = [f"<th>{escape(title)}</th>" for title in table.titles]
+    titles[1] = f'<th class="words">{escape(table.titles[1])}</th>'
+    yield f"<table><thead><tr>{''.join(titles)}</tr></thead><tbody>"
+    for number, (name, settings, *values) in enumerate(table.lines):
+        first = ' class="first"' if number == table.first_merge else ""
         yield (
-            f"<tr{first}><th>{escape(line.name)}</th>"
-            f'<td class="words">{escape(line.settings)}</td>{values}</tr>'
+            f"<tr{first}><th>{_in_html(name)}</th>"
+            f'<td class="words">{_in_html(settings)}</td>'
+            + "".join(f"<td>{_in_html(value)}</td>" for value in values)
+            + "</tr>"
         )
     yield "</tbody></table>"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +33,19 @@ class WeightMetrics:
     )
     how_chosen = ""
 
-    def __init__(self, inputs: Inputs, find: Callable[[str], Path]) -> None:
-        """Take the models to compare with, and what gives the folder of each."""
-        self._base, self._experts, self._find = inputs.base, inputs.experts, find
+    def __init__(self, inputs: Inputs) -> None:
+        """Take the models to compare with."""
+        self._inputs = inputs
 
     def identity(self, part: str) -> Any:
         """The models that are compared with."""
-        return [self._base, list(self._experts.items())]
+        return [self._inputs.base, list(self._inputs.experts.items())]
 
     def __call__(self, model: Path, part: str, progress: Progress) -> Scores:
         """Read all models once, tensor by tensor."""
-        base = _open(self._find(self._base))
-        others = [_open(self._find(expert)) for expert in self._experts.values()]
+        inputs = self._inputs
+        base = _open(inputs.find(inputs.base))
+        others = [_open(inputs.find(expert)) for expert in inputs.experts.values()]
         others.append(_open(model))
         names = sorted(base.index.tensor_paths)
         tallies = []
@@ -56,7 +56,7 @@ class WeightMetrics:
             progress(100 * (number + 1) / len(names))
         if not tallies:
             raise PCBError("no tensor of the base has the same shape in all models")
-        return _scores(total(tallies), list(self._experts))
+        return _scores(total(tallies), list(inputs.experts))
 
 
 def _open(folder: Path) -> LazyTensorLoader:

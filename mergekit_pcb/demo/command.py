@@ -79,8 +79,8 @@ def demo(out: Path, seed: int, force: bool, quiet: bool) -> None:
     held-out words every model gets right.
 
     Everything stays in FOLDER: `models` holds ordinary Hugging Face folders,
-    `recipes/pcb.yml` merges them, and `untuned` and `tuned` hold a report each, with the
-    recipe of every merge.
+    `recipes/pcb.yml` merges them, and `untuned` and `tuned` hold a report each, with
+    the recipe of every merge.
     """
     with _demo_folder(out, force):
         if not quiet:
@@ -200,7 +200,7 @@ def _run(out: Path, seed: int, *, quiet: bool) -> dict[str, Report]:
         recipe = out / "recipes" / "pcb.yml"
         write_file(recipe, recipe_text(out / "models"))
         shared: dict[str, Any] = {
-            "evaluation": lambda *_: Accuracy(seed),
+            "evaluation": lambda inputs: Accuracy(seed),
             "merge_options": {"random_seed": seed},
             "quiet": quiet,
             # They take a tenth of a second; a process each would take some more.
@@ -235,8 +235,8 @@ def _show_what_to_do_next(out: Path) -> None:
     # Plain echo: what is there to be copied must not be wrapped.
     recipe = out / "recipes" / "pcb.yml"
     click.echo(
-        f"\nEverything is in {out}: models, recipes/pcb.yml, and for each table a folder "
-        "with the report comparison.html and the recipe of every merge."
+        f"\nEverything is in {out}: models, recipes/pcb.yml, and for each table a "
+        "folder with the report comparison.html and the recipe of every merge."
     )
     click.echo("This recipe made the untuned pcb row; change it and run it again:\n")
     click.echo(recipe.read_text(encoding="utf-8"))

@@ -89,14 +89,13 @@ def comparison(folder: Path, judge: Judge, **more: Any) -> Comparison:
         "evaluation": judge,
         "merge": copy_recipe,
         "merge_options": {},
-        "find": Path,
         "keep": "none",
         "display": Display(),
     }
     return Comparison(**options | more)
 
 
-def copy_recipe(recipe: Path, out: Path, progress: object) -> Cost:
+def copy_recipe(recipe: Path, out: Path) -> Cost:
     out.mkdir(parents=True)
     shutil.copy(recipe, out / "recipe.yml")
     return Cost(1.5, 10**9)
@@ -218,10 +217,10 @@ def test_a_changed_model_counts_as_another(
 def test_a_method_that_fails_has_a_row_that_says_why(tmp_path: Path) -> None:
     """The others go on, and the next run tries again what failed."""
 
-    def picky(recipe: Path, out: Path, progress: object) -> Cost:
+    def picky(recipe: Path, out: Path) -> Cost:
         if "ties" in recipe.read_text():
             raise PCBError("epsilon does not fit\nand more")
-        return copy_recipe(recipe, out, progress)
+        return copy_recipe(recipe, out)
 
     rows, _ = comparison(tmp_path, Judge(), merge=picky).run()
     assert named(rows, "ties").failed == "epsilon does not fit"
@@ -271,9 +270,9 @@ def test_merged_models_are_kept_as_told(
     """None, the best, or all stay; of equals the first is the best."""
     most = 0
 
-    def counting(recipe: Path, out: Path, progress: object) -> Cost:
+    def counting(recipe: Path, out: Path) -> Cost:
         nonlocal most
-        cost = copy_recipe(recipe, out, progress)
+        cost = copy_recipe(recipe, out)
         most = max(most, len(merged(tmp_path)))
         return cost
 
@@ -329,7 +328,7 @@ def test_measures_without_data_by_hand(tmp_path: Path) -> None:
     }
     tiny.save_llama(tmp_path / "extended", extended)
     experts = {name: str(tmp_path / name) for name in "ab"}
-    measures = WeightMetrics(Inputs(str(tmp_path / "base"), experts), Path)
+    measures = WeightMetrics(Inputs(str(tmp_path / "base"), experts))
     for name in ("half", "extended"):
         scores = measures(tmp_path / name, ALL, ignore)
         assert {name: score.value for name, score in scores.items()} == pytest.approx(
