@@ -54,7 +54,7 @@ class _LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        # click suggests commands from 8.4 on, and knows only those it has loaded.
+        # click suggests commands from 8.4 on, and only those that were imported.
         if args[0] not in SUBCOMMANDS and not ctx.resilient_parsing:
             hint = did_you_mean(args[0], SUBCOMMANDS)
             ctx.fail(f"No such command '{args[0]}'" + (f"; {hint}" if hint else "."))

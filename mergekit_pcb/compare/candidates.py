@@ -114,7 +114,7 @@ def candidates(
         recipe: for any method. That method keeps it; the others take what they know.
         names: of methods, with ``pcb:model`` for ``scope: model``.
         fixed: parameters by the name of the candidate or its method, or by ``""`` for
-            every method that knows them.
+            every method that has them.
         swept: values to try, likewise; what a method is given of its own takes the
             place of what all are given. Every method gets as many tries.
 

@@ -43,7 +43,7 @@ def take_over(
         draft: changed in place.
         source: the method it was written for.
         target: the other method.
-        known: the parameters that the other method knows.
+        known: the parameters that have an effect on the other method.
 
     Returns:
         The names of what was dropped.

@@ -125,7 +125,7 @@ def _read(file: str) -> Recipe:
 def _with_defaults(
     given: Mapping[str, Any], inputs: Inputs, out: Path
 ) -> dict[str, Any]:
-    # Methods that draw at random shall draw the same when they are run again.
+    # Methods that draw at random must draw the same when they run again.
     options = {"random_seed": 0, **given}
     if any("+" in model for model in (inputs.base, *inputs.experts.values())):
         options.setdefault("lora_merge_cache", str((out / "adapters").resolve()))

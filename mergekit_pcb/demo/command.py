@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 METHODS = ("pcb", "ties", "dare_ties", "task_arithmetic", "linear")
 PARAMETERS = {"weight": 1.0, "density": 0.1, "lambda": 1.0}
-"""Settings for pcb without tuning; `compare` knows those for the other methods."""
+"""Settings for pcb without tuning; `compare` has those for the other methods."""
 
 _DENSITIES, _SCALES = (0.1, 0.2, 0.5), (0.7, 1.0, 1.4)
 GRID: dict[str, dict[str, Sequence[float]]] = {

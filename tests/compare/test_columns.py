@@ -115,7 +115,7 @@ def test_the_files_for_programs_have_every_column(tmp_path: Path) -> None:
 
 
 def test_a_column_without_a_value_is_in_no_table() -> None:
-    """People are spared what programs may rely on."""
+    """CSV and JSON have it all the same, empty, so that programs may rely on it."""
     assert "GB" in on_a_terminal(120)
     titles = [c.title for c in columns_module.shown_columns(Scoreboard(ROWS[:2]))]
     assert titles == [

@@ -41,7 +41,7 @@ def test_every_method_with_settings_is_tuned_over_equally_many(tmp_path: Path) -
 
 
 def test_untuned_settings_are_published_or_usual(tmp_path: Path) -> None:
-    """What `compare` makes of the demo's recipe is what the table promises."""
+    """The settings that `compare` makes of the demo's recipe are as its note says."""
     recipe = yaml.safe_load(recipe_text(tmp_path))
     assert {c.name: c.label for c in candidates(recipe, METHODS)} == {
         "pcb": "density 0.1, weight 1, lambda 1",
