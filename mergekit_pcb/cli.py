@@ -7,6 +7,7 @@ import importlib
 import click
 
 from mergekit_pcb import __version__
+from mergekit_pcb.suggestions import did_you_mean
 
 # name -> (where its click command is, its line in --help)
 SUBCOMMANDS = {
@@ -49,6 +50,15 @@ class _LazyGroup(click.Group):
         module, _, attribute = SUBCOMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        # click suggests commands from 8.4 on, and only those that were imported.
+        if args[0] not in SUBCOMMANDS and not ctx.resilient_parsing:
+            hint = did_you_mean(args[0], SUBCOMMANDS)
+            ctx.fail(f"No such command '{args[0]}'" + (f"; {hint}" if hint else "."))
+        return super().resolve_command(ctx, args)
 
     def format_commands(
         self, ctx: click.Context, formatter: click.HelpFormatter

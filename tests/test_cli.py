@@ -22,8 +22,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from mergekit_pcb import __version__
 from mergekit_pcb.cli import SUBCOMMANDS, main
 from mergekit_pcb.commands import merge
-from mergekit_pcb.errors import PCBError
-from mergekit_pcb.output.atomic import complete_or_absent
 
 MODELS = ("base", "one", "two")
 QUIET = ("--no-copy-tokenizer", "--quiet")
@@ -115,7 +113,17 @@ def test_every_subcommand_is_where_the_table_says(name: str) -> None:
 
 def test_an_unknown_subcommand_is_bad_use() -> None:
     """A subcommand that does not exist exits with 2."""
-    assert call("merge-all").exit_code == 2
+    result = call("nonsense")
+    assert result.exit_code == 2
+    assert result.stderr.endswith("Error: No such command 'nonsense'.\n")
+
+
+def test_a_mistyped_subcommand_is_corrected() -> None:
+    """What was probably meant is named."""
+    result = call("chek", "recipe.yml")
+    assert result.exit_code == 2
+    line = "Error: No such command 'chek'; did you mean `check`?"
+    assert result.stderr.splitlines()[-1] == line
 
 
 def test_merge_takes_the_arguments_of_mergekit_yaml() -> None:
@@ -271,35 +279,6 @@ def test_ctrl_c_cleans_up(
     assert result.exit_code == 1
     assert "Aborted!" in result.stderr
     assert list((tmp_path / "out").iterdir()) == []
-
-
-def test_the_output_cannot_be_a_file(tmp_path: Path) -> None:
-    """A file in the way is found before any work is done."""
-    (tmp_path / "merged").write_text("")
-    with (
-        pytest.raises(PCBError, match=r"merged is a file"),
-        complete_or_absent(tmp_path / "merged"),
-    ):
-        raise AssertionError("not reached")
-
-
-def test_the_output_may_be_a_link(tmp_path: Path) -> None:
-    """A link to a folder stays a link, and the model is named after the link."""
-    (tmp_path / "disk").mkdir()
-    (tmp_path / "merged").symlink_to(tmp_path / "disk")
-    with complete_or_absent(tmp_path / "merged") as unfinished:
-        assert unfinished.name == "merged"
-        unfinished.mkdir()
-        (unfinished / "config.json").write_text("{}")
-    assert (tmp_path / "merged").is_symlink()
-    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["config.json"]
-
-
-def test_a_second_folder_of_mergekit_comes_along(tmp_path: Path) -> None:
-    """The folder that mergekit puts beside the first for some models is kept."""
-    with complete_or_absent(tmp_path / "merged") as unfinished:
-        (unfinished.parent / "donor--merged").mkdir()
-    assert [path.name for path in tmp_path.iterdir()] == ["donor--merged"]
 
 
 def test_merge_needs_no_start_up_file(recipe: Path, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from mergekit.options import PrettyPrintHelp
 from mergekit.scripts import run_yaml
 
 from mergekit_pcb.errors import PCBError
-from mergekit_pcb.output.atomic import complete_or_absent, one_line_errors
+from mergekit_pcb.output.atomic import complete_or_absent
+from mergekit_pcb.output.error_lines import one_line_errors
 from mergekit_pcb.plugin import statistics_file
 
 

@@ -1,4 +1,4 @@
-"""The same number of tries for every method, whatever parameters it has."""
+"""The same number of settings for every method, whatever parameters it has."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def tries(
     """The settings that a method tries.
 
     A method that lacks a swept parameter tries its own nearest one instead, as often
-    as the others: more values of another swept parameter, else of lambda, else of what
-    stands in for it. There are fewer tries only where nothing can be turned at all.
+    as the others: more values of another swept parameter, else of lambda, else of its
+    nearest equivalent. Only a method without any such parameter is tried once.
 
     Args:
         method: mergekit's name of the method.
@@ -42,8 +42,8 @@ def tries(
     """
     if not swept:
         return [{}]
-    turned = {*parameters, SCALE} if method == "linear" else parameters
-    axes = {name: list(swept[name]) for name in swept if name in turned}
+    usable = {*parameters, SCALE} if method == "linear" else parameters
+    axes = {name: list(swept[name]) for name in swept if name in usable}
     missing = math.prod(len(swept[name]) for name in swept if name not in axes)
     if missing > 1 or not axes:
         numeric = [name for name, values in axes.items() if _are_numbers(values)]
@@ -51,14 +51,14 @@ def tries(
             values = axes[numeric[0]]
             axes[numeric[0]] = spread(values, len(values) * missing)
         else:
-            axes |= _stand_in(method, parameters, swept, missing)
+            axes |= _equivalent(method, parameters, swept, missing)
     return [
         dict(zip(axes, values, strict=True))
         for values in itertools.product(*axes.values())
     ]
 
 
-def _stand_in(
+def _equivalent(
     method: str, parameters: Collection[str], swept: Values, count: int
 ) -> dict[str, list[float]]:
     scales = swept.get("lambda") or _NO_SCALE_GIVEN
@@ -76,15 +76,15 @@ def _stand_in(
 def require_same_budget(settings: Mapping[str, Sequence[Any]]) -> None:
     """Refuse a comparison in which one method may try more than another.
 
-    One that has nothing to turn is tried once, and that is fair.
+    A method with nothing to vary is tried once, and that is accepted.
 
     Raises:
-        PCBError: says who would get how many.
+        PCBError: names the methods and their numbers of tries.
     """
     counts = {name: len(tried) for name, tried in settings.items() if len(tried) > 1}
     if len(set(counts.values())) > 1:
-        told = ", ".join(f"{name} {count}" for name, count in counts.items())
-        raise PCBError(f"every method needs the same number of tries: {told}")
+        listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise PCBError(f"every method needs the same number of tries: {listed}")
 
 
 def spread(

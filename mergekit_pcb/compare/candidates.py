@@ -1,10 +1,11 @@
-"""From one recipe to one for every method and setting that shall be compared."""
+"""From one recipe to one for each method and setting of a comparison."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mergekit.merge_methods import BasePolicy, MergeMethod
@@ -12,10 +13,10 @@ from mergekit.merge_methods.base import ParameterSpec
 from pydantic import ValidationError
 
 from mergekit_pcb.compare.budget import SCALE, Values, require_same_budget, tries
-from mergekit_pcb.compare.method_defaults import add_customary, take_over
-from mergekit_pcb.compare.names import effective, method_called, require_known
+from mergekit_pcb.compare.method_defaults import add_defaults, take_over
+from mergekit_pcb.compare.names import effective_parameters, find_method, require_known
 from mergekit_pcb.errors import PCBError
-from mergekit_pcb.recipes import edits as edits
+from mergekit_pcb.recipes import edits
 from mergekit_pcb.recipes.model_names import short_names
 
 METHODS = (
@@ -29,30 +30,45 @@ METHODS = (
     "pcb:model",
 )
 
-# What a label tells even where the recipe leaves it at the method's default.
-_TOLD = ("density", "epsilon", "gamma", "select_topk", "t", "weight", "lambda")
-_UNTOLD = ("int8_mask", "scope")
+# Parameters that a label names even where they are at the method's default.
+_ALWAYS_IN_LABEL = (
+    "density",
+    "epsilon",
+    "gamma",
+    "select_topk",
+    "t",
+    "weight",
+    "lambda",
+)
+_NEVER_IN_LABEL = ("int8_mask", "scope")
 
 
-# By place: a candidate's name, a method, or "" for all.
+# By the name of a candidate or a method, or by "" for all.
 Fixed = Mapping[str, Mapping[str, Any]]
 Swept = Mapping[str, Values]
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The models of a recipe: the base, and the others by a short name."""
+    """The models of a recipe.
+
+    Attributes:
+        base: the base model.
+        experts: the others by a short name.
+        find: gives the folder of a model.
+    """
 
     base: str
     experts: Mapping[str, str]
+    find: Callable[[str], Path] = Path
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One merge of a comparison.
+    """One merge of a comparison: a method with one setting.
 
     Attributes:
-        name: the row it competes for; of several with one name the best is chosen.
+        name: of its row; of the candidates with one name the best is chosen.
         method: mergekit's name of the method.
         recipe: what mergekit is given.
         label: the settings in words.
@@ -98,19 +114,21 @@ def candidates(
         recipe: for any method. That method keeps it; the others take what they know.
         names: of methods, with ``pcb:model`` for ``scope: model``.
         fixed: parameters by the name of the candidate or its method, or by ``""`` for
-            every method that knows them.
+            every method that has them.
         swept: values to try, likewise; what a method is given of its own takes the
             place of what all are given. Every method gets as many tries.
 
     Raises:
-        PCBError: a name is unknown, a method needs what nobody has said, or one would
-            get more tries than another.
+        PCBError: a name is unknown, a method needs a parameter that is not set, or one
+            would get more tries than another.
     """
     fixed, swept = fixed or {}, swept or {}
-    methods = {name: method_called(name) for name in names}
+    methods = {name: find_method(name) for name in names}
     require_known(fixed, swept, methods)
     settings = {
-        name: tries(method.spec.name, effective(method), _nearest(swept, name))
+        name: tries(
+            method.spec.name, effective_parameters(method), _nearest(swept, name)
+        )
         for name, method in methods.items()
     }
     require_same_budget(settings)
@@ -133,7 +151,7 @@ def _candidate(
     fixed: Fixed,
     setting: Mapping[str, Any],
 ) -> Candidate:
-    spec, known = method.spec, effective(method)
+    spec, known = method.spec, effective_parameters(method)
     draft = copy.deepcopy(recipe)
     own = draft["merge_method"] == spec.name
     draft["merge_method"] = spec.name
@@ -146,7 +164,7 @@ def _candidate(
             _require_valid(parameter, values[parameter.name], name)
             edits.set_everywhere(draft, parameter.name, values[parameter.name])
     if not own:
-        add_customary(draft, method)
+        add_defaults(draft, method)
     label = _label(draft, method, setting)
     if spec.contract.base == BasePolicy.IGNORED:
         _do_without_base(draft, name, setting.get(SCALE), keep_entries=own)
@@ -183,11 +201,11 @@ def _do_without_base(
 
 def _label(draft: edits.Recipe, method: MergeMethod, setting: Mapping[str, Any]) -> str:
     specs = {parameter.name: parameter for parameter in method.spec.parameters}
-    known = effective(method) - set(_UNTOLD)
-    told = [name for name in _TOLD if name in known]
-    told += sorted(n for n in known if n not in told and edits.mentions(draft, n))
+    known = effective_parameters(method) - set(_NEVER_IN_LABEL)
+    names = [name for name in _ALWAYS_IN_LABEL if name in known]
+    names += sorted(n for n in known if n not in names and edits.mentions(draft, n))
     words = [f"{SCALE} {setting[SCALE]:g}"] if SCALE in setting else []
-    for name in told:
+    for name in names:
         default = None if specs[name].required else specs[name].default
         words.append(f"{name} {_in_words(edits.values_of(draft, name, default))}")
     return ", ".join(words)

@@ -3,36 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import yaml
-from mergekit.common import ModelReference
 from mergekit.options import PrettyPrintHelp
-from mergekit.scripts import run_yaml
-from rich.console import Console
 
-from mergekit_pcb.check.linter import check_recipe
-from mergekit_pcb.compare import report as reports
-from mergekit_pcb.compare.candidates import METHODS, Inputs, candidates, inputs_of
-from mergekit_pcb.compare.disk import require_room
+from mergekit_pcb.compare.candidates import METHODS, Inputs
 from mergekit_pcb.compare.evaluation import Evaluation, Function
 from mergekit_pcb.compare.harness import Harness
-from mergekit_pcb.compare.merge_process import measured_merge
-from mergekit_pcb.compare.progress import watching
-from mergekit_pcb.compare.result_cache import versions
-from mergekit_pcb.compare.run import KEEP, Comparison
-from mergekit_pcb.compare.table import terminal
+from mergekit_pcb.compare.recipe import MERGEKIT_OPTIONS, compare_recipe
+from mergekit_pcb.compare.run import KEEP
+from mergekit_pcb.compare.terminal import show
 from mergekit_pcb.compare.weight_metrics import WeightMetrics
-from mergekit_pcb.errors import PCBError
-from mergekit_pcb.output.atomic import one_line_errors
-from mergekit_pcb.recipes.edits import Recipe, with_absolute_paths
-from mergekit_pcb.recipes.findings import require_no_errors
-
-# Options of mergekit-yaml that mean something else here, or nothing.
-_NOT_PASSED = {"config_file", "out_path", "device", "quiet", "verbosity"}
 
 
 def _words(_: click.Context, __: click.Parameter, value: str | None) -> list[str]:
@@ -146,7 +132,6 @@ _OPTIONS: list[click.Parameter] = [
     ),
     click.Option(["--quiet", "-q"], is_flag=True, help="Print the table only."),
 ]
-_MERGEKIT_OPTIONS = [p for p in run_yaml.main.params if p.name not in _NOT_PASSED]
 
 
 def _compare(
@@ -160,57 +145,35 @@ def _compare(
     **more: Any,
 ) -> None:
     _require_consistent(more, sweep)
-    with one_line_errors(recipe, verbose=False):
-        document = _read(recipe)
-        inputs = inputs_of(document)
-        options = _merge_options(more, inputs, out)
-        find = _finder(options)
-        try:
-            swept = [(name, _listed(values)) for name, values in sweep]
-            merges = candidates(document, methods, _by_place(fixed), _by_place(swept))
-            evaluation = _evaluation(more, inputs, find)
-        except PCBError as error:
-            raise click.UsageError(error.message) from error
-        with watching(out, quiet=quiet) as watch:
-            comparison = Comparison(
-                folder=out,
-                inputs=inputs,
-                candidates=merges,
-                evaluation=evaluation,
-                merge=lambda file, folder, progress: measured_merge(
-                    file, folder, _as_arguments(options), watch.log, progress
-                ),
-                merge_options=options,
-                find=find,
-                keep=keep,
-                watch=watch,
-            )
-            watch.expect(comparison.steps)
-            dtype = document.get("out_dtype") or document.get("dtype")
-            require_room(out, inputs.base, dtype, comparison.models_at_a_time)
-            try:
-                result = comparison.run()
-            except KeyboardInterrupt:
-                raise click.ClickException(
-                    f"interrupted; the same command goes on with what is in {out}"
-                ) from None
-        report = reports.Report(
-            recipe=recipe,
-            rows=result.rows,
-            references=result.references,
-            evaluated=evaluation.what,
-            how_chosen=evaluation.how_chosen if comparison.chooses_apart else "",
-            conditions=versions(),
+    merge_options = {
+        parameter.name: more[parameter.name]
+        for parameter in MERGEKIT_OPTIONS
+        if parameter.name and more[parameter.name] != parameter.default
+    }
+    try:
+        report = compare_recipe(
+            recipe,
+            out,
+            partial(_evaluation, more),
+            methods=methods,
+            fixed=_by_place(fixed),
+            swept=_by_place((name, _listed(values)) for name, values in sweep),
+            merge_options=merge_options,
+            keep=keep,
+            quiet=quiet,
         )
-        missing = reports.write(report, out)
-    _show(report, comparison, missing, quiet=quiet)
+    except KeyboardInterrupt:
+        raise click.ClickException(
+            f"interrupted; the same command goes on with what is in {out}"
+        ) from None
+    show(report, quiet=quiet)
     if not report.scoreboard.merges:
         sys.exit(1)
 
 
 compare = PrettyPrintHelp(
     "compare",
-    params=[*_OPTIONS, *_MERGEKIT_OPTIONS],
+    params=[*_OPTIONS, *MERGEKIT_OPTIONS],
     callback=_compare,
     help=(
         "Merge the models of RECIPE by several methods, and evaluate base, experts and "
@@ -231,14 +194,7 @@ def _require_consistent(more: Mapping[str, Any], sweep: Sequence[Any]) -> None:
         raise click.UsageError("--validation-tasks goes with --tasks and --sweep")
 
 
-def _read(file: str) -> Recipe:
-    text = Path(file).read_text(encoding="utf-8")
-    require_no_errors(check_recipe(text, file, "yaml"), file)
-    document: Recipe = yaml.safe_load(text)
-    return with_absolute_paths(document)
-
-
-def _by_place(pairs: Sequence[tuple[str, Any]]) -> dict[str, dict[str, Any]]:
+def _by_place(pairs: Iterable[tuple[str, Any]]) -> dict[str, dict[str, Any]]:
     places: dict[str, dict[str, Any]] = {}
     for name, value in pairs:
         place, _, parameter = name.rpartition(".")
@@ -252,57 +208,11 @@ def _listed(value: Any) -> list[Any]:
     return list(dict.fromkeys(value)) if isinstance(value, list) else [value]
 
 
-def _merge_options(
-    more: Mapping[str, Any], inputs: Inputs, out: Path
-) -> dict[str, Any]:
-    """The options of mergekit that are not at their defaults."""
-    options = {
-        parameter.name: more[parameter.name]
-        for parameter in _MERGEKIT_OPTIONS
-        if parameter.name and more[parameter.name] != parameter.default
-    }
-    # Methods that draw at random shall draw the same when they are run again.
-    options.setdefault("random_seed", 0)
-    if any("+" in model for model in (inputs.base, *inputs.experts.values())):
-        options.setdefault("lora_merge_cache", str((out / "adapters").resolve()))
-    return options
-
-
-def _as_arguments(options: Mapping[str, Any]) -> list[str]:
-    arguments = ["--no-quiet"]
-    for parameter in _MERGEKIT_OPTIONS:
-        if parameter.name not in options:
-            continue
-        value = options[parameter.name]
-        if isinstance(value, bool):
-            arguments.append((parameter.opts if value else parameter.secondary_opts)[0])
-        else:
-            arguments += [parameter.opts[0], str(value)]
-    return arguments
-
-
-def _finder(options: Mapping[str, Any]) -> Callable[[str], Path]:
-    """How mergekit finds models, downloads them, and merges adapters into them."""
-    cache = options.get("transformers_cache")
-
-    def find(model: str) -> Path:
-        whole = ModelReference.parse(model).merged(
-            options.get("lora_merge_cache"),
-            options.get("trust_remote_code", False),
-            options.get("lora_merge_dtype"),
-        )
-        return Path(whole.local_path(cache))
-
-    return find
-
-
-def _evaluation(
-    more: Mapping[str, Any], inputs: Inputs, find: Callable[[str], Path]
-) -> Evaluation:
+def _evaluation(more: Mapping[str, Any], inputs: Inputs) -> Evaluation:
     if more["evaluate"]:
         return Function(more["evaluate"], more["lower_is_better"])
     if not more["tasks"]:
-        return WeightMetrics(inputs.base, inputs.experts, find)
+        return WeightMetrics(inputs)
     arguments = {}
     for pair in (more["model_args"] or "").split(","):
         name, equals, value = pair.partition("=")
@@ -317,43 +227,9 @@ def _evaluation(
         include_path=more["include_path"],
         limit=more["limit"],
         model_args=arguments,
-        tokenizer=lambda: find(inputs.base),
+        tokenizer=lambda: inputs.find(inputs.base),
         batch_size=more["batch_size"],
         device=more["device"],
         num_fewshot=more["num_fewshot"],
         apply_chat_template=more["apply_chat_template"],
     )
-
-
-def _show(
-    report: reports.Report,
-    comparison: Comparison,
-    missing: str,
-    *,
-    quiet: bool,
-) -> None:
-    screen = Console(highlight=False)
-    table, left_out = terminal(report.scoreboard, screen.width)
-    screen.print(table)
-    screen.print(reports.verdict(report.scoreboard), soft_wrap=False, markup=False)
-    if quiet:
-        return
-    out = comparison.folder
-    screen.print()
-    if left_out:
-        screen.print(f"Not shown here: {'; '.join(left_out)}.", markup=False)
-    for note in reports.notes(report):
-        # Every setting is in the files.
-        if not note.startswith("Tried: "):
-            screen.print(note, markup=False, style="dim")
-    pictures = "" if missing else "; pictures beside it"
-    screen.print(
-        f"Report: {out / reports.FILES[0]}, and as .md, .csv and .json{pictures}"
-    )
-    for row in report.rows:
-        if row.model and (out / row.model).exists():
-            screen.print(f"Model of {row.name}: {out / row.model}", markup=False)
-    if any(row.failed for row in report.rows):
-        screen.print(f"What failed is told in full in {out / 'log.txt'}.", markup=False)
-    if missing:
-        screen.print(missing, markup=False)

@@ -1,4 +1,4 @@
-"""Whether there is room for merged models, before the first of them is written."""
+"""Whether the disk has room for merged models, before the first is written."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def require_room(folder: Path, base: str, dtype: str | None, models: int) -> Non
 
     Args:
         folder: where merged models go; it need not exist yet.
-        base: the base model, after whose size theirs is estimated. Nothing is known of
-            one that has not been downloaded.
+        base: the base model, from whose size theirs is estimated; one that has not been
+            downloaded is not checked.
         dtype: what they are written in, if the recipe says so.
         models: how many there will be at a time.
 

@@ -1,4 +1,4 @@
-"""What a model is worth: scores by a Python function, or by something like it."""
+"""Evaluations: what a score is, and scores by a Python function."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from statistics import stdev
 from typing import Any, Protocol
 
 from mergekit_pcb.errors import PCBError
+from mergekit_pcb.output.progress import Progress
 from mergekit_pcb.suggestions import did_you_mean
 
 VALIDATION, TEST, ALL = "validation", "test", "all"
@@ -43,7 +44,7 @@ class Score:
     """One model on one task.
 
     Attributes:
-        value: what the metric says.
+        value: of the metric.
         metric: its name.
         higher_is_better: None if neither high nor low is good.
         error: standard error of the value, if known.
@@ -58,7 +59,6 @@ class Score:
 
 
 Scores = Mapping[str, Score]
-Progress = Callable[[float], None]
 
 
 class Evaluation(Protocol):
@@ -68,13 +68,13 @@ class Evaluation(Protocol):
         what: a sentence for the report.
         how_chosen: which items choose settings and which are shown, if it `splits`.
         splits: whether validation and test are different items.
-        judges: whether its scores are good or bad, so that a best one can be chosen.
+        can_rank: whether scores are good or bad, so that the best can be chosen.
     """
 
     what: str
     how_chosen: str
     splits: bool
-    judges: bool
+    can_rank: bool
 
     def identity(self, part: str) -> Any:
         """All that the scores depend on besides the model, for ``json.dumps``."""
@@ -92,7 +92,7 @@ def per_item(raw: Sequence[Any], value: float) -> list[float] | None:
     """Items whose mean is ``value``, from what a metric saw of each document.
 
     Perplexities and bits per byte are functions of a ratio of sums. Their items are
-    those of the tangent: what each document adds, in first order.
+    those of the tangent: the contribution of each document in first order.
 
     Args:
         raw: a number for each document, or a pair of a sum's part and its weight.
@@ -135,7 +135,7 @@ class Function:
     """
 
     how_chosen = 'split="validation" chose, split="test" is shown'
-    judges = True
+    can_rank = True
 
     def __init__(self, where: str, lower_is_better: Collection[str] = ()) -> None:
         """Import the function; modules are looked for in the current folder, too.
@@ -177,7 +177,7 @@ class Function:
                 number = math.nan
             if not math.isfinite(number):
                 raise PCBError(f"{self._where} gave {value!r:.40} for {name}")
-            higher = name not in self._lower and not _sounds_like_a_cost(name)
+            higher = name not in self._lower and not _is_lower_better(name)
             scores[str(name)] = Score(number, str(name), higher)
         if unknown := self._lower - scores.keys():
             hint = did_you_mean(min(unknown), scores) or f"it gave {', '.join(scores)}"
@@ -185,7 +185,7 @@ class Function:
         return scores
 
 
-def _sounds_like_a_cost(name: str) -> bool:
+def _is_lower_better(name: str) -> bool:
     words = str(name).lower().replace("-", "_").replace("/", "_")
     padded = f"_{words}_"
     return any(f"_{cost}_" in padded for cost in _LOWER_IS_BETTER)

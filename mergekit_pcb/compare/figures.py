@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from mergekit_pcb.compare.budget import SCALE
+from mergekit_pcb.compare.columns import (
+    Column,
+    mean_column,
+    row_name,
+    share_column,
+    task_column,
+)
 from mergekit_pcb.compare.scoreboard import BASE, MERGE, Row, Scoreboard, Tried
-from mergekit_pcb.compare.table import name
 from mergekit_pcb.output.figures import (
     Picture,
     Theme,
@@ -37,31 +43,22 @@ _PANELS = 5
 _WIDTH = 9.4
 
 
-class _Panel(NamedTuple):
-    """What the bars of one panel show."""
-
-    title: str
-    value: Callable[[Row], float | None]
-    error: Callable[[Row], float | None]
-    higher_is_better: bool | None
-
-
-def pictures(scoreboard: Scoreboard, judge: Scoreboard) -> list[Picture]:
+def pictures(scoreboard: Scoreboard, validation: Scoreboard) -> list[Picture]:
     """All pictures that there is something to show on.
 
     Args:
         scoreboard: of the rows.
-        judge: of base and experts on the items that chose the settings.
+        validation: of base and experts on the items that chose the settings.
     """
-    judged = scoreboard.best(scoreboard.merges) is not None
+    ranked = scoreboard.best(scoreboard.merges) is not None
     scores = [score for row in scoreboard.rows for score in row.scores.values()]
-    caption = (_BARS if judged else _MEASURES) + _COLOURS
+    caption = (_BARS if ranked else _MEASURES) + _COLOURS
     if any(score.error is not None for score in scores):
         caption += _WHISKERS
     found = [Picture(SCORES, caption, partial(_bars, scoreboard))]
     swept = _swept(scoreboard.merges)
-    if swept and judged and judge.tasks:
-        draw = partial(_curves, scoreboard.merges, swept, judge)
+    if swept and ranked and validation.tasks:
+        draw = partial(_curves, scoreboard.merges, swept, validation)
         found.append(Picture(SETTINGS, _CURVES, draw))
     return found
 
@@ -74,39 +71,26 @@ def _bars(scoreboard: Scoreboard, theme: Theme) -> Figure:
     figure, all_axes = new_figure(theme, width, height, columns=len(panels))
     for axes, panel in zip(all_axes, panels, strict=True):
         _draw_bars(axes, rows, panel, theme)
+        # Names of tasks are enough: the axis points to what is better.
+        title(axes, panel.key if panel.key in scoreboard.tasks else panel.title)
         axes.tick_params(axis="y", length=0, labelleft=panel is panels[0])
     return figure
 
 
-def _panels(scoreboard: Scoreboard) -> list[_Panel]:
+def _panels(scoreboard: Scoreboard) -> list[Column]:
     found = []
     if len(scoreboard.tasks) > 1 and scoreboard.best(scoreboard.merges):
-        if scoreboard.direction is None:
-            share = scoreboard.mean_normalised
-            found.append(_Panel("% of own expert", share, lambda row: None, True))
-        else:
-            direction = scoreboard.direction
-            mean = _Panel("mean", scoreboard.mean, scoreboard.mean_error, direction)
-            found.append(mean)
-    for task in scoreboard.tasks[: _PANELS - len(found)]:
-        higher = scoreboard.higher_is_better(task)
-        found.append(_Panel(task, partial(_value, task), partial(_error, task), higher))
-    return found
+        no_mean = scoreboard.direction is None
+        found.append((share_column if no_mean else mean_column)(scoreboard))
+    tasks = scoreboard.tasks[: _PANELS - len(found)]
+    return found + [task_column(scoreboard, task) for task in tasks]
 
 
-def _value(task: str, row: Row) -> float | None:
-    return row.scores[task].value if task in row.scores else None
-
-
-def _error(task: str, row: Row) -> float | None:
-    return row.scores[task].error if task in row.scores else None
-
-
-def _draw_bars(axes: Axes, rows: Sequence[Row], panel: _Panel, theme: Theme) -> None:
-    base = next((panel.value(row) for row in rows if row.kind == BASE), None)
+def _draw_bars(axes: Axes, rows: Sequence[Row], panel: Column, theme: Theme) -> None:
+    base: Any = next((panel.value(row) for row in rows if row.kind == BASE), None)
     start = 0.0 if base is None or panel.higher_is_better is None else base
     for place, row in enumerate(rows):
-        value = panel.value(row)
+        value: Any = panel.value(row)
         if value is None:
             continue
         shade = _PCB if row.method == "pcb" else _OTHER
@@ -116,7 +100,7 @@ def _draw_bars(axes: Axes, rows: Sequence[Row], panel: _Panel, theme: Theme) -> 
             left=start,
             height=0.7,
             color=shade if row.kind == MERGE else theme.nothing,
-            xerr=panel.error(row),
+            xerr=panel.error(row) if panel.error else None,
             error_kw={"elinewidth": 0.8, "capsize": 2, "ecolor": theme.ink},
         )
     axes.axvline(start, color=theme.ink, linewidth=0.8)
@@ -125,13 +109,12 @@ def _draw_bars(axes: Axes, rows: Sequence[Row], panel: _Panel, theme: Theme) -> 
     axes.margins(x=0.1)
     axes.locator_params(axis="x", nbins=4)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    title(axes, panel.title)
     if panel.higher_is_better is False:
         axes.invert_xaxis()
 
 
 def _titles(rows: Sequence[Row]) -> list[str]:
-    names = [name(row) for row in rows]
+    names = [row_name(row) for row in rows]
     return [
         text if names.count(text) == 1 else f"{text}, {row.label}"
         for text, row in zip(names, rows, strict=True)
@@ -155,14 +138,14 @@ def _at(tried: Tried, parameter: str) -> Any:
 
 
 def _curves(
-    merges: Sequence[Row], swept: Sequence[str], judge: Scoreboard, theme: Theme
+    merges: Sequence[Row], swept: Sequence[str], validation: Scoreboard, theme: Theme
 ) -> Figure:
     width = min(2 + 3 * len(swept), _WIDTH)
     figure, all_axes = new_figure(theme, width, 3.2, columns=len(swept))
     styles = _styles(merges)
     for axes, parameter in zip(all_axes, swept, strict=True):
         for row in merges:
-            points = _best_by_value(row, parameter, judge)
+            points = _best_by_value(row, parameter, validation)
             if len(points) < 2:
                 continue
             values = sorted(points)
@@ -179,10 +162,10 @@ def _curves(
     for row in merges:
         if len(row.tried) > 1:
             all_axes[0].plot([], [], "o", ms=3, label=row.name, **styles[row.name])
-    if judge.direction is False:
+    if validation.direction is False:
         all_axes[0].invert_yaxis()
-    mean = "mean" if len(judge.tasks) > 1 else judge.tasks[0]
-    all_axes[0].set_ylabel("% of own expert" if judge.direction is None else mean)
+    mean = "mean" if len(validation.tasks) > 1 else validation.tasks[0]
+    all_axes[0].set_ylabel("% of own expert" if validation.direction is None else mean)
     legend(figure, all_axes[0], theme)
     return figure
 
@@ -202,7 +185,7 @@ def _styles(merges: Sequence[Row]) -> dict[str, dict[str, Any]]:
 
 
 def _best_by_value(
-    row: Row, parameter: str, judge: Scoreboard
+    row: Row, parameter: str, validation: Scoreboard
 ) -> dict[Any, tuple[float, Tried]]:
     """For each value of one parameter the best over all others that were swept."""
     points: dict[Any, tuple[float, Tried]] = {}
@@ -210,11 +193,11 @@ def _best_by_value(
     for tried in row.tried:
         value = _at(tried, parameter)
         attempt = Row(MERGE, row.name, tried.scores)
-        standing = None if tried.failed else judge.standing(attempt)
-        if not isinstance(value, (int, float)) or standing is None:
+        score = None if tried.failed else validation.rank_score(attempt)
+        if not isinstance(value, (int, float)) or score is None:
             continue
-        if standing > best.get(value, float("-inf")):
-            best[value] = standing
-            mean = judge.mean(attempt)
-            points[value] = standing if mean is None else mean, tried
+        if score > best.get(value, float("-inf")):
+            best[value] = score
+            mean = validation.mean(attempt)
+            points[value] = score if mean is None else mean, tried
     return points

@@ -1,12 +1,11 @@
-"""Scores by lm-evaluation-harness, whose own task names and options are taken."""
+"""Scores by lm-evaluation-harness, with its own names of tasks and options."""
 
 from __future__ import annotations
 
 import gc
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from mergekit_pcb.compare.evaluation import (
     ALL,
     TEST,
     VALIDATION,
-    Progress,
     Score,
     Scores,
     per_item,
@@ -22,6 +20,7 @@ from mergekit_pcb.compare.evaluation import (
 )
 from mergekit_pcb.compare.result_cache import fingerprint
 from mergekit_pcb.errors import PCBError
+from mergekit_pcb.output.progress import Progress
 from mergekit_pcb.suggestions import did_you_mean
 
 # Enough for two digits of a standard error; the harness's own hundred thousand draws
@@ -37,7 +36,7 @@ class Harness:
     """
 
     splits = True
-    judges = True
+    can_rank = True
 
     def __init__(
         self,
@@ -57,7 +56,7 @@ class Harness:
             tasks: names of tasks or groups of tasks.
             validation_tasks: those to choose settings by, if not halves of ``tasks``.
             metrics: by task; default is the first that the task lists.
-            include_path: a folder with task files of one's own.
+            include_path: a folder with further task files.
             limit: only so many items of each task, or a fraction of them.
             model_args: for the harness's model, such as ``{"dtype": "bfloat16"}``.
             tokenizer: where to find one for models that come without.
@@ -96,7 +95,7 @@ class Harness:
         )
 
     def identity(self, part: str) -> Any:
-        """Tasks, files of one's own, and everything that is passed on."""
+        """Tasks, further task files, and everything that is passed on."""
         return {
             "harness": self._version,
             "tasks": self._tasks[part],
@@ -110,6 +109,7 @@ class Harness:
 
     def __call__(self, model: Path, part: str, progress: Progress) -> Scores:
         """Evaluate the model on the part of the items."""
+        import torch
         from lm_eval import simple_evaluate
 
         names = self._tasks[part]
@@ -119,17 +119,21 @@ class Harness:
         chosen: dict[str, Any] = {"limit": self._limit}
         if self._halves and part != ALL:
             chosen = {"samples": self._half(names, part)}
-        with _for_the_harness():
-            found = simple_evaluate(
-                model="hf",
-                model_args=arguments,
-                tasks=list(names),
-                task_manager=self._manager,
-                bootstrap_iters=_BOOTSTRAP_DRAWS,
-                **chosen,
-                **{**self._options, "device": self._options.get("device") or _device()},
-            )
-        _free_memory()
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        # Its bootstrap would fork this process, whose threads the copy does not have.
+        os.environ["DISABLE_MULTIPROC"] = "1"
+        found = simple_evaluate(
+            model="hf",
+            model_args=arguments,
+            tasks=list(names),
+            task_manager=self._manager,
+            bootstrap_iters=_BOOTSTRAP_DRAWS,
+            **chosen,
+            # By default it takes "cuda" on a machine without one, and fails.
+            **{**self._options, "device": self._options.get("device") or device},
+        )
+        gc.collect()
+        torch.cuda.empty_cache()
         assert found is not None, "the harness returns nothing in side processes only"
         columns = [column for name in names for column in _columns(found, name)]
         return {name: _score(found, name, self._metrics.get(name)) for name in columns}
@@ -230,33 +234,3 @@ def _metric_key(
     if wanted:
         raise PCBError(f"{name} has no metric `{wanted}`; it has {', '.join(values)}")
     return next(iter(values))
-
-
-@contextmanager
-def _for_the_harness() -> Iterator[None]:
-    """Keep its bootstrap from forking this process, whose threads would not follow."""
-    name = "DISABLE_MULTIPROC"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
-
-
-def _device() -> str:
-    # The harness would take "cuda" on a machine without one, and fail.
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _free_memory() -> None:
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -15,40 +15,34 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
+from mergekit_pcb.atomic_files import write_file
 from mergekit_pcb.errors import PCBError
 
-Progress = Callable[[float], None]
-
-_PERCENT = re.compile(r"(\d+)%\|")
 _ERROR = re.compile(r"^Error: (.*)$", re.MULTILINE)
 
 
 class Cost(NamedTuple):
     """What a merge took: wall time without start-up, and peak resident memory.
 
-    The memory is that of the whole process, libraries included, and None where the
-    system does not tell.
+    The memory is that of the whole process, libraries included, and None where it is
+    not known.
     """
 
     seconds: float
     peak_bytes: int | None
 
 
-def measured_merge(
-    recipe: Path, out: Path, options: Sequence[str], log: IO[str], progress: Progress
-) -> Cost:
-    """Run a recipe; ``out`` is complete afterwards, or absent.
+def measured_merge(recipe: Path, out: Path, options: Sequence[str]) -> Cost:
+    """Run a recipe, and print what mergekit prints; ``out`` is complete, or absent.
 
     Args:
         recipe: the file.
         out: the folder for the merged model.
         options: of mergekit-yaml.
-        log: gets what mergekit prints.
-        progress: is told how far the merge is, in percent.
 
     Raises:
         PCBError: mergekit could not do it; the message is its own.
@@ -58,7 +52,7 @@ def measured_merge(
         command = [sys.executable, "-m", __name__]
         command += [str(argument) for argument in (facts, recipe, out, *options)]
         # Ctrl-C reaches a process in the terminal's group directly, and again from
-        # here; of two, the second would cut off the tidying that the first began.
+        # here; the second of two would interrupt the cleaning-up that the first began.
         with subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -70,29 +64,27 @@ def measured_merge(
             env={**os.environ, "PYTHONSAFEPATH": "1"},
         ) as process:
             try:
-                said = _follow(process, log, progress)
+                output = _printed(process)
             except BaseException:
                 _end(process)
-                # It may have come to its end all the same, but nobody has its figures.
+                # The merge may be complete all the same, but its cost is unknown.
                 shutil.rmtree(out, ignore_errors=True)
                 raise
         if process.returncode != 0 or not facts.exists():
-            raise PCBError(_reason(said, process.returncode))
+            raise PCBError(_reason(output, process.returncode))
         return Cost(**json.loads(facts.read_text(encoding="utf-8")))
 
 
-def _follow(process: subprocess.Popen[str], log: IO[str], progress: Progress) -> str:
+def _printed(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
-    said = []
+    output = []
     # A progress bar ends its lines with carriage returns, which count as line ends.
     for line in process.stdout:
-        log.write(line)
-        if percent := _PERCENT.search(line):
-            progress(float(percent[1]))
-        else:
-            said.append(line)
+        sys.stdout.write(line)
+        if "%|" not in line:
+            output.append(line)
     process.wait()
-    return "".join(said)
+    return "".join(output)
 
 
 def _end(process: subprocess.Popen[str]) -> None:
@@ -103,15 +95,15 @@ def _end(process: subprocess.Popen[str]) -> None:
         process.kill()
 
 
-def _reason(said: str, status: int) -> str:
-    errors = _ERROR.findall(said)
+def _reason(output: str, status: int) -> str:
+    errors = _ERROR.findall(output)
     if errors:
         return str(errors[-1])
     if status < 0:
         name = signal.Signals(-status).name
         hint = " (out of memory?)" if name == "SIGKILL" else ""
         return f"the merge was ended by {name}{hint}"
-    lines = said.strip().splitlines() or [f"the merge ended with status {status}"]
+    lines = output.strip().splitlines() or [f"the merge ended with status {status}"]
     return lines[-1].strip()
 
 
@@ -130,13 +122,20 @@ def peak_memory() -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _main(facts: str, *arguments: str) -> None:
+def merge_here(recipe: Path, out: Path, options: Sequence[str]) -> Cost:
+    """Run a recipe in this process, whose memory is not that of the merge."""
     from mergekit_pcb.commands.merge import merge
 
     start = time.perf_counter()
-    merge.main(list(arguments), "mergekit-pcb merge", standalone_mode=False)
-    cost = Cost(round(time.perf_counter() - start, 2), peak_memory())
-    Path(facts).write_text(json.dumps(cost._asdict()), encoding="utf-8")
+    arguments = [str(recipe), str(out), *options]
+    merge.main(arguments, "mergekit-pcb merge", standalone_mode=False)
+    return Cost(round(time.perf_counter() - start, 2), None)
+
+
+def _main(facts: str, recipe: str, out: str, *options: str) -> None:
+    cost = merge_here(Path(recipe), Path(out), options)
+    cost = cost._replace(peak_bytes=peak_memory())
+    write_file(Path(facts), json.dumps(cost._asdict()))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What the names of methods and parameters on a command line mean, if anything."""
+"""Names of methods and parameters on a command line: found, or refused."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 from mergekit import merge_methods
 from mergekit.merge_methods import MergeMethod
@@ -14,7 +14,7 @@ from mergekit_pcb.suggestions import did_you_mean
 Places = Mapping[str, Collection[str]]
 
 
-def method_called(name: str) -> MergeMethod:
+def find_method(name: str) -> MergeMethod:
     """The method of a candidate: ``ties``, or ``pcb:model`` for one of its scopes.
 
     Raises:
@@ -32,8 +32,8 @@ def method_called(name: str) -> MergeMethod:
     return known[method]
 
 
-def effective(method: MergeMethod) -> set[str]:
-    """The parameters that have an effect on a method."""
+def effective_parameters(method: MergeMethod) -> set[str]:
+    """The parameters that have an effect on a method; it may accept others."""
     names = {parameter.name for parameter in method.spec.parameters}
     # mergekit gives task_arithmetic the parameters of its relatives that drop
     # coordinates, and ignores these two.
@@ -45,7 +45,7 @@ def effective(method: MergeMethod) -> set[str]:
 def require_known(
     fixed: Places, swept: Places, methods: Mapping[str, MergeMethod]
 ) -> None:
-    """Refuse a name that means nothing, and a parameter that is both set and swept.
+    """Refuse unknown names, and a parameter that is both set and swept.
 
     Args:
         fixed: names of parameters by place: a candidate, a method, or ``""``.
@@ -55,28 +55,37 @@ def require_known(
     Raises:
         PCBError: says what was probably meant.
     """
-    for place, names in fixed.items():
-        meant: Iterable[MergeMethod] = _meant(place, methods)
-        of_whom = f"`{place}`" if place else "any method here"
-        _require_parameters(names, set().union(*map(effective, meant)), of_whom)
-    for place, names in swept.items():
-        # A method that lacks what all sweep tries something else, so anybody's
-        # parameter will do there.
-        meant = _meant(place, methods) if place else merge_methods.registered_methods()
-        known = set().union(*map(effective, meant))
-        scaled = {SCALE} if place == "linear" else set()
-        _require_parameters(names, known | scaled, f"`{place or 'any method'}`")
+    _require_parameters(fixed, methods, methods.values(), "any method here")
+    # A method without a parameter that is swept for all tries another one instead, so a
+    # parameter of any method will do there.
+    registered = merge_methods.registered_methods()
+    _require_parameters(swept, methods, registered, "any method", {SCALE})
     both = _all_names(fixed) & _all_names(swept)
     if both:
         raise PCBError(f"`{min(both)}` is both set and swept: choose one")
 
 
-def _meant(place: str, methods: Mapping[str, MergeMethod]) -> list[MergeMethod]:
-    meant = [
-        method
-        for name, method in methods.items()
-        if place in ("", name, method.spec.name)
-    ]
+def _require_parameters(
+    places: Places,
+    methods: Mapping[str, MergeMethod],
+    all_methods: Collection[MergeMethod],
+    all_in_words: str,
+    of_linear: Collection[str] = (),
+) -> None:
+    for place, names in places.items():
+        meant = _methods_at(place, methods) if place else all_methods
+        known = set().union(*map(effective_parameters, meant))
+        if place == "linear":
+            known.update(of_linear)
+        for name in names:
+            if name not in known:
+                owner = f"`{place}`" if place else all_in_words
+                hint = _hint(name, known)
+                raise PCBError(f"`{name}` is no parameter of {owner}; {hint}")
+
+
+def _methods_at(place: str, methods: Mapping[str, MergeMethod]) -> list[MergeMethod]:
+    meant = [m for name, m in methods.items() if place in (name, m.spec.name)]
     if not meant:
         raise PCBError(f"`{place}` is not compared here; {_hint(place, methods)}")
     return meant
@@ -84,16 +93,6 @@ def _meant(place: str, methods: Mapping[str, MergeMethod]) -> list[MergeMethod]:
 
 def _all_names(places: Places) -> set[str]:
     return {name for names in places.values() for name in names}
-
-
-def _require_parameters(
-    names: Iterable[str], known: Collection[str], of_whom: str
-) -> None:
-    for name in names:
-        if name not in known:
-            raise PCBError(
-                f"`{name}` is no parameter of {of_whom}; {_hint(name, known)}"
-            )
 
 
 def _hint(word: str, known: Collection[str]) -> str:

@@ -1,4 +1,4 @@
-"""How a comparison goes: two progress bars, and a log of what libraries print."""
+"""Two progress bars of a comparison, and a log of what libraries print."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import IO, TextIO
 
+import rich.progress
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
 
-from mergekit_pcb.compare.merge_process import Progress
+from mergekit_pcb.output.progress import Progress, new_bars
 
 _STANDARD_ERROR = 2
 _PERCENT = re.compile(r"(\d+)%\|")
 
 
 class BarsAndLog:
-    """Shows which model of how many it is, and how far the step with it has come."""
+    """Shows how many models are done, and how far the current step is."""
 
-    def __init__(self, bars: Bars, log: IO[str]) -> None:
+    def __init__(self, bars: rich.progress.Progress, log: IO[str]) -> None:
         """Take the bars, shown already, and an open file."""
         self._bars, self.log = bars, log
         self._models = bars.add_task("models evaluated", total=0)
@@ -38,7 +37,7 @@ class BarsAndLog:
     def working_on(self, what: str) -> Iterator[Progress]:
         """Show a step, and send to the log what is printed meanwhile."""
         self.log.write(f"\n== {what}\n")
-        self._bars.reset(self._step, description=_short(what), total=100, visible=True)
+        self._bars.reset(self._step, description=what, total=100, visible=True)
         if not self._bars.disable and not self._bars.console.is_terminal:
             # Bars are drawn in place, which a file is not.
             self._bars.console.print(what, markup=False, soft_wrap=True)
@@ -62,25 +61,15 @@ class BarsAndLog:
 
 
 @contextmanager
-def watching(folder: Path, *, quiet: bool) -> Iterator[BarsAndLog]:
+def bars_and_log(folder: Path, *, quiet: bool) -> Iterator[BarsAndLog]:
     """Open the bars on standard error, and ``log.txt`` in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     with (
         _screen() as screen,
         (folder / "log.txt").open("a", encoding="utf-8", buffering=1) as log,
+        new_bars(Console(file=screen), hidden=quiet) as bars,
     ):
-        bars = Bars(
-            TextColumn("{task.description}"),
-            BarColumn(20),
-            TextColumn("{task.completed:.0f} of {task.total:.0f}"),
-            TimeElapsedColumn(),
-            console=Console(file=screen),
-            disable=quiet,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
-        with bars:
-            yield BarsAndLog(bars, log)
+        yield BarsAndLog(bars, log)
 
 
 @contextmanager
@@ -112,7 +101,7 @@ def _other_programs_to(log: IO[str]) -> Iterator[None]:
 
 
 class _Listener(io.TextIOBase):
-    """Writes to a log, and reads from the bars of others how far they are."""
+    """Writes to a log, and reads percentages from the progress bars of libraries."""
 
     def __init__(self, log: IO[str], progress: Progress) -> None:
         self._log, self._progress = log, progress
@@ -123,7 +112,3 @@ class _Listener(io.TextIOBase):
         else:
             self._log.write(text)
         return len(text)
-
-
-def _short(what: str) -> str:
-    return what if len(what) <= 44 else f"{what[:43]}…"

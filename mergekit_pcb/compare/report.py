@@ -1,38 +1,23 @@
-"""The report of a comparison: what to read from the table, and the files it goes to."""
+"""The results of a comparison in words: the verdict and the notes."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mergekit_pcb.compare.budget import SCALE
-from mergekit_pcb.compare.figures import NAMES, pictures
-from mergekit_pcb.compare.page import compare_page
-from mergekit_pcb.compare.result_cache import write_whole
+from mergekit_pcb.compare.columns import mean_digits
 from mergekit_pcb.compare.scoreboard import BASE, MERGE, Row, Scoreboard
-from mergekit_pcb.compare.table import (
-    attempts,
-    digits,
-    markdown,
-    markdown_of_attempts,
-)
-from mergekit_pcb.errors import PCBError
-from mergekit_pcb.output.figures import require_matplotlib
-
-FILES = ("comparison.html", "comparison.md", "comparison.csv", "comparison.json")
 
 
 @dataclass(frozen=True)
 class Report:
-    """What is told of a comparison.
+    """The results of a comparison, and what they are results of.
 
     Attributes:
         recipe: the file whose models are compared.
+        folder: where the files of the report are.
         rows: of the table.
         references: base and experts on the items that chose settings.
         evaluated: by what, as a sentence.
@@ -41,6 +26,7 @@ class Report:
     """
 
     recipe: str
+    folder: Path
     rows: Sequence[Row]
     references: Sequence[Row]
     evaluated: str
@@ -70,9 +56,8 @@ def verdict(scoreboard: Scoreboard) -> str:
     peer = scoreboard.best_peer(row)
     gap = scoreboard.difference(row, peer) if peer else None
     if peer is None or gap is None:
-        return f"Best merge: {_with_height(scoreboard, best)}."
-    means = [scoreboard.mean(row) for row in scoreboard.rows]
-    decimals = digits(means) if scoreboard.direction is not None else 1
+        return f"Best merge: {_with_score(scoreboard, best)}."
+    decimals = mean_digits(scoreboard)
     error = "" if gap.error is None else f" ± {gap.error:.{decimals}f}"
     ahead = best if best in (row, peer) else row
     if gap.error is None:
@@ -82,8 +67,8 @@ def verdict(scoreboard: Scoreboard) -> str:
     else:
         reading = f"is for {ahead.name}"
     text = (
-        f"Best by {row.method}: {_with_height(scoreboard, row)}. Best by another "
-        f"method: {_with_height(scoreboard, peer)}. The difference, "
+        f"Best by {row.method}: {_with_score(scoreboard, row)}. Best by another "
+        f"method: {_with_score(scoreboard, peer)}. The difference, "
         f"{gap.value:+.{decimals}f}{error}, {reading}."
     )
     base = next((row for row in scoreboard.rows if row.kind == BASE), None)
@@ -92,22 +77,20 @@ def verdict(scoreboard: Scoreboard) -> str:
     return text
 
 
-def _with_height(scoreboard: Scoreboard, row: Row) -> str:
+def _with_score(scoreboard: Scoreboard, row: Row) -> str:
     mean = scoreboard.mean(row)
-    share = scoreboard.mean_normalised(row)
     if mean is None:
-        return f"{row.name}, {share:.1f} % of own expert"
-    decimals = digits(scoreboard.mean(row) for row in scoreboard.rows)
-    return f"{row.name}, {mean:.{decimals}f}"
+        return f"{row.name}, {scoreboard.mean_normalised(row):.1f} % of own expert"
+    return f"{row.name}, {mean:.{mean_digits(scoreboard)}f}"
 
 
 def notes(report: Report) -> Iterator[str]:
-    """How to read the table, and what not to read into it."""
+    """How to read the table, and what it does not say."""
     scoreboard = report.scoreboard
-    judged = scoreboard.best(scoreboard.rows) is not None
+    ranked = scoreboard.best(scoreboard.rows) is not None
     directions = {scoreboard.higher_is_better(task) for task in scoreboard.tasks}
     yield f"{report.evaluated}."
-    if judged:
+    if ranked:
         marks = {True: "↑: higher is better", False: "↓: lower is better"}
         arrows = "; ".join(marks[d] for d in (True, False) if d in directions)
         yield f"Bold or *: the best merge. {arrows}."
@@ -184,106 +167,3 @@ def _swept(row: Row) -> str:
         texts = [f"{v:g}" if isinstance(v, (int, float)) else str(v) for v in values]
         parts.append(f"{name} {', '.join(texts)}")
     return " × ".join(parts)
-
-
-def write(report: Report, folder: Path) -> str:
-    """Write every file of the report, and return why there are no pictures, if so."""
-    scoreboard = report.scoreboard
-    told = list(notes(report))
-    drawn, missing = [], ""
-    try:
-        require_matplotlib()
-        drawn = pictures(scoreboard, Scoreboard(report.references))
-    except PCBError as error:
-        missing = error.message
-    texts = {
-        "comparison.html": compare_page(report, verdict(scoreboard), told, drawn),
-        "comparison.md": _markdown(report, told),
-        "comparison.csv": _csv(scoreboard),
-        "comparison.json": _json(report, told),
-    }
-    for file, text in texts.items():
-        write_whole(folder / file, text)
-    for stale in NAMES:
-        (folder / f"{stale}.png").unlink(missing_ok=True)
-    for picture in drawn:
-        write_whole(folder / f"{picture.name}.png", picture.png())
-    return missing
-
-
-def _markdown(report: Report, told: Sequence[str]) -> str:
-    scoreboard = report.scoreboard
-    lines = [f"# {report.title}", "", verdict(scoreboard), "", markdown(scoreboard), ""]
-    lines += [f"* {note}" for note in told]
-    if tried := attempts(report.rows, report.references):
-        lines += ["", "## Every setting tried", "", markdown_of_attempts(tried)]
-    lines += ["", ", ".join(f"{k} {v}" for k, v in report.conditions.items()), ""]
-    return "\n".join(lines)
-
-
-def _csv(scoreboard: Scoreboard) -> str:
-    lines = []
-    for row in scoreboard.rows:
-        peer = (
-            scoreboard.best_peer(row) if row.kind == MERGE and not row.failed else None
-        )
-        gap = scoreboard.difference(row, peer) if peer else None
-        line: dict[str, Any] = {
-            "kind": row.kind,
-            "name": row.name,
-            "method": row.method,
-            "settings": row.label,
-            "failed": row.failed,
-        }
-        for task in scoreboard.tasks:
-            score = row.scores.get(task)
-            line[task] = score.value if score else None
-            line[f"{task}, standard error"] = score.error if score else None
-        line |= {
-            "mean": scoreboard.mean(row),
-            "mean, standard error": scoreboard.mean_error(row),
-            "percent of own expert": scoreboard.mean_normalised(row),
-            "difference to the best peer": gap.value if gap else None,
-            "difference, standard error": gap.error if gap else None,
-            "best peer": peer.name if peer else None,
-            "seconds": row.seconds,
-            "peak bytes": row.peak_bytes,
-        }
-        lines.append(line)
-    file = io.StringIO()
-    writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return file.getvalue()
-
-
-def _json(report: Report, told: Sequence[str]) -> str:
-    scoreboard = report.scoreboard
-    document = {
-        "recipe": report.recipe,
-        "verdict": verdict(scoreboard),
-        "tasks": {
-            task: {"higher_is_better": scoreboard.higher_is_better(task)}
-            for task in scoreboard.tasks
-        },
-        "rows": [
-            {
-                **_without_items(asdict(row)),
-                "mean": scoreboard.mean(row),
-                "mean_error": scoreboard.mean_error(row),
-                "percent_of_own_expert": scoreboard.mean_normalised(row),
-            }
-            for row in scoreboard.rows
-        ],
-        "notes": list(told),
-        "conditions": report.conditions,
-    }
-    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
-
-
-def _without_items(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _without_items(v) for k, v in value.items() if k != "items"}
-    if isinstance(value, (list, tuple)):
-        return [_without_items(item) for item in value]
-    return value

@@ -1,28 +1,30 @@
-"""What is finished, one file each: written whole, named after all it depends on."""
+"""A cache of results: one file each, named after a hash of all it depends on."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from mergekit_pcb import __version__
+from mergekit_pcb.atomic_files import write_file
 
 _PACKAGES = ("mergekit", "torch", "transformers")
 
 
 class ResultCache:
-    """The finished parts of some work, in a folder."""
+    """Results by kind and key, in a folder."""
 
     def __init__(self, folder: Path) -> None:
         """Take the folder, which need not exist yet."""
         self._folder = folder
 
     def load(self, kind: str, key: str) -> dict[str, Any] | None:
-        """A part, or None if it is not finished."""
+        """A result, or None if there is none."""
         try:
             text = self._file(kind, key).read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -31,9 +33,9 @@ class ResultCache:
         return found
 
     def save(self, kind: str, key: str, content: Mapping[str, Any]) -> None:
-        """Finish a part."""
+        """Keep a result."""
         text = json.dumps(content, indent=1, ensure_ascii=False)
-        write_whole(self._file(kind, key), text + "\n")
+        write_file(self._file(kind, key), text + "\n")
 
     def _file(self, kind: str, key: str) -> Path:
         return self._folder / f"{kind}-{key}.json"
@@ -46,15 +48,7 @@ def key_of(name: str, about: Any) -> str:
     return f"{readable}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file that is complete or absent, whatever happens."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    plain = content.encode("utf-8") if isinstance(content, str) else content
-    partial.write_bytes(plain)
-    partial.replace(path)
-
-
+@cache
 def versions() -> dict[str, str]:
     """The versions that a merge or a score may depend on."""
     others = {name: metadata.version(name) for name in _PACKAGES}
@@ -62,7 +56,7 @@ def versions() -> dict[str, str]:
 
 
 def fingerprint(folder: Path) -> list[Any]:
-    """What changes when a file of a folder does; nobody hashes gigabytes for that."""
+    """Names, sizes and times of all files: hashing gigabytes would take too long."""
     files = sorted(folder.rglob("*")) if folder.is_dir() else []
     return [
         [str(file.relative_to(folder)), file.stat().st_size, file.stat().st_mtime_ns]

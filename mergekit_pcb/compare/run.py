@@ -1,4 +1,4 @@
-"""The run of a comparison: what its folder already has is not done again."""
+"""The run of a comparison: results that its folder already has are not repeated."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import math
 import shutil
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import yaml
 
+from mergekit_pcb.atomic_files import write_file
 from mergekit_pcb.compare.candidates import Candidate, Inputs
 from mergekit_pcb.compare.evaluation import (
     ALL,
@@ -23,7 +24,8 @@ from mergekit_pcb.compare.evaluation import (
     Score,
     Scores,
 )
-from mergekit_pcb.compare.merge_process import Cost, Progress
+from mergekit_pcb.compare.merge_process import Cost
+from mergekit_pcb.compare.progress import BarsAndLog
 from mergekit_pcb.compare.result_cache import ResultCache, fingerprint, key_of, versions
 from mergekit_pcb.compare.scoreboard import BASE, EXPERT, MERGE, Row, Scoreboard, Tried
 from mergekit_pcb.errors import PCBError
@@ -31,28 +33,15 @@ from mergekit_pcb.errors import PCBError
 KEEP = ("best", "all", "none")
 
 # Merges a recipe file into a folder that is then complete.
-Merge = Callable[[Path, Path, Progress], Cost]
+Merge = Callable[[Path, Path], Cost]
 
 
-class Watch(Protocol):
-    """Somebody who is told how it goes."""
-
-    def working_on(self, what: str) -> AbstractContextManager[Progress]:
-        """A step takes as long as the context; its progress is told in percent."""
-
-    def done(self) -> None:
-        """One model has been scored, or could not be."""
-
-    def failed(self, trace: str) -> None:
-        """Something went wrong that its row will tell in a few words."""
-
-
-class Leader(NamedTuple):
-    """The best so far: a candidate, its place among those tried, and its standing."""
+class Ranked(NamedTuple):
+    """A candidate, its place among those of its name, and what it is ranked by."""
 
     candidate: Candidate
     number: int
-    standing: float
+    rank_score: float
 
 
 class Result(NamedTuple):
@@ -64,18 +53,17 @@ class Result(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """What shall be compared, and where.
+    """A comparison to be run in a folder.
 
     Attributes:
-        folder: for recipes, merged models and all that is finished.
+        folder: for recipes, merged models and the cache of results.
         inputs: base and experts.
         candidates: the merges, those of one name side by side.
         evaluation: scores a model.
         merge: runs a recipe.
         merge_options: what else a merge depends on, for ``json.dumps``.
-        find: gives the folder of an input.
         keep: which merged models stay, one of `KEEP`.
-        watch: is told of every step.
+        display: shows every step, and keeps a log.
     """
 
     folder: Path
@@ -84,32 +72,31 @@ class Comparison:
     evaluation: Evaluation
     merge: Merge
     merge_options: Any
-    find: Callable[[str], Path]
     keep: str
-    watch: Watch
+    display: BarsAndLog
 
     @property
-    def _finished(self) -> ResultCache:
+    def _cache(self) -> ResultCache:
         return ResultCache(self.folder / "runs")
 
     @property
     def groups(self) -> list[list[Candidate]]:
         """The candidates of every row."""
-        if not self.evaluation.judges:
+        if not self.evaluation.can_rank:
             return [[candidate] for candidate in self.candidates]
         by_name = groupby(self.candidates, key=lambda candidate: candidate.name)
         return [list(group) for _, group in by_name]
 
     @property
     def parts(self) -> tuple[str, str]:
-        """The parts of the items that choose and that are shown."""
+        """The part of the items that chooses settings, and the part that is shown."""
         if not any(len(group) > 1 for group in self.groups):
             return ALL, ALL
         return (VALIDATION, TEST) if self.evaluation.splits else (ALL, ALL)
 
     @property
     def steps(self) -> int:
-        """How many times the watch will be told that a model is done."""
+        """How many times a model will be evaluated."""
         parts = len(set(self.parts))
         models = 1 + len(self.inputs.experts)
         return models * parts + len(self.candidates) + (parts - 1) * len(self.groups)
@@ -121,17 +108,17 @@ class Comparison:
 
     @property
     def models_at_a_time(self) -> int:
-        """How many merged models there may be on disk that are not there yet."""
+        """How many merged models there may be on disk besides those there now."""
         if self.keep == "all":
             return sum(not self.merged_folder(c).exists() for c in self.candidates)
         if all(map(self._is_scored, self.candidates)):
             return 0
-        leads_its_row = any(len(group) > 1 for group in self.groups)
-        leads_all = self.keep == "best" and len(self.groups) > 1
-        return 1 + leads_its_row + leads_all
+        best_of_group = any(len(group) > 1 for group in self.groups)
+        best_of_all = self.keep == "best" and len(self.groups) > 1
+        return 1 + best_of_group + best_of_all
 
     def run(self) -> Result:
-        """Do what has not been done.
+        """Merge and evaluate what has not been.
 
         Raises:
             PCBError: not one of the inputs could be evaluated.
@@ -141,14 +128,14 @@ class Comparison:
         rows = [*references] if showing == choosing else self._input_rows(showing)
         if all(row.failed for row in rows):
             raise PCBError(f"no model could be evaluated: {rows[0].failed}")
-        best: Leader | None = None
+        best: Ranked | None = None
         for group in self.groups:
-            row, leader = self._compete(group, references)
+            row, best_of_group = self._best_of(group, references)
             rows.append(row)
-            if self.keep == "none" and leader:
-                self._discard(leader.candidate)
+            if self.keep == "none" and best_of_group:
+                self._discard(best_of_group.candidate)
             elif self.keep == "best":
-                best = self._better(best, leader)
+                best = self._better(best, best_of_group)
         if best is not None:
             self._merged(best.candidate)
         return Result(rows, references)
@@ -168,52 +155,47 @@ class Comparison:
 
     def _input_row(self, kind: str, name: str, model: str, part: str) -> Row:
         identity = [model, fingerprint(Path(model))]
-        try:
-            scores = self._scores(name, "", identity, part, lambda: self.find(model))
-        except Exception as error:
-            return Row(kind, name, failed=self._in_few_words(error))
-        finally:
-            self.watch.done()
-        return Row(kind, name, scores)
+        find = partial(self.inputs.find, model)
+        scores, failed = self._scores_or_reason(name, "", identity, part, find)
+        return Row(kind, name, scores, failed=failed)
 
-    def _compete(
+    def _best_of(
         self, group: Sequence[Candidate], references: Sequence[Row]
-    ) -> tuple[Row, Leader | None]:
-        """Score all settings, and show the best of them; its merged model is kept."""
+    ) -> tuple[Row, Ranked | None]:
+        """Score all settings; return a row for the best, whose merged model is kept."""
         choosing, showing = self.parts
         tried: list[Tried] = []
-        leader: Leader | None = None
+        best: Ranked | None = None
         for candidate in group:
             attempt = self._try(candidate, choosing)
             if not attempt.failed:
                 row = Row(MERGE, candidate.name, attempt.scores)
-                standing = Scoreboard([*references, row]).standing(row)
-                height = -math.inf if standing is None else standing
-                rival = Leader(candidate, len(tried), height)
-                leader = self._better(leader, rival)
+                score = Scoreboard([*references, row]).rank_score(row)
+                score = -math.inf if score is None else score
+                best = self._better(best, Ranked(candidate, len(tried), score))
             tried.append(attempt)
-        if leader is None:
+        if best is None:
             return self._merge_row(group[0], tried[0], tried), None
-        winner, shown = leader.candidate, tried[leader.number]
-        tried[leader.number] = replace(shown, chosen=True)
+        winner, shown = best.candidate, tried[best.number]
+        tried[best.number] = replace(shown, chosen=True)
         if showing != choosing:
             shown = self._try(winner, showing)
-        return self._merge_row(winner, shown, tried), leader
+        return self._merge_row(winner, shown, tried), best
 
-    def _better(self, leader: Leader | None, rival: Leader | None) -> Leader | None:
-        """The one that leads, of equals the first; the other's model may go."""
-        if leader is None or rival is None:
-            return leader or rival
-        if rival.standing > leader.standing:
-            leader, rival = rival, leader
+    def _better(self, best: Ranked | None, other: Ranked | None) -> Ranked | None:
+        """The better of the two, of equals the first; the other's model may go."""
+        if best is None or other is None:
+            return best or other
+        if other.rank_score > best.rank_score:
+            best, other = other, best
         if self.keep != "all":
-            self._discard(rival.candidate)
-        return leader
+            self._discard(other.candidate)
+        return best
 
     def _merge_row(
         self, winner: Candidate, shown: Tried, tried: Sequence[Tried]
     ) -> Row:
-        cost = self._finished.load("merge", self._key(winner)) or {}
+        cost = self._cache.load("merge", self._key(winner)) or {}
         return Row(
             MERGE,
             winner.name,
@@ -230,65 +212,68 @@ class Comparison:
         )
 
     def _try(self, candidate: Candidate, part: str) -> Tried:
-        about = Tried(candidate.label, dict(candidate.swept))
-        try:
-            if self.keep == "all":
-                self._merged(candidate)
-            scores = self._scores(
-                candidate.name,
-                candidate.label,
-                self._merge_identity(candidate),
-                part,
-                lambda: self._merged(candidate),
-            )
-        except Exception as error:
-            return replace(about, failed=self._in_few_words(error))
-        finally:
-            self.watch.done()
-        return replace(about, scores=scores)
+        scores, failed = self._scores_or_reason(
+            candidate.name,
+            candidate.label,
+            self._merge_identity(candidate),
+            part,
+            partial(self._merged, candidate),
+            always_find=self.keep == "all",
+        )
+        return Tried(candidate.label, dict(candidate.swept), scores, failed)
 
     def _is_scored(self, candidate: Candidate) -> bool:
         about = self._about_score(self._merge_identity(candidate), self.parts[0])
-        return self._finished.load("score", key_of(candidate.name, about)) is not None
+        return self._cache.load("score", key_of(candidate.name, about)) is not None
 
     def _about_score(self, identity: Any, part: str) -> list[Any]:
         return [identity, self.evaluation.identity(part), versions()]
 
-    def _scores(
-        self, name: str, label: str, identity: Any, part: str, find: Callable[[], Path]
-    ) -> Scores:
+    def _scores_or_reason(
+        self,
+        name: str,
+        label: str,
+        identity: Any,
+        part: str,
+        find: Callable[[], Path],
+        *,
+        always_find: bool = False,
+    ) -> tuple[Scores, str]:
+        """The scores of a model, or no scores and why; from the cache if possible."""
         about = self._about_score(identity, part)
         key = key_of(name, about)
-        known = self._finished.load("score", key)
-        if known is None:
-            model = find()
-            called = f"{name} ({label})" if label else name
-            with self.watch.working_on(f"evaluating {called}") as progress:
-                scores = self.evaluation(model, part, progress)
-            known = {
-                "model": called,
-                "part": part,
-                "scores": {task: _plain(score) for task, score in scores.items()},
-                "about": about,
-            }
-            self._finished.save("score", key, known)
-        return {task: Score(**score) for task, score in known["scores"].items()}
+        model = f"{name} ({label})" if label else name
+        try:
+            if always_find:
+                find()
+            known = self._cache.load("score", key)
+            if known is None:
+                folder = find()
+                with self.display.working_on(f"evaluating {model}") as progress:
+                    scores = self.evaluation(folder, part, progress)
+                plain = {task: _plain(score) for task, score in scores.items()}
+                known = {"model": model, "part": part, "scores": plain, "about": about}
+                self._cache.save("score", key, known)
+        except Exception as error:
+            return {}, self._in_few_words(error)
+        finally:
+            self.display.done()
+        return {task: Score(**score) for task, score in known["scores"].items()}, ""
 
     def _merged(self, candidate: Candidate) -> Path:
         key, folder = self._key(candidate), self.merged_folder(candidate)
-        if folder.exists() and self._finished.load("merge", key):
+        if folder.exists() and self._cache.load("merge", key):
             return folder
         # The folder of a merge that was interrupted between the model and its facts.
         shutil.rmtree(folder, ignore_errors=True)
         recipe = self.recipe_file(candidate)
-        recipe.parent.mkdir(parents=True, exist_ok=True)
         text = yaml.safe_dump(candidate.recipe, sort_keys=False, allow_unicode=True)
-        recipe.write_text(text, encoding="utf-8")
+        write_file(recipe, text)
         step = f"merging {candidate.name} ({candidate.label})"
-        with self.watch.working_on(step) as progress:
-            cost = self.merge(recipe, folder, progress)
+        with self.display.working_on(step):
+            cost = self.merge(recipe, folder)
         about = self._merge_identity(candidate)
-        self._finished.save("merge", key, {**cost._asdict(), "about": about})
+        self._cache.save("merge", key, {**cost._asdict(), "about": about})
         return folder
 
     def _discard(self, candidate: Candidate) -> None:
@@ -303,7 +288,7 @@ class Comparison:
         return key_of(candidate.name, self._merge_identity(candidate))
 
     def _in_few_words(self, error: Exception) -> str:
-        self.watch.failed(traceback.format_exc())
+        self.display.failed(traceback.format_exc())
         text = error.message if isinstance(error, PCBError) else str(error)
         lines = text.strip().splitlines() or [""]
         kind = "" if isinstance(error, PCBError) else f"{type(error).__name__}: "

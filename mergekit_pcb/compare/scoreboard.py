@@ -1,4 +1,4 @@
-"""What a table of scores says: means, shares of the experts' scores, differences."""
+"""The scores of a comparison: means, shares of the experts' scores, differences."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Difference:
 
 
 class Scoreboard:
-    """The arithmetic of a table whose rows are known."""
+    """Means, shares and differences of the scores of some rows."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         """Take the rows; those that failed have no scores."""
@@ -130,7 +130,7 @@ class Scoreboard:
     def _is_complete(self, row: Row) -> bool:
         return bool(self.tasks) and all(task in row.scores for task in self.tasks)
 
-    def standing(self, row: Row) -> float | None:
+    def rank_score(self, row: Row) -> float | None:
         """What rows are ranked by, higher is better: the mean, else the shares."""
         mean = self.mean(row)
         if mean is None:
@@ -138,9 +138,9 @@ class Scoreboard:
         return mean if self.direction else -mean
 
     def best(self, rows: Sequence[Row]) -> Row | None:
-        """The row that stands highest; the first of equals."""
-        ranked = [(self.standing(row), row) for row in rows]
-        known = [(standing, row) for standing, row in ranked if standing is not None]
+        """The row with the highest `rank_score`; the first of equals."""
+        ranked = [(self.rank_score(row), row) for row in rows]
+        known = [(score, row) for score, row in ranked if score is not None]
         return max(known, key=lambda pair: pair[0])[1] if known else None
 
     @property
@@ -149,7 +149,12 @@ class Scoreboard:
         return [row for row in self.rows if row.kind == MERGE and not row.failed]
 
     def best_peer(self, row: Row) -> Row | None:
-        """The best merge by another method; its other scopes are no peers."""
+        """The best merge by another method than this merge's, if it has scores.
+
+        Other scopes of the same method are no peers.
+        """
+        if row.kind != MERGE or row.failed:
+            return None
         return self.best([peer for peer in self.merges if peer.method != row.method])
 
     def difference(self, row: Row, peer: Row) -> Difference | None:
@@ -159,15 +164,13 @@ class Scoreboard:
         of the paired differences, which is smaller than that of two samples.
         """
         mine, other = self.mean(row), self.mean(peer)
-        if mine is None or other is None:
-            mine, other = self.mean_normalised(row), self.mean_normalised(peer)
-            return (
-                None
-                if mine is None or other is None
-                else Difference(mine - other, None)
-            )
-        errors = [_error_of_difference(row, peer, task) for task in self.tasks]
-        return Difference(mine - other, _error_of_mean(errors))
+        if mine is not None and other is not None:
+            errors = [_error_of_difference(row, peer, task) for task in self.tasks]
+            return Difference(mine - other, _error_of_mean(errors))
+        mine, other = self.mean_normalised(row), self.mean_normalised(peer)
+        if mine is not None and other is not None:
+            return Difference(mine - other, None)
+        return None
 
 
 def _error_of_difference(row: Row, peer: Row, task: str) -> float | None:
@@ -182,6 +185,6 @@ def _error_of_difference(row: Row, peer: Row, task: str) -> float | None:
 
 def _error_of_mean(errors: Sequence[float | None]) -> float | None:
     known = [error for error in errors if error is not None]
-    return (
-        math.hypot(*known) / len(known) if known and len(known) == len(errors) else None
-    )
+    if not known or len(known) < len(errors):
+        return None
+    return math.hypot(*known) / len(known)

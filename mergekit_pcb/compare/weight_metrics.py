@@ -1,57 +1,51 @@
-"""What a merge is like without any data: how far it went, and towards whom."""
+"""Measures of the weights of a merge, which need no data."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from mergekit.io import LazyTensorLoader
 
-from mergekit_pcb.compare.evaluation import Progress, Score, Scores
+from mergekit_pcb.compare.candidates import Inputs
+from mergekit_pcb.compare.evaluation import Score, Scores
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.kernel.metrics import Metrics, measure, total
 from mergekit_pcb.kernel.task_vectors import TaskVectors
+from mergekit_pcb.output.progress import Progress
 
 NORM = "norm ratio"
 
 
 class WeightMetrics:
-    """Measures of what was added to the base, which no number of them makes good.
+    """Measures of what was added to the base; none says that a merge is good.
 
     The norm over that of the mean of the task vectors, and the cosine similarity to
     the task vector of each expert.
     """
 
     splits = False
-    judges = False
+    can_rank = False
     what = (
         "No data. Norm ratio: norm of what was added to the base, over that of the "
         "mean task vector. cos: its cosine similarity to the task vector of an expert"
     )
     how_chosen = ""
 
-    def __init__(
-        self, base: str, experts: Mapping[str, str], find: Callable[[str], Path]
-    ) -> None:
-        """Take the models to compare with.
-
-        Args:
-            base: the base model.
-            experts: the models that are merged, by short name.
-            find: gives the folder of a model.
-        """
-        self._base, self._experts, self._find = base, experts, find
+    def __init__(self, inputs: Inputs) -> None:
+        """Take the models to compare with."""
+        self._inputs = inputs
 
     def identity(self, part: str) -> Any:
         """The models that are compared with."""
-        return [self._base, list(self._experts.items())]
+        return [self._inputs.base, list(self._inputs.experts.items())]
 
     def __call__(self, model: Path, part: str, progress: Progress) -> Scores:
         """Read all models once, tensor by tensor."""
-        base = _open(self._find(self._base))
-        others = [_open(self._find(expert)) for expert in self._experts.values()]
+        inputs = self._inputs
+        base = _open(inputs.find(inputs.base))
+        others = [_open(inputs.find(expert)) for expert in inputs.experts.values()]
         others.append(_open(model))
         names = sorted(base.index.tensor_paths)
         tallies = []
@@ -62,7 +56,7 @@ class WeightMetrics:
             progress(100 * (number + 1) / len(names))
         if not tallies:
             raise PCBError("no tensor of the base has the same shape in all models")
-        return _scores(total(tallies), list(self._experts))
+        return _scores(total(tallies), list(inputs.experts))
 
 
 def _open(folder: Path) -> LazyTensorLoader:

@@ -2,56 +2,31 @@
 
 from __future__ import annotations
 
-import itertools
-import json
 import os
 import shlex
 import shutil
 import sysconfig
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from importlib import metadata
 from pathlib import Path
 from random import Random
-from statistics import mean
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 import yaml
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from mergekit_pcb.demo.report import Row, introduction, notes, results_table
-from mergekit_pcb.demo.tasks import DOMAINS, Item, held_out
+from mergekit_pcb.atomic_files import write_file
+from mergekit_pcb.demo.tasks import DOMAINS, ITEMS, Item
 from mergekit_pcb.errors import PCBError
+from mergekit_pcb.output.progress import Progress, new_bars
 
-TEST_ITEMS, VALIDATION_ITEMS = 500, 200
+if TYPE_CHECKING:
+    from mergekit_pcb.compare import Report
 
-_MARKER = ".mergekit-pcb-demo"
-# The marker is last, so that what an interrupted removal leaves is still a demo.
-_OWN_ENTRIES = ("models", "recipes", "merged", "results.json", _MARKER)
-
-
-class Merge(NamedTuple):
-    """A merge method and its settings."""
-
-    method: str
-    parameters: dict[str, float]
-
-    @property
-    def settings(self) -> str:
-        """The settings in words."""
-        return ", ".join(f"{name} {value:g}" for name, value in self.parameters.items())
-
-
-UNTUNED = (
-    Merge("pcb", {"density": 0.1, "lambda": 1.0}),
-    Merge("ties", {"density": 0.2, "lambda": 1.0}),
-    Merge("dare_ties", {"density": 0.5, "weight": 0.4}),
-    Merge("task_arithmetic", {"weight": 0.4}),
-    Merge("linear", {}),
-)
-"""Every method with settings published for it or in common use."""
+METHODS = ("pcb", "ties", "dare_ties", "task_arithmetic", "linear")
+PARAMETERS = {"weight": 1.0, "density": 0.1, "lambda": 1.0}
+"""Settings for pcb without tuning; `compare` has those for the other methods."""
 
 _DENSITIES, _SCALES = (0.1, 0.2, 0.5), (0.7, 1.0, 1.4)
 GRID: dict[str, dict[str, Sequence[float]]] = {
@@ -62,9 +37,18 @@ GRID: dict[str, dict[str, Sequence[float]]] = {
 }
 """Nine settings for every method that can be tuned: ``linear`` is a plain average."""
 
-Items = Mapping[str, Sequence[Item]]
-# Opens a progress bar of so many steps; what it returns ends a step, with a note.
-OpenBar = Callable[[str, int], Callable[[str], None]]
+_NOTES = f"""
+Percent of {ITEMS["test"]} held-out words per language answered without a mistake; * \
+is best of its table. % own: in percent of the best expert's. To peer: the mean less \
+that of the best merge by another method, and its standard error over the words.
+Untuned: published or customary settings. Tuned: the best of nine settings per method \
+on {ITEMS["validation"]} other words per language; linear has nothing to tune. One \
+seed and toy models: a few points mean nothing, and nothing follows for other models.
+"""
+
+_MARKER = ".mergekit-pcb-demo"
+# The marker is last, so that what an interrupted removal leaves is still a demo.
+_OWN_ENTRIES = ("models", "recipes", "untuned", "tuned", _MARKER)
 
 
 @click.command()
@@ -74,7 +58,7 @@ OpenBar = Callable[[str, int], Callable[[str], None]]
     default="pcb-demo",
     show_default=True,
     metavar="FOLDER",
-    help="Where models, recipes and merges go.",
+    help="Where models, the recipe and the comparisons go.",
 )
 @click.option(
     "--seed",
@@ -84,31 +68,41 @@ OpenBar = Callable[[str, int], Callable[[str], None]]
     help="Another seed trains other models.",
 )
 @click.option("--force", is_flag=True, help="Replace an earlier demo in FOLDER.")
-@click.option("--quiet", is_flag=True, help="Print the table and its notes only.")
+@click.option("--quiet", is_flag=True, help="Print the tables and their notes only.")
 def demo(out: Path, seed: int, force: bool, quiet: bool) -> None:
     """Train four tiny models, merge them with five methods, and compare.
 
     Takes one or two minutes on an ordinary processor and downloads nothing. A small
     Llama learns a little of three made-up languages; three specialists go on from it
     with one language each; mergekit merges them with pcb, ties, dare_ties,
-    task_arithmetic and linear; and a table says how many held-out words every model
-    gets right.
+    task_arithmetic and linear; and tables as of `mergekit-pcb compare` say how many
+    held-out words every model gets right.
 
-    Everything stays in FOLDER: `models` and `merged` hold ordinary Hugging Face
-    folders, and `recipes` what mergekit-yaml was given for each merge.
+    Everything stays in FOLDER: `models` holds ordinary Hugging Face folders,
+    `recipes/pcb.yml` merges them, and `untuned` and `tuned` hold a report each, with
+    the recipe of every merge.
     """
-    screen = Console(highlight=False)
-    screen.width = min(80, screen.width)
     with _demo_folder(out, force):
         if not quiet:
-            screen.print(introduction())
-        with _progress(quiet) as open_bar:
-            rows = _run(out.resolve(), seed, open_bar)
-        _write_results(out / "results.json", seed, rows)
-    screen.print(results_table(rows))
-    screen.print(notes(rows, TEST_ITEMS, VALIDATION_ITEMS))
+            click.echo(introduction())
+        reports = _run(out, seed, quiet=quiet)
+    from mergekit_pcb.compare import show
+
+    for title, report in reports.items():
+        click.echo(f"\n{title}")
+        show(report, quiet=True)
+    Console(highlight=False).print(_NOTES.rstrip())
     if not quiet:
         _show_what_to_do_next(out)
+
+
+def introduction() -> str:
+    """What the three languages are, by example."""
+    lines = ["Three made-up languages; a model reads up to the = and writes the rest:"]
+    for domain in DOMAINS:
+        item = Item(domain, "merge")
+        lines.append(f"  {domain:8} {item.prompt}{item.answer}")
+    return "\n".join(lines) + "\n"
 
 
 @contextmanager
@@ -156,25 +150,6 @@ def _remove_demo(out: Path) -> None:
 
 
 @contextmanager
-def _progress(quiet: bool) -> Iterator[OpenBar]:
-    with Progress(
-        TextColumn("{task.description:19}"),
-        BarColumn(25),
-        TextColumn("{task.completed:>3.0f}/{task.total:<3.0f}"),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=Console(stderr=True),
-        disable=quiet,
-    ) as progress:
-
-        def open_bar(description: str, total: int) -> Callable[[str], None]:
-            bar = progress.add_task(description, total=total, note="")
-            return lambda note: progress.update(bar, advance=1, note=note)
-
-        yield open_bar
-
-
-@contextmanager
 def _quiet_offline_libraries() -> Iterator[None]:
     """Keep the hub away, and transformers' hints and bars out of the demo's own."""
     before = os.environ.get("HF_HUB_OFFLINE")
@@ -197,144 +172,74 @@ def _quiet_offline_libraries() -> Iterator[None]:
             os.environ["HF_HUB_OFFLINE"] = before
 
 
-def _run(out: Path, seed: int, open_bar: OpenBar) -> list[Row]:
-    """Train, merge and test; return the table's rows."""
-    loaded = open_bar("loading libraries", 1)
+def _run(out: Path, seed: int, *, quiet: bool) -> dict[str, Report]:
+    """Train the models and compare their merges; return the reports by title."""
     with _quiet_offline_libraries():
-        # Not at the top of this file: --help and refusals do not wait for torch.
-        from mergekit import merge_methods
+        with new_bars(Console(stderr=True), hidden=quiet) as bars:
 
-        from mergekit_pcb.demo.models import repeatable, train_all
+            def open_bar(step: str) -> Progress:
+                bar = bars.add_task(step, total=100)
+                return lambda percent: bars.update(bar, completed=percent)
 
-        # Better said now than after the training.
-        if "pcb" not in {
-            known.spec.name for known in merge_methods.registered_methods()
-        }:
-            raise PCBError(
-                "mergekit did not take the method `pcb`: run `mergekit-pcb doctor`"
-            )
-        loaded("")
-        test = _held_out(seed, "test", TEST_ITEMS)
-        validation = _held_out(seed, "validation", VALIDATION_ITEMS)
+            loaded = open_bar("loading libraries")
+            # Not at the top of this file: --help and refusals do not wait for torch.
+            from mergekit import merge_methods
+
+            from mergekit_pcb.demo.models import Accuracy, repeatable, train_all
+
+            # Better said now than after the training.
+            if "pcb" not in {m.spec.name for m in merge_methods.registered_methods()}:
+                raise PCBError(
+                    "mergekit did not take the method `pcb`: run `mergekit-pcb doctor`"
+                )
+            loaded(100)
+            with repeatable(seed):
+                train_all(out / "models", Random(seed), open_bar)  # noqa: S311 - no secret
+        from mergekit_pcb.compare import compare_recipe
+
+        recipe = out / "recipes" / "pcb.yml"
+        write_file(recipe, recipe_text(out / "models"))
+        shared: dict[str, Any] = {
+            "evaluation": lambda inputs: Accuracy(seed),
+            "merge_options": {"random_seed": seed},
+            "quiet": quiet,
+            # They take a tenth of a second; a process each would take some more.
+            "in_this_process": True,
+        }
         with repeatable(seed):
-            train_all(out / "models", Random(seed), open_bar)  # noqa: S311 - no secret
-            return [
-                *_test_models(out, test, open_bar),
-                *_merge_untuned(out, seed, test, open_bar),
-                *_merge_tuned(out, seed, test, validation, open_bar),
-            ]
+            untuned = compare_recipe(
+                str(recipe), out / "untuned", methods=METHODS, keep="all", **shared
+            )
+            tuned = compare_recipe(
+                str(recipe), out / "tuned", methods=list(GRID), swept=GRID, **shared
+            )
+    return {"Merges, untuned": untuned, "Merges, tuned": tuned}
 
 
-def _held_out(seed: int, split: str, count: int) -> Items:
-    rng = Random(f"{seed} {split}")  # noqa: S311 - no secret
-    return {domain: held_out(domain, count, rng, split) for domain in DOMAINS}
-
-
-def _test_models(out: Path, test: Items, open_bar: OpenBar) -> Iterator[Row]:
-    from mergekit_pcb.demo.models import accuracies
-
-    tick = open_bar("testing", 1 + len(DOMAINS))
-    yield Row("base", "base", "", accuracies(out / "models" / "base", test))
-    tick("base")
-    for domain in DOMAINS:
-        scores = accuracies(out / "models" / domain, test)
-        yield Row("specialist", "specialist", domain, scores)
-        tick(domain)
-
-
-def _merge_untuned(
-    out: Path, seed: int, test: Items, open_bar: OpenBar
-) -> Iterator[Row]:
-    from mergekit_pcb.demo.models import accuracies
-
-    tick = open_bar("merging", len(UNTUNED))
-    for merge in UNTUNED:
-        merged = _merge(out, merge.method, merge, seed)
-        yield Row("untuned", merge.method, merge.settings, accuracies(merged, test))
-        tick(merge.method)
-
-
-def _merge_tuned(
-    out: Path, seed: int, test: Items, validation: Items, open_bar: OpenBar
-) -> Iterator[Row]:
-    from mergekit_pcb.demo.models import accuracies
-
-    tick = open_bar("tuning", sum(len(_candidates(method)) for method in GRID))
-    for method in GRID:
-        name = f"{method}-tuned"
-        means: dict[float, Merge] = {}
-        for merge in _candidates(method):
-            merged = _merge(out, name, merge, seed)
-            # The first of equals stays.
-            means.setdefault(mean(accuracies(merged, validation).values()), merge)
-            tick(method)
-        best = means[max(means)]
-        # Once more, because the last candidate's files are there now.
-        scores = accuracies(_merge(out, name, best, seed), test)
-        yield Row("tuned", method, best.settings, scores)
-
-
-def _candidates(method: str) -> list[Merge]:
-    grid = GRID[method]
-    return [
-        Merge(method, dict(zip(grid, values, strict=True)))
-        for values in itertools.product(*grid.values())
-    ]
-
-
-def _merge(out: Path, name: str, merge: Merge, seed: int) -> Path:
-    """Write a recipe, run it as mergekit-yaml does, and return the merged model."""
-    from mergekit.scripts import run_yaml
-
-    from mergekit_pcb.output.atomic import complete_or_absent
-
-    options = ["--random-seed", str(seed)] if merge.method == "dare_ties" else []
-    again = " ".join(["mergekit-yaml", f"{name}.yml", "OUTPUT_FOLDER", *options])
-    recipe = out / "recipes" / f"{name}.yml"
-    recipe.parent.mkdir(exist_ok=True)
-    recipe.write_text(f"# {again}\n{_recipe(merge, out / 'models')}", encoding="utf-8")
-    with complete_or_absent(out / "merged" / name) as folder:
-        run_yaml.main.main(
-            [str(recipe), str(folder), "--quiet", *options], standalone_mode=False
-        )
-    return out / "merged" / name
-
-
-def _recipe(merge: Merge, models: Path) -> str:
+def recipe_text(models: Path) -> str:
+    """The recipe for pcb, which `compare` turns into those for the other methods."""
     # Absolute paths let the recipe run from every folder, and mergekit would ask the
     # hub about a relative one that looks like `owner/model`.
-    recipe: dict[str, Any] = {"merge_method": merge.method}
-    if merge.method != "linear":
-        recipe["base_model"] = str(models / "base")
-    recipe["models"] = [{"model": str(models / domain)} for domain in DOMAINS]
-    recipe["parameters"] = {"weight": 1.0, **merge.parameters}
-    recipe["dtype"] = "float32"
-    return yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=10_000)
-
-
-def _write_results(file: Path, seed: int, rows: Sequence[Row]) -> None:
-    packages = ("mergekit-pcb", "mergekit", "torch", "transformers")
-    results = {
-        "seed": seed,
-        "versions": {package: _version(package) for package in packages},
-        "items_per_domain": {"test": TEST_ITEMS, "validation": VALIDATION_ITEMS},
-        "rows": [row._asdict() for row in rows],
+    folder = models.resolve()
+    recipe = {
+        "merge_method": "pcb",
+        "base_model": str(folder / "base"),
+        "models": [{"model": str(folder / domain)} for domain in DOMAINS],
+        "parameters": PARAMETERS,
+        "dtype": "float32",
     }
-    file.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-
-
-def _version(package: str) -> str | None:
-    with suppress(metadata.PackageNotFoundError):
-        return metadata.version(package)
-    return None
+    return yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=10_000)
 
 
 def _show_what_to_do_next(out: Path) -> None:
     # Plain echo: what is there to be copied must not be wrapped.
     recipe = out / "recipes" / "pcb.yml"
-    click.echo(f"\nEverything is in {out}: models, recipes, merged, results.json.")
+    click.echo(
+        f"\nEverything is in {out}: models, recipes/pcb.yml, and for each table a "
+        "folder with the report comparison.html and the recipe of every merge."
+    )
     click.echo("This recipe made the untuned pcb row; change it and run it again:\n")
-    click.echo(recipe.read_text(encoding="utf-8").partition("\n")[2])
+    click.echo(recipe.read_text(encoding="utf-8"))
     command = shlex.join([_mergekit_yaml(), str(recipe), "my-merge"])
     click.echo(f"  {command}")
 

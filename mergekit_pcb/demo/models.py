@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import string
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer
@@ -24,8 +26,19 @@ from transformers import (
     get_cosine_schedule_with_warmup,
 )
 
-from mergekit_pcb.demo.tasks import DOMAINS, END, EQUALS, MARKERS, Item, training_items
+from mergekit_pcb.compare import Score
+from mergekit_pcb.demo.tasks import (
+    DOMAINS,
+    END,
+    EQUALS,
+    ITEMS,
+    MARKERS,
+    Item,
+    held_out,
+    training_items,
+)
 from mergekit_pcb.output.atomic import complete_or_absent
+from mergekit_pcb.output.progress import Progress
 
 BATCH = 64
 # The base has seen a little of everything. A specialist goes on from there with small
@@ -118,16 +131,14 @@ def train(
         yield loss.item()
 
 
-def train_all(
-    folder: Path, rng: Random, open_bar: Callable[[str, int], Callable[[str], None]]
-) -> None:
+def train_all(folder: Path, rng: Random, open_bar: Callable[[str], Progress]) -> None:
     """Train the base and, from it, a specialist per domain.
 
     Args:
         folder: where each becomes a Hugging Face folder, named ``base`` or after its
             domain.
         rng: where the training items come from.
-        open_bar: opens a progress bar of so many steps; what it returns ends a step.
+        open_bar: opens a progress bar for a step.
     """
     tokenizer = new_tokenizer()
     base = new_model(tokenizer)
@@ -138,35 +149,66 @@ def train_all(
         else:
             model, steps, rate = deepcopy(base), SPECIALIST_STEPS, SPECIALIST_RATE
             items = training_items(steps * BATCH, rng, name, OWN_SHARE)
-        tick = open_bar(f"training {name}", steps)
-        for loss in train(model, tokenizer, items, rate):
-            tick(f"loss {loss:.2f}")
+        progress = open_bar(f"training {name}")
+        for step, _ in enumerate(train(model, tokenizer, items, rate), start=1):
+            progress(100 * step / steps)
         with complete_or_absent(folder / name) as unfinished:
             model.save_pretrained(unfinished)
             tokenizer.save_pretrained(unfinished)
 
 
-def accuracies(folder: Path, items: Mapping[str, Sequence[Item]]) -> dict[str, float]:
-    """Return the accuracy of the model in ``folder`` on each domain's items."""
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    return {domain: accuracy(model, tokenizer, items[domain]) for domain in items}
+class Accuracy:
+    """How many held-out words of each language a model answers; for `compare`."""
+
+    what = "Percent of held-out words answered without a mistake"
+    how_chosen = "validation words chose, test words are shown"
+    splits = True
+    can_rank = True
+
+    def __init__(self, seed: int) -> None:
+        """Take the seed of the words."""
+        self._seed = seed
+
+    def identity(self, part: str) -> Any:
+        """The seed and the split."""
+        return ["accuracy", self._seed, _split(part)]
+
+    def __call__(self, model: Path, part: str, progress: Progress) -> dict[str, Score]:
+        """Score the model in a folder on the items of one split."""
+        split = _split(part)
+        rng = Random(f"{self._seed} {split}")  # noqa: S311 - no secret
+        loaded = AutoModelForCausalLM.from_pretrained(model)
+        tokenizer = AutoTokenizer.from_pretrained(model)
+        scores = {}
+        for domain in DOMAINS:
+            items = held_out(domain, ITEMS[split], rng, split)
+            right = 100 * answered(loaded, tokenizer, items).double()
+            error = right.std().item() / math.sqrt(len(items))
+            value = right.mean().item()
+            scores[domain] = Score(value, domain, True, error, right.tolist())
+            progress(100 * len(scores) / len(DOMAINS))
+        return scores
 
 
-def accuracy(
+def _split(part: str) -> str:
+    # Where nothing is chosen, all items are asked for: those of the test are shown.
+    return part if part == "validation" else "test"
+
+
+def answered(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     items: Sequence[Item],
-) -> float:
-    """Return the percentage of items whose whole answer the model would write."""
+) -> torch.Tensor:
+    """Whether the model would write the whole answer, for each item; ``(items,)``."""
     inputs, labels = _encode(tokenizer, items)
     with torch.inference_mode():
         logits = model(input_ids=inputs, use_cache=False).logits
     # Greedy decoding writes the answer if and only if every letter of it is the most
     # likely one after the right beginning, so one pass is enough.
     expected = labels[:, 1:]
-    right = (logits[:, :-1].argmax(-1) == expected) | (expected == _IGNORED)
-    return 100 * float(right.all(dim=1).double().mean())
+    right: torch.Tensor = logits[:, :-1].argmax(-1) == expected
+    return (right | (expected == _IGNORED)).all(dim=1)
 
 
 def _encode(

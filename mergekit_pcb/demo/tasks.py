@@ -20,6 +20,8 @@ DOMAINS: dict[str, Callable[[str], str]] = {
 
 WORD_LENGTHS = range(4, 9)
 SPLITS = ("train", "validation", "test")
+ITEMS = {"test": 500, "validation": 200}
+"""Held-out items of each domain."""
 
 MARKERS = [f"<{domain}>" for domain in DOMAINS]
 EQUALS, END = "=", "<end>"

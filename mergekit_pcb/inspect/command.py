@@ -14,7 +14,8 @@ from mergekit_pcb.inspect.collect import inspect_recipe
 from mergekit_pcb.inspect.export import as_json
 from mergekit_pcb.inspect.page import write_report
 from mergekit_pcb.inspect.terminal import show
-from mergekit_pcb.output.atomic import complete_or_absent, one_line_errors
+from mergekit_pcb.output.atomic import complete_or_absent
+from mergekit_pcb.output.error_lines import one_line_errors
 from mergekit_pcb.output.figures import require_matplotlib
 from mergekit_pcb.plugin.parameters import PARAMETERS, SCOPES
 

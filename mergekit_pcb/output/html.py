@@ -27,7 +27,7 @@ thead th { border-bottom: 1px solid var(--line); }
 tbody th { font-weight: 400; }
 tbody tr:nth-child(even) { background: var(--band); }
 tbody tr.first > * { border-top: 1px solid var(--line); }
-td.words { text-align: left; white-space: normal; min-width: 12rem; }
+.words { text-align: left; white-space: normal; min-width: 12rem; }
 td.words, small, figcaption, footer, summary { color: var(--soft); }
 small, figcaption, footer, summary { font-size: .875rem; }
 b { color: var(--mark); }

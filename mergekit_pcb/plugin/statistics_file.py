@@ -7,7 +7,6 @@ computed while the sample is drawn, not by their names.
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Iterable
 from contextvars import ContextVar
@@ -16,6 +15,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from mergekit_pcb.atomic_files import write_file
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.kernel.formula import ModelStatistics
 from mergekit_pcb.plugin.graph_scope import GraphDomain
@@ -166,13 +166,7 @@ def _read(path: Path) -> StatisticsFile:
 
 
 def _write(path: Path, content: StatisticsFile) -> None:
-    unfinished = path.with_name(f".{path.name}-{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            unfinished.write_text(content.model_dump_json(indent=1), encoding="utf-8")
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        write_file(path, content.model_dump_json(indent=1))
     except OSError as error:
         raise PCBError(f"cannot write {path}: {error.strerror}") from error

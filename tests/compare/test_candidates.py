@@ -1,4 +1,4 @@
-"""From one recipe to one for every method: `candidates`, `budget`, `recipe_edits`."""
+"""From one recipe to one for every method, as many for each, with its defaults."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def weights_of(candidate: Candidate) -> list[Any]:
 
 
 @pytest.mark.parametrize("method", ["pcb", "ties", "linear", "task_arithmetic"])
-def test_default_contenders_are_recipes_that_check_accepts(method: str) -> None:
+def test_default_candidates_are_recipes_that_check_accepts(method: str) -> None:
     """From a recipe for any method come eight without an error."""
     document = recipe(method, weight=1.0)
     found = candidates(document)
@@ -98,8 +98,8 @@ def test_switches_stay_with_their_method() -> None:
         ("karcher", ""),
     ],
 )
-def test_what_nobody_says_is_customary_and_told(name: str, label: str) -> None:
-    """Required parameters get customary values, which the label shows."""
+def test_the_label_names_the_defaults_of_a_method(name: str, label: str) -> None:
+    """Where a value is published for use without tuning, it is that one."""
     assert only(recipe(), name).label == label
 
 

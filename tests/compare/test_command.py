@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
+from contextlib import redirect_stdout
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -122,22 +124,23 @@ def test_a_merge_that_is_interrupted_leaves_nothing(
 ) -> None:
     """Ctrl-C ends the process of the merge, which tidies up after itself."""
 
-    def stop(percent: float) -> None:
-        raise KeyboardInterrupt
+    class Interrupting(io.StringIO):
+        def write(self, text: str) -> int:
+            raise KeyboardInterrupt
 
-    with (tmp_path / "log.txt").open("w") as log, pytest.raises(KeyboardInterrupt):
-        measured_merge(family, tmp_path / "merged" / "m", ["--no-quiet"], log, stop)
+    with pytest.raises(KeyboardInterrupt), redirect_stdout(Interrupting()):
+        measured_merge(family, tmp_path / "merged" / "m", ["--no-quiet"])
     assert list((tmp_path / "merged").glob("*")) == []
 
     # As if the interruption came when the merge had just been done.
-    def late(process: Any, *_: object) -> str:
+    def late(process: Any) -> str:
         process.communicate()
         assert (tmp_path / "merged" / "m").exists()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mergekit_pcb.compare.merge_process._follow", late)
-    with (tmp_path / "log.txt").open("w") as log, pytest.raises(KeyboardInterrupt):
-        measured_merge(family, tmp_path / "merged" / "m", [], log, print)
+    monkeypatch.setattr("mergekit_pcb.compare.merge_process._printed", late)
+    with pytest.raises(KeyboardInterrupt):
+        measured_merge(family, tmp_path / "merged" / "m", [])
     assert list((tmp_path / "merged").glob("*")) == []
 
 

@@ -1,4 +1,4 @@
-"""What `mergekit-pcb compare` runs, resumes and keeps, by a judge without models."""
+"""What `mergekit-pcb compare` runs, resumes and keeps, evaluated without models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from mergekit_pcb.compare import disk
-from mergekit_pcb.compare.candidates import candidates, inputs_of
+from mergekit_pcb.compare.candidates import Inputs, candidates, inputs_of
 from mergekit_pcb.compare.disk import merged_size, require_room
 from mergekit_pcb.compare.evaluation import ALL, TEST, VALIDATION, Score
 from mergekit_pcb.compare.merge_process import Cost
@@ -26,7 +26,7 @@ from tests import tiny
 LAMBDAS = {"": {"lambda": [0.6, 1.0, 1.4]}}
 
 
-class Watch:
+class Display:
     """Counts."""
 
     def __init__(self) -> None:
@@ -43,12 +43,12 @@ class Watch:
         assert "Traceback" in trace
 
 
-class Judge:
+class ByLambda:
     """Scores a merge by its lambda, for which validation and test items differ."""
 
-    what = "Evaluated by a judge"
+    what = "Evaluated by lambda"
     how_chosen = "validation chose"
-    judges = True
+    can_rank = True
 
     def __init__(self, *, splits: bool = True, stop_after: int | None = None) -> None:
         self.splits = splits
@@ -56,7 +56,7 @@ class Judge:
         self.stop_after = stop_after
 
     def identity(self, part: str) -> Any:
-        return ["judge", part]
+        return ["by lambda", part]
 
     def __call__(self, model: Path, part: str, progress: object) -> dict[str, Score]:
         if len(self.asked) == self.stop_after:
@@ -71,7 +71,7 @@ class Judge:
         return {"task": Score(value, "accuracy", True)}
 
 
-def comparison(folder: Path, judge: Judge, **more: Any) -> Comparison:
+def comparison(folder: Path, evaluation: ByLambda, **more: Any) -> Comparison:
     """One of a base, experts a and b, and merges that only copy their recipe."""
     for name in ("base", "a", "b"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -86,17 +86,16 @@ def comparison(folder: Path, judge: Judge, **more: Any) -> Comparison:
         "folder": folder / "out",
         "inputs": inputs_of(recipe),
         "candidates": candidates(recipe, methods, swept=swept),
-        "evaluation": judge,
+        "evaluation": evaluation,
         "merge": copy_recipe,
         "merge_options": {},
-        "find": Path,
         "keep": "none",
-        "watch": Watch(),
+        "display": Display(),
     }
     return Comparison(**options | more)
 
 
-def copy_recipe(recipe: Path, out: Path, progress: object) -> Cost:
+def copy_recipe(recipe: Path, out: Path) -> Cost:
     out.mkdir(parents=True)
     shutil.copy(recipe, out / "recipe.yml")
     return Cost(1.5, 10**9)
@@ -113,8 +112,8 @@ def named(rows: Sequence[Row], name: str) -> Row:
 
 def test_validation_chooses_and_test_is_shown(tmp_path: Path) -> None:
     """The setting that is best on validation is shown, however bad on test."""
-    judge = Judge()
-    rows, references = comparison(tmp_path, judge).run()
+    evaluation = ByLambda()
+    rows, references = comparison(tmp_path, evaluation).run()
     pcb = named(rows, "pcb")
     assert [tried.chosen for tried in pcb.tried] == [False, False, True]
     assert pcb.scores["task"].value == pytest.approx(0.9 - 0.8)
@@ -122,60 +121,60 @@ def test_validation_chooses_and_test_is_shown(tmp_path: Path) -> None:
     assert (pcb.seconds, pcb.peak_bytes) == (1.5, 10**9)
     assert [row.name for row in rows] == ["base", "a", "b", "ties", "pcb"]
     assert [row.name for row in references] == ["base", "a", "b"]
-    tested = Counter(name for name, part in judge.asked if part == TEST)
+    tested = Counter(name for name, part in evaluation.asked if part == TEST)
     assert tested == {"base": 1, "a": 1, "b": 1, "ties": 1, "pcb": 1}
 
 
 def test_the_same_items_for_both_where_none_are_apart(tmp_path: Path) -> None:
     """An evaluation that cannot split is asked once for every model."""
-    judge = Judge(splits=False)
-    it = comparison(tmp_path, judge)
+    evaluation = ByLambda(splits=False)
+    it = comparison(tmp_path, evaluation)
     rows, _ = it.run()
     assert not it.chooses_apart
-    assert {part for _, part in judge.asked} == {ALL}
+    assert {part for _, part in evaluation.asked} == {ALL}
     assert named(rows, "pcb").tried[1].chosen
-    assert len(judge.asked) == 3 + 2 * 3
+    assert len(evaluation.asked) == 3 + 2 * 3
 
 
 def test_nothing_is_split_where_nothing_is_chosen(tmp_path: Path) -> None:
     """Without a sweep every item counts."""
-    judge = Judge()
-    comparison(tmp_path, judge, swept={}).run()
-    assert {part for _, part in judge.asked} == {ALL}
+    evaluation = ByLambda()
+    comparison(tmp_path, evaluation, swept={}).run()
+    assert {part for _, part in evaluation.asked} == {ALL}
 
 
 def test_every_step_is_counted(tmp_path: Path) -> None:
-    """The watch is told of as many models as it was told to expect."""
+    """As many models are counted as were announced."""
     for swept in ({}, LAMBDAS):
-        it = comparison(tmp_path / str(len(swept)), Judge(), swept=swept)
+        it = comparison(tmp_path / str(len(swept)), ByLambda(), swept=swept)
         it.run()
-        assert isinstance(it.watch, Watch)
-        assert it.watch.models == it.steps
+        assert isinstance(it.display, Display)
+        assert it.display.models == it.steps
 
 
 @pytest.mark.parametrize("keep", ["none", "best", "all"])
 def test_a_second_run_does_nothing(tmp_path: Path, keep: str) -> None:
     """What is finished is neither merged nor evaluated again."""
-    first, _ = comparison(tmp_path, Judge(), keep=keep).run()
+    first, _ = comparison(tmp_path, ByLambda(), keep=keep).run()
 
     def refuse(*_: object) -> Cost:
         raise AssertionError("merged again")
 
-    judge = Judge()
-    second, _ = comparison(tmp_path, judge, keep=keep, merge=refuse).run()
-    assert judge.asked == []
+    evaluation = ByLambda()
+    second, _ = comparison(tmp_path, evaluation, keep=keep, merge=refuse).run()
+    assert evaluation.asked == []
     assert second == first
 
 
 @pytest.mark.parametrize("done", [0, 2, 5, 8, 11])
 def test_an_interrupted_run_goes_on(tmp_path: Path, done: int) -> None:
     """After Ctrl-C only what is missing is evaluated, and the result is the same."""
-    whole = Judge()
+    whole = ByLambda()
     expected, _ = comparison(tmp_path / "whole", whole).run()
-    broken = Judge(stop_after=done)
+    broken = ByLambda(stop_after=done)
     with pytest.raises(KeyboardInterrupt):
         comparison(tmp_path / "broken", broken).run()
-    rest = Judge()
+    rest = ByLambda()
     rows, _ = comparison(tmp_path / "broken", rest).run()
     assert broken.asked + rest.asked == whole.asked
     assert [row.scores for row in rows] == [row.scores for row in expected]
@@ -183,18 +182,18 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, done: int) -> None:
 
 def test_a_merge_that_was_kept_is_not_made_again(tmp_path: Path) -> None:
     """Other tasks on the same merges need no merging."""
-    comparison(tmp_path, Judge(), keep="all").run()
+    comparison(tmp_path, ByLambda(), keep="all").run()
 
-    class Other(Judge):
+    class Other(ByLambda):
         def identity(self, part: str) -> Any:
             return ["other", part]
 
     def refuse(*_: object) -> Cost:
         raise AssertionError("merged again")
 
-    judge = Other()
-    comparison(tmp_path, judge, keep="all", merge=refuse).run()
-    assert len(judge.asked) == 3 * 2 + 2 * 3 + 2
+    evaluation = Other()
+    comparison(tmp_path, evaluation, keep="all", merge=refuse).run()
+    assert len(evaluation.asked) == 3 * 2 + 2 * 3 + 2
 
 
 @pytest.mark.parametrize(
@@ -208,32 +207,32 @@ def test_a_changed_model_counts_as_another(
     tmp_path: Path, change: Callable[[Path], object], asked: int
 ) -> None:
     """A model that was trained again is evaluated again, and so are its merges."""
-    comparison(tmp_path, Judge()).run()
+    comparison(tmp_path, ByLambda()).run()
     change(tmp_path)
-    judge = Judge()
-    comparison(tmp_path, judge).run()
-    assert len(judge.asked) == {14: 2, 10: 2}[asked] + 8
+    evaluation = ByLambda()
+    comparison(tmp_path, evaluation).run()
+    assert len(evaluation.asked) == {14: 2, 10: 2}[asked] + 8
 
 
 def test_a_method_that_fails_has_a_row_that_says_why(tmp_path: Path) -> None:
     """The others go on, and the next run tries again what failed."""
 
-    def picky(recipe: Path, out: Path, progress: object) -> Cost:
+    def picky(recipe: Path, out: Path) -> Cost:
         if "ties" in recipe.read_text():
             raise PCBError("epsilon does not fit\nand more")
-        return copy_recipe(recipe, out, progress)
+        return copy_recipe(recipe, out)
 
-    rows, _ = comparison(tmp_path, Judge(), merge=picky).run()
+    rows, _ = comparison(tmp_path, ByLambda(), merge=picky).run()
     assert named(rows, "ties").failed == "epsilon does not fit"
     assert not named(rows, "pcb").failed
-    rows, _ = comparison(tmp_path, Judge()).run()
+    rows, _ = comparison(tmp_path, ByLambda()).run()
     assert not named(rows, "ties").failed
 
 
 def test_a_setting_that_fails_does_not_win(tmp_path: Path) -> None:
     """The best of the settings that could be evaluated is shown."""
 
-    class Fussy(Judge):
+    class Fussy(ByLambda):
         def __call__(self, model: Path, part: str, progress: object) -> Any:
             if (model / "recipe.yml").exists():
                 recipe = yaml.safe_load((model / "recipe.yml").read_text())
@@ -250,7 +249,7 @@ def test_a_setting_that_fails_does_not_win(tmp_path: Path) -> None:
 def test_no_model_can_be_evaluated(tmp_path: Path) -> None:
     """If even the inputs fail, nothing is merged."""
 
-    class Broken(Judge):
+    class Broken(ByLambda):
         def __call__(self, model: Path, part: str, progress: object) -> Any:
             raise RuntimeError("no such task")
 
@@ -265,19 +264,19 @@ def test_no_model_can_be_evaluated(tmp_path: Path) -> None:
     ("keep", "models"),
     [("none", []), ("best", ["ties"]), ("all", ["pcb"] * 3 + ["ties"] * 3)],
 )
-def test_merged_models_are_kept_as_told(
+def test_only_the_wanted_models_are_kept(
     tmp_path: Path, keep: str, models: list[str]
 ) -> None:
     """None, the best, or all stay; of equals the first is the best."""
     most = 0
 
-    def counting(recipe: Path, out: Path, progress: object) -> Cost:
+    def counting(recipe: Path, out: Path) -> Cost:
         nonlocal most
-        cost = copy_recipe(recipe, out, progress)
+        cost = copy_recipe(recipe, out)
         most = max(most, len(merged(tmp_path)))
         return cost
 
-    it = comparison(tmp_path, Judge(), keep=keep, merge=counting)
+    it = comparison(tmp_path, ByLambda(), keep=keep, merge=counting)
     expected = it.models_at_a_time
     it.run()
     assert merged(tmp_path) == models
@@ -288,8 +287,8 @@ def test_merged_models_are_kept_as_told(
 def test_measures_without_data_choose_nothing(tmp_path: Path) -> None:
     """Where no score is good or bad, every setting has its row."""
 
-    class Measures(Judge):
-        judges = False
+    class Measures(ByLambda):
+        can_rank = False
 
     rows, _ = comparison(tmp_path, Measures(splits=False)).run()
     assert [row.label for row in rows if row.name == "pcb"] == [
@@ -329,7 +328,7 @@ def test_measures_without_data_by_hand(tmp_path: Path) -> None:
     }
     tiny.save_llama(tmp_path / "extended", extended)
     experts = {name: str(tmp_path / name) for name in "ab"}
-    measures = WeightMetrics(str(tmp_path / "base"), experts, Path)
+    measures = WeightMetrics(Inputs(str(tmp_path / "base"), experts))
     for name in ("half", "extended"):
         scores = measures(tmp_path / name, ALL, ignore)
         assert {name: score.value for name, score in scores.items()} == pytest.approx(

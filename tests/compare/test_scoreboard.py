@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from mergekit_pcb.compare.columns import digits, row_settings, shown_columns
 from mergekit_pcb.compare.evaluation import Score, per_item, standard_error
-from mergekit_pcb.compare.report import Report, notes, verdict, write
+from mergekit_pcb.compare.files import write
+from mergekit_pcb.compare.report import Report, notes, verdict
 from mergekit_pcb.compare.scoreboard import BASE, EXPERT, MERGE, Row, Scoreboard, Tried
-from mergekit_pcb.compare.table import columns, digits, markdown, settings, terminal
+from mergekit_pcb.compare.tables import markdown, scores_table
+from mergekit_pcb.compare.terminal import terminal_table
 
 
 def row(
@@ -85,7 +88,9 @@ def test_lower_is_better() -> None:
     assert scoreboard.normalised(rows[3], "maths") == pytest.approx(80)
     assert scoreboard.normalised(rows[3], "chat") == pytest.approx(120)
     assert scoreboard.best(rows) is rows[3]
-    assert "| **10.0** | **5.0** | **7.5** | **100.0** | -4.5 |" in markdown(scoreboard)
+    assert "| **10.0** | **5.0** | **7.5** | **100.0** | -4.5 |" in markdown(
+        scores_table(scoreboard)
+    )
 
 
 def test_tasks_of_both_directions_have_no_mean() -> None:
@@ -101,7 +106,7 @@ def test_tasks_of_both_directions_have_no_mean() -> None:
     assert scoreboard.mean_normalised(rows[1]) == pytest.approx(75)
     assert scoreboard.mean_normalised(rows[2]) == pytest.approx(62.5)
     assert scoreboard.best(rows[1:]) is rows[1]
-    titles = [column.title for column in columns(scoreboard)]
+    titles = [column.title for column in shown_columns(scoreboard)]
     assert titles == ["maths ↑", "chat ↓", "% of own expert", "to the best peer"]
 
 
@@ -174,11 +179,11 @@ def test_settings_say_what_was_swept() -> None:
         Tried("", {"lambda": 1.4, "density": 0.1}, failed="no"),
     ]
     label = "density 0.1, weight 1, lambda 1"
-    assert settings(Row(MERGE, "ties", label=label, tried=tried)) == (
+    assert row_settings(Row(MERGE, "ties", label=label, tried=tried)) == (
         "best of 1: density 0.1, lambda 1; weight 1"
     )
     failed = Row(MERGE, "ties", label="weight 1", failed="out of memory")
-    assert settings(failed) == "weight 1; failed: out of memory"
+    assert row_settings(failed) == "weight 1; failed: out of memory"
 
 
 @pytest.mark.parametrize("tasks", [1, 3, 12])
@@ -195,7 +200,7 @@ def test_the_table_fits_the_terminal(tasks: int, width: int) -> None:
         Row(MERGE, "sce", scores, "sce"),
         Row(MERGE, "ties", {}, "ties", label, failed="out of memory " * 5),
     ]
-    table, left_out = terminal(Scoreboard(rows), width)
+    table, left_out = terminal_table(Scoreboard(rows), width)
     console = Console(width=width, record=True, file=io.StringIO())
     console.print(table)
     lines = console.export_text().splitlines()
@@ -206,9 +211,12 @@ def test_the_table_fits_the_terminal(tasks: int, width: int) -> None:
     assert len(left_out) + shown.count("↑") >= tasks
 
 
-def report_of(rows: Sequence[Row], how_chosen: str = "") -> Report:
+def report_of(
+    rows: Sequence[Row], how_chosen: str = "", folder: Path = Path("out")
+) -> Report:
     inputs = [row for row in rows if row.kind != MERGE]
-    return Report("r.yml", rows, inputs, "Evaluated by f", how_chosen, {"torch": "2"})
+    about = ("Evaluated by f", how_chosen, {"torch": "2"})
+    return Report("r.yml", folder, rows, inputs, *about)
 
 
 def swept(name: str, *values: float, chosen: int) -> Row:
@@ -258,7 +266,7 @@ def test_the_verdict_is_level_within_two_errors() -> None:
 def test_every_file_of_the_report_says_the_same(tmp_path: Path) -> None:
     """Markdown, CSV, JSON and page hold the numbers; the page needs no network."""
     pytest.importorskip("matplotlib", reason="the page's pictures need matplotlib")
-    assert write(report_of(SWEPT), tmp_path) == ""
+    write(report_of(SWEPT, folder=tmp_path))
     text = (tmp_path / "comparison.md").read_text(encoding="utf-8")
     assert "| pcb | best of 3: lambda 1.4 | **0.600** |" in text
     assert "| pcb | lambda 1.4 | **0.6000** |" in text
@@ -281,7 +289,7 @@ def test_every_file_of_the_report_says_the_same(tmp_path: Path) -> None:
 def test_a_row_that_failed_is_in_every_file(tmp_path: Path) -> None:
     """A method that failed has a row that says why, and no numbers."""
     rows = [*BOTH_HIGH, Row(MERGE, "della", method="della", failed="no epsilon | fits")]
-    write(report_of(rows), tmp_path)
+    write(report_of(rows, folder=tmp_path))
     text = (tmp_path / "comparison.md").read_text(encoding="utf-8")
-    assert r"| della | ; failed: no epsilon \| fits | – | – |" in text
+    assert r"| della | failed: no epsilon \| fits | – | – |" in text
     assert "no epsilon | fits" in (tmp_path / "comparison.html").read_text("utf-8")

@@ -98,6 +98,7 @@ def test_a_merge_imports_no_tool(tmp_path: Path) -> None:
     assert merged.returncode == 0, merged.stderr
     assert (tmp_path / "merged" / "model.safetensors").exists()
     assert merged.stdout.split() == [
+        "atomic_files",
         "autoload",
         "errors",
         "kernel",

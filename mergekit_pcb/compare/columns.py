@@ -1,0 +1,245 @@
+"""The columns of a comparison, declared once for every place that shows them.
+
+To add a column, write a function that makes a `Column` of a scoreboard, and list it in
+`COLUMNS`: terminal, Markdown, page, CSV and JSON then have it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+from mergekit_pcb.compare.scoreboard import EXPERT, MERGE, Difference, Row, Scoreboard
+
+NOTHING = "–"
+_TASK_WIDTH = 10
+_ARROWS = {True: " ↑", False: " ↓", None: ""}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Attributes:
+        key: its name in CSV; in JSON, with underscores for spaces.
+        value: of a row: a number, a word, or None.
+        error: the standard error of the value, if the column has errors.
+        title: in Markdown and on the page; empty for a column of CSV and JSON only.
+        short: the title on a terminal.
+        text: a value, or an error, as it is shown.
+        higher_is_better: whether the best merge is the highest; None if none is best.
+        priority: where the terminal is narrow, the columns of the lowest go first.
+    """
+
+    key: str
+    value: Callable[[Row], float | str | None]
+    error: Callable[[Row], float | None] | None = None
+    title: str = ""
+    short: str = ""
+    text: Callable[[Any], str] = str
+    higher_is_better: bool | None = None
+    priority: int = 9
+
+
+class Cell(NamedTuple):
+    """A value as it is shown, its standard error, and whether it is the best."""
+
+    text: str
+    error: str = ""
+    best: bool = False
+
+
+def task_column(scoreboard: Scoreboard, task: str) -> Column:
+    """The scores on a task."""
+    scores = [row.scores[task] for row in scoreboard.rows if task in row.scores]
+    metric, higher = scores[0].metric, scoreboard.higher_is_better(task)
+    title = task if metric == task or higher is None else f"{task}, {metric}"
+    short = task if len(task) <= _TASK_WIDTH else f"{task[: _TASK_WIDTH - 1]}…"
+    return Column(
+        task,
+        lambda row: row.scores[task].value if task in row.scores else None,
+        lambda row: row.scores[task].error if task in row.scores else None,
+        title + _ARROWS[higher],
+        short + _ARROWS[higher],
+        _decimals(digits(score.value for score in scores)),
+        higher,
+        priority=3,
+    )
+
+
+def mean_column(scoreboard: Scoreboard) -> Column:
+    """The mean over the tasks; a table of one task does not repeat it."""
+    title = "mean" if len(scoreboard.tasks) > 1 else ""
+    return Column(
+        "mean",
+        scoreboard.mean,
+        scoreboard.mean_error,
+        title,
+        title,
+        _decimals(mean_digits(scoreboard)),
+        scoreboard.direction,
+    )
+
+
+def share_column(scoreboard: Scoreboard) -> Column:
+    """The scores in percent of those of the best expert on each task."""
+    return Column(
+        "percent of own expert",
+        scoreboard.mean_normalised,
+        title="% of own expert",
+        short="% own",
+        text="{:.1f}".format,
+        higher_is_better=True,
+        priority=5,
+    )
+
+
+def _difference(scoreboard: Scoreboard) -> Column:
+    def gap(row: Row) -> Difference | None:
+        peer = scoreboard.best_peer(row)
+        return scoreboard.difference(row, peer) if peer else None
+
+    return Column(
+        "difference to the best peer",
+        lambda row: getattr(gap(row), "value", None),
+        lambda row: getattr(gap(row), "error", None),
+        "to the best peer",
+        "to peer",
+        _decimals(mean_digits(scoreboard), sign="+"),
+        priority=8,
+    )
+
+
+def _best_peer(scoreboard: Scoreboard) -> Column:
+    return Column(
+        "best peer", lambda row: getattr(scoreboard.best_peer(row), "name", None)
+    )
+
+
+def _seconds(_: Scoreboard) -> Column:
+    return Column(
+        "seconds",
+        attrgetter("seconds"),
+        title="seconds",
+        short="s",
+        text="{:.0f}".format,
+        priority=2,
+    )
+
+
+def _memory(_: Scoreboard) -> Column:
+    return Column(
+        "peak bytes",
+        attrgetter("peak_bytes"),
+        title="GB",
+        short="GB",
+        text=lambda size: f"{size / 1e9:.1f}",
+        priority=1,
+    )
+
+
+COLUMNS: list[Callable[[Scoreboard], Column]] = [
+    mean_column,
+    share_column,
+    _difference,
+    _best_peer,
+    _seconds,
+    _memory,
+]
+"""All columns but those of the tasks, which come first."""
+
+
+def summary_columns(scoreboard: Scoreboard) -> list[Column]:
+    """The columns in `COLUMNS`."""
+    return [column(scoreboard) for column in COLUMNS]
+
+
+def columns(scoreboard: Scoreboard) -> list[Column]:
+    """Every column after the name and the settings of a row."""
+    tasks = [task_column(scoreboard, task) for task in scoreboard.tasks]
+    return tasks + summary_columns(scoreboard)
+
+
+def shown_columns(scoreboard: Scoreboard) -> list[Column]:
+    """The columns that people are shown: with a title, and not without a value."""
+    return [
+        column
+        for column in columns(scoreboard)
+        if column.title and any(column.value(r) is not None for r in scoreboard.rows)
+    ]
+
+
+def cells(column: Column, rows: Sequence[Row]) -> list[Cell]:
+    """A column as it is shown, one cell for each row."""
+    values = [column.value(row) for row in rows]
+    errors = [column.error(row) if column.error else None for row in rows]
+    merges: list[Any] = [
+        value
+        for row, value in zip(rows, values, strict=True)
+        if row.kind == MERGE and value is not None
+    ]
+    best = None
+    if merges and column.higher_is_better is not None:
+        best = max(merges) if column.higher_is_better else min(merges)
+    return [
+        Cell(
+            NOTHING if value is None else column.text(value),
+            "" if error is None else f"± {column.text(error).lstrip('+')}",
+            best is not None and row.kind == MERGE and value == best,
+        )
+        for row, value, error in zip(rows, values, errors, strict=True)
+    ]
+
+
+def row_name(row: Row) -> str:
+    """What a row is called."""
+    return f"expert {row.name}" if row.kind == EXPERT else row.name
+
+
+def row_settings(row: Row) -> str:
+    """The settings of a row in words, or why it has no scores.
+
+    Example:
+        >>> tried = [Tried("weight 1, lambda 1", {"lambda": 1.0})] * 3
+        >>> row_settings(Row("merge", "ties", label="weight 1, lambda 1", tried=tried))
+        'best of 3: lambda 1; weight 1'
+    """
+    words = row.label
+    if len(row.tried) > 1:
+        parts = row.label.split(", ")
+        swept = [part for part in parts if part.split()[0] in row.tried[0].swept]
+        fixed = [part for part in parts if part not in swept]
+        count = sum(not tried.failed for tried in row.tried)
+        words = f"best of {count}: {', '.join(swept)}"
+        words += f"; {', '.join(fixed)}" if fixed else ""
+    return "; ".join(filter(None, [words, row.failed and f"failed: {row.failed}"]))
+
+
+def digits(values: Iterable[float | None]) -> int:
+    """Decimals such that the numbers are readable, and can be told apart.
+
+    Example:
+        >>> digits([1.9, 1.614, 1.6143]), digits([61.5, 70.0]), digits([1234.0])
+        (4, 1, 0)
+    """
+    known = sorted({abs(value) for value in values if value is not None})
+    if not known:
+        return 3
+    usual = 3 if known[-1] < 10 else 1 if known[-1] < 1000 else 0
+    gaps = [b - a for a, b in itertools.pairwise(known) if b - a > 1e-9]
+    needed = math.ceil(-math.log10(min(gaps))) if gaps else 0
+    return max(usual, min(needed, usual + 1))
+
+
+def mean_digits(scoreboard: Scoreboard) -> int:
+    """Decimals for means and their differences, or for percentages without means."""
+    means = [scoreboard.mean(row) for row in scoreboard.rows]
+    return 1 if means.count(None) == len(means) else digits(means)
+
+
+def _decimals(count: int, sign: str = "") -> Callable[[float], str]:
+    return f"{{:{sign}.{count}f}}".format

@@ -1,0 +1,159 @@
+"""The models of a recipe, compared: what the command and the demo call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+from mergekit.common import ModelReference
+from mergekit.scripts import run_yaml
+
+from mergekit_pcb.check.linter import check_recipe
+from mergekit_pcb.compare.candidates import (
+    METHODS,
+    Fixed,
+    Inputs,
+    Swept,
+    candidates,
+    inputs_of,
+)
+from mergekit_pcb.compare.disk import require_room
+from mergekit_pcb.compare.evaluation import Evaluation
+from mergekit_pcb.compare.files import write
+from mergekit_pcb.compare.merge_process import measured_merge, merge_here
+from mergekit_pcb.compare.progress import bars_and_log
+from mergekit_pcb.compare.report import Report
+from mergekit_pcb.compare.result_cache import versions
+from mergekit_pcb.compare.run import Comparison
+from mergekit_pcb.errors import PCBError
+from mergekit_pcb.output.error_lines import one_line_errors
+from mergekit_pcb.recipes.edits import Recipe, with_absolute_paths
+from mergekit_pcb.recipes.findings import require_no_errors
+
+# Options of mergekit-yaml that mean something else here, or nothing.
+_NOT_PASSED = {"config_file", "out_path", "device", "quiet", "verbosity"}
+MERGEKIT_OPTIONS = [p for p in run_yaml.main.params if p.name not in _NOT_PASSED]
+
+
+def compare_recipe(
+    recipe: str,
+    out: Path,
+    evaluation: Callable[[Inputs], Evaluation],
+    *,
+    methods: Sequence[str] = METHODS,
+    fixed: Fixed | None = None,
+    swept: Swept | None = None,
+    merge_options: Mapping[str, Any] | None = None,
+    keep: str = "best",
+    quiet: bool = False,
+    in_this_process: bool = False,
+) -> Report:
+    """Merge the models of a recipe by several methods, and evaluate all models.
+
+    Args:
+        recipe: the file; it may be for any method.
+        out: the folder for everything; what it has already is not done again.
+        evaluation: makes the evaluation of all models, from those of the recipe.
+        methods: mergekit's names, with ``pcb:model`` for ``scope: model``.
+        fixed: parameters by the name of a candidate or method, or by ``""`` for all.
+        swept: values to try, likewise.
+        merge_options: of mergekit-yaml, by the names of its parameters.
+        keep: which merged models stay, one of `run.KEEP`.
+        quiet: show no progress.
+        in_this_process: merge without starting a process each time, which is faster
+            for tiny models; the memory of a merge is then unknown.
+
+    Returns:
+        The report, whose files have been written to ``out``.
+
+    Raises:
+        PCBError: the recipe is wrong, the disk too small, or no model can be evaluated.
+        click.UsageError: methods or parameters do not exist or do not go together, or
+            there is no such evaluation.
+    """
+    with one_line_errors(recipe, verbose=False):
+        document = _read(recipe)
+        inputs = inputs_of(document)
+        options = _with_defaults(merge_options or {}, inputs, out)
+        inputs = replace(inputs, find=_finder(options))
+        try:
+            merges = candidates(document, methods, fixed, swept)
+            evaluate = evaluation(inputs)
+        except PCBError as error:
+            raise click.UsageError(error.message) from error
+        merge = merge_here if in_this_process else measured_merge
+        with bars_and_log(out, quiet=quiet) as display:
+            comparison = Comparison(
+                folder=out,
+                inputs=inputs,
+                candidates=merges,
+                evaluation=evaluate,
+                merge=partial(merge, options=_as_arguments(options)),
+                merge_options=options,
+                keep=keep,
+                display=display,
+            )
+            display.expect(comparison.steps)
+            dtype = document.get("out_dtype") or document.get("dtype")
+            require_room(out, inputs.base, dtype, comparison.models_at_a_time)
+            rows, references = comparison.run()
+        report = Report(
+            recipe=recipe,
+            folder=out,
+            rows=rows,
+            references=references,
+            evaluated=evaluate.what,
+            how_chosen=evaluate.how_chosen if comparison.chooses_apart else "",
+            conditions=versions(),
+        )
+        write(report)
+        return report
+
+
+def _read(file: str) -> Recipe:
+    text = Path(file).read_text(encoding="utf-8")
+    require_no_errors(check_recipe(text, file, "yaml"), file)
+    document: Recipe = yaml.safe_load(text)
+    return with_absolute_paths(document)
+
+
+def _with_defaults(
+    given: Mapping[str, Any], inputs: Inputs, out: Path
+) -> dict[str, Any]:
+    # Methods that draw at random must draw the same when they run again.
+    options = {"random_seed": 0, **given}
+    if any("+" in model for model in (inputs.base, *inputs.experts.values())):
+        options.setdefault("lora_merge_cache", str((out / "adapters").resolve()))
+    return options
+
+
+def _as_arguments(options: Mapping[str, Any]) -> list[str]:
+    arguments = ["--no-quiet"]
+    for parameter in MERGEKIT_OPTIONS:
+        if parameter.name not in options:
+            continue
+        value = options[parameter.name]
+        if isinstance(value, bool):
+            arguments.append((parameter.opts if value else parameter.secondary_opts)[0])
+        else:
+            arguments += [parameter.opts[0], str(value)]
+    return arguments
+
+
+def _finder(options: Mapping[str, Any]) -> Callable[[str], Path]:
+    """How mergekit finds models, downloads them, and merges adapters into them."""
+
+    def find(model: str) -> Path:
+        whole = ModelReference.parse(model).merged(
+            options.get("lora_merge_cache"),
+            options.get("trust_remote_code", False),
+            options.get("lora_merge_dtype"),
+        )
+        return Path(whole.local_path(options.get("transformers_cache")))
+
+    return find

@@ -1,0 +1,256 @@
+"""`mergekit-pcb demo`: its recipes, its folder, and all of it at once."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+from mergekit.config import MergeConfiguration
+from mergekit.merge_methods import get as merge_method
+from mergekit.scripts import run_yaml
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from mergekit_pcb.cli import main
+from mergekit_pcb.compare.candidates import candidates
+from mergekit_pcb.compare.evaluation import Score
+from mergekit_pcb.compare.report import Report
+from mergekit_pcb.compare.scoreboard import BASE, MERGE, Row
+from mergekit_pcb.demo import command
+from mergekit_pcb.demo.command import GRID, METHODS, recipe_text
+from mergekit_pcb.demo.tasks import DOMAINS
+
+
+def call(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, ["demo", *map(str, arguments)])
+
+
+# The merges
+
+
+def test_every_method_with_settings_is_tuned_over_equally_many(tmp_path: Path) -> None:
+    """No method gets more tries than another; only linear has nothing to tune."""
+    recipe = yaml.safe_load(recipe_text(tmp_path))
+    tuned = [candidate.name for candidate in candidates(recipe, list(GRID), swept=GRID)]
+    assert {tuned.count(method) for method in GRID} == {9}
+    assert set(METHODS) == {*GRID, "linear"}
+
+
+def test_untuned_settings_are_published_or_usual(tmp_path: Path) -> None:
+    """The settings that `compare` makes of the demo's recipe are as its note says."""
+    recipe = yaml.safe_load(recipe_text(tmp_path))
+    assert {c.name: c.label for c in candidates(recipe, METHODS)} == {
+        "pcb": "density 0.1, weight 1, lambda 1",
+        "ties": "density 0.2, weight 1, lambda 1",
+        "dare_ties": "density 0.5, weight 0.4, lambda 1",
+        "task_arithmetic": "weight 0.4, lambda 1",
+        "linear": "weight 1",
+    }
+
+
+def test_the_recipe_is_one_that_runs_from_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It parses, sets only what pcb has, and its paths are absolute."""
+    monkeypatch.chdir(tmp_path)
+    text = recipe_text(Path("models"))
+    config = MergeConfiguration.model_validate(yaml.safe_load(text))
+    known = {parameter.name for parameter in merge_method("pcb").spec.parameters}
+    assert set(yaml.safe_load(text)["parameters"]) <= known
+    assert all(Path(str(m)).is_absolute() for m in config.referenced_models())
+
+
+# The folder
+
+
+@pytest.fixture
+def without_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace the minute of training by a few files and a made-up table."""
+
+    def run(out: Path, seed: int, *, quiet: bool) -> dict[str, Report]:
+        (out / "models").mkdir()
+        (out / "recipes").mkdir()
+        (out / "recipes" / "pcb.yml").write_text("merge_method: pcb\n")
+        scores = {"sort": Score(50.0, "sort", True)}
+        rows = [Row(BASE, "base", scores), Row(MERGE, "pcb", scores, "pcb")]
+        about = ("Words", "", {"torch": "2"})
+        return {"A title": Report("recipe.yml", out, rows, rows[:1], *about)}
+
+    monkeypatch.setattr(command, "_run", run)
+
+
+def test_a_folder_with_other_things_in_it_is_refused(tmp_path: Path) -> None:
+    """Nothing of the user's is touched, with --force neither, and one line says so."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "thesis.txt").write_text("precious")
+    for options in ([], ["--force"]):
+        result = call("--out", tmp_path, *options)
+        assert result.exit_code == 1
+        assert result.stdout == ""
+        assert result.stderr.count("\n") == 1
+        assert "neither empty nor a demo" in result.stderr
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["models", "thesis.txt"]
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    """Click's own message refuses --out when it is a file."""
+    (tmp_path / "file").touch()
+    result = call("--out", tmp_path / "file")
+    assert result.exit_code == 2
+    assert "is a file" in result.stderr
+
+
+@pytest.mark.usefixtures("without_training")
+def test_an_earlier_demo_is_replaced_only_by_force(tmp_path: Path) -> None:
+    """A second run is refused; --force replaces the demo's files and no others."""
+    out = tmp_path / "demo"
+    assert call("--out", out).exit_code == 0
+    (out / "models" / "stale").touch()
+    (out / "notes.txt").touch()
+
+    refused = call("--out", out)
+    assert refused.exit_code == 1
+    assert "--force" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert (out / "models" / "stale").exists()
+
+    assert call("--out", out, "--force").exit_code == 0
+    assert not (out / "models" / "stale").exists()
+    assert (out / "notes.txt").exists()
+
+
+@pytest.mark.parametrize("existed", [False, True])
+def test_an_interrupted_demo_leaves_nothing(
+    existed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After Ctrl-C the folder is as it was: empty, or not there."""
+
+    def interrupted(out: Path, seed: int, *, quiet: bool) -> dict[str, Report]:
+        (out / "models" / "base").mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "_run", interrupted)
+    out = tmp_path / "demo"
+    if existed:
+        out.mkdir()
+    result = call("--out", out)
+    assert result.exit_code == 1
+    assert "Aborted" in result.output
+    assert out.exists() == existed
+    assert not existed or not list(out.iterdir())
+
+
+@pytest.mark.usefixtures("without_training")
+@pytest.mark.parametrize("activated", [True, False])
+def test_what_is_said_at_the_end_can_be_copied(
+    activated: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recipe is shown, and the command runs as it stands."""
+    scripts = tmp_path / "venv" / "bin"
+    scripts.mkdir(parents=True)
+    (scripts / "mergekit-yaml").touch(mode=0o755)
+    monkeypatch.setattr(command.sysconfig, "get_path", lambda _: str(scripts))
+    monkeypatch.setenv("PATH", str(scripts) if activated else "")
+    monkeypatch.chdir(tmp_path)
+    program = "mergekit-yaml" if activated else "venv/bin/mergekit-yaml"
+    out = tmp_path / "a long name with spaces that no line of eighty columns could hold"
+    result = call("--out", out)
+    recipe = out / "recipes" / "pcb.yml"
+    assert f"\n  {program} '{recipe}' my-merge\n" in result.stdout
+    assert "\nmerge_method: pcb\n" in result.stdout
+
+
+@pytest.mark.usefixtures("without_training")
+def test_quiet_prints_tables_and_notes(tmp_path: Path) -> None:
+    """Neither the introduction nor advice nor progress comes with --quiet."""
+    result = call("--out", tmp_path / "demo", "--quiet")
+    assert result.stderr == ""
+    assert result.stdout.split()[:3] == ["A", "title", "model"]
+    assert "nothing follows for other models." in result.stdout
+    assert "mergekit-yaml" not in result.stdout
+
+
+def test_help_and_refusals_do_not_wait_for_torch() -> None:
+    """Importing the command imports neither torch nor mergekit."""
+    code = (
+        "import sys, mergekit_pcb.demo.command; "
+        "print({'torch', 'transformers', 'mergekit'} & set(sys.modules))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == "set()"
+
+
+def test_help_teaches() -> None:
+    """--help says what happens, how long it takes, and every option."""
+    text = call("--help").stdout
+    for word in ("two minutes", "downloads nothing", "--out", "--seed", "--force"):
+        assert word in text
+
+
+# All of it
+
+
+def table(file: Path) -> dict[str, dict[str, float]]:
+    """The numbers of a `comparison.csv`, by name of row and of column."""
+    with file.open(encoding="utf-8") as text:
+        lines = list(csv.DictReader(text))
+    columns = (*DOMAINS, "mean")
+    return {line["name"]: {c: float(line[c]) for c in columns} for line in lines}
+
+
+@pytest.mark.slow
+def test_the_demo_from_end_to_end(tmp_path: Path) -> None:
+    """Specialists learn, folders load, recipes run again, and the tables are there."""
+    out = tmp_path / "demo"
+    result = call("--out", out)
+    assert result.exit_code == 0, result.output
+    assert "\x1b" not in result.output
+
+    untuned = table(out / "untuned" / "comparison.csv")
+    for own in DOMAINS:
+        assert untuned[own][own] >= untuned["base"][own] + 15
+        assert all(
+            untuned[other][own] < untuned[own][own] for other in DOMAINS if other != own
+        )
+    assert list(untuned) == ["base", *DOMAINS, *METHODS]
+    tuned = table(out / "tuned" / "comparison.csv")
+    assert list(tuned) == ["base", *DOMAINS, *GRID]
+    for name in ("base", *DOMAINS):
+        assert tuned[name] == untuned[name]
+    for name, scores in (*untuned.items(), *tuned.items()):
+        assert f"{scores['mean']:.1f}" in result.stdout, name
+    assert "best of 9: " in result.stdout
+
+    merged = [*(out / "untuned" / "merged").iterdir()]
+    assert len(merged) == len(METHODS)
+    for folder in (*(out / "models").iterdir(), *merged):
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        assert all(p.isfinite().all() for p in model.parameters())
+        assert tokenizer("<sort>a=")["input_ids"][0] != tokenizer.pad_token_id
+
+    weights = "model.safetensors"
+    for folder in merged:
+        recipe = out / "untuned" / "recipes" / f"{folder.name}.yml"
+        again = tmp_path / "again" / folder.name
+        options = ["--quiet", "--random-seed", "0"]
+        CliRunner().invoke(
+            run_yaml.main, [str(recipe), str(again), *options], catch_exceptions=False
+        )
+        assert (again / weights).read_bytes() == (folder / weights).read_bytes()
+
+    shown = result.stdout.splitlines()[-1].split()
+    assert Path(shown[0]).name == "mergekit-yaml"
+    assert shown[1:] == [str(out / "recipes" / "pcb.yml"), "my-merge"]
+    again = tmp_path / "my-merge"
+    CliRunner().invoke(
+        run_yaml.main, [shown[1], str(again), "--quiet"], catch_exceptions=False
+    )
+    (written,) = (folder for folder in merged if folder.name.startswith("pcb-"))
+    assert (again / weights).read_bytes() == (written / weights).read_bytes()

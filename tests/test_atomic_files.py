@@ -1,0 +1,52 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from mergekit_pcb.atomic_files import write_file
+
+
+def test_text_and_bytes_are_written_as_they_are(tmp_path: Path) -> None:
+    """Text is UTF-8, its line ends stay, and missing folders are made."""
+    write_file(tmp_path / "new" / "text.txt", "größer\n")
+    write_file(tmp_path / "new" / "bytes.bin", b"\x00\xff")
+    found = {path.name: path.read_bytes() for path in (tmp_path / "new").iterdir()}
+    assert found == {"text.txt": b"gr\xc3\xb6\xc3\x9fer\n", "bytes.bin": b"\x00\xff"}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()],
+    ids=["disk full", "interrupted"],
+)
+@pytest.mark.parametrize("existed", [False, True])
+def test_a_failed_write_leaves_what_was_there(
+    error: BaseException, existed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No part of the new file stays, under its own name or another."""
+
+    def fill_the_disk(path: Path, content: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(content[:3])
+        raise error
+
+    path = tmp_path / "report.md"
+    if existed:
+        path.write_text("old")
+    monkeypatch.setattr(Path, "write_bytes", fill_the_disk)
+    with pytest.raises(type(error)):
+        write_file(path, "a new report")
+    assert [file.name for file in tmp_path.iterdir()] == ["report.md"] * existed
+    assert not existed or path.read_text() == "old"
+
+
+def test_a_failed_replacement_leaves_no_temporary_file(tmp_path: Path) -> None:
+    """A folder in the way of the file is an error, and stays as it is."""
+    (tmp_path / "report.md" / "inside").mkdir(parents=True)
+    with pytest.raises(OSError, match=r"report\.md"):
+        write_file(tmp_path / "report.md", "text")
+    assert [file.name for file in tmp_path.iterdir()] == ["report.md"]
