@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 
 
-class PCBError(click.ClickException):
+class PCBError(click.ClickException, ValueError):
     """A mistake that a user can correct; one line that names the key and the fix.
 
     It is a click exception, so that mergekit's own commands print it as
-    ``Error: …`` and exit with status 1 instead of showing a traceback, and it is
-    not a ``ValueError``, so that pydantic passes it on unwrapped.
+    ``Error: …`` and exit with status 1 instead of showing a traceback, and a
+    ``ValueError``, which callers of merge methods in Python expect. pydantic would
+    wrap it, so nothing that pydantic calls may raise it.
     """

@@ -11,17 +11,21 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import zlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import click
 import torch
 from immutables import Map
-from mergekit.common import ModelReference, get_torch_accelerator_type
+from mergekit.common import (
+    ModelReference,
+    dtype_from_name,
+    get_torch_accelerator_type,
+)
 from mergekit.graph import Executor, Task
 from mergekit.merge_methods import TensorEntry, TensorGroup, TensorMetadata
+from mergekit.merge_methods.dtype import align_dtype
 from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
 from mergekit.multigpu_executor import MultiGPUExecutor
 from mergekit.options import MergeOptions
@@ -30,17 +34,17 @@ from mergekit_pcb.kernel.collectors import RankSearch
 from mergekit_pcb.kernel.formula import Scoring
 from mergekit_pcb.kernel.statistics import order_statistics, sweep_tensor
 from mergekit_pcb.kernel.task_vectors import TaskVectors
+from mergekit_pcb.plugin.digests import SAMPLE_LEAST, SAMPLE_RATE, TensorSample, draw
 from mergekit_pcb.plugin.model_scope import (
+    DIGESTS_KEY,
     STATISTICS_KEY,
     DomainStatistics,
     tensor_statistics,
 )
-from mergekit_pcb.plugin.tensor_groups import name_of, naming_bad_input, task_vectors
+from mergekit_pcb.plugin.tensor_groups import name_of, on_finite_inputs, task_vectors
 
-# The sample has one coordinate in this many, within these limits.
-_SAMPLE_RATE = 512
+# Coordinates in the sample of the whole domain, at most.
 _SAMPLE_MOST = 1 << 22
-_SAMPLE_LEAST = 1 << 12
 # Values that a sweep may collect, of all models: 128 MB.
 _COLLECTED = 1 << 25
 # Values in each piece of memory that a `TensorArena` allocates.
@@ -79,9 +83,17 @@ def parameters_of(merge: ExecuteMergeMethodTask) -> dict[str, Any]:
 
 
 def with_statistics(
-    tasks: Sequence[Task[Any]], statistics: DomainStatistics
+    tasks: Sequence[Task[Any]],
+    statistics: DomainStatistics,
+    digests: Mapping[str, Sequence[bytes]],
 ) -> list[Task[Any]]:
-    """The plan's targets, with statistics among the parameters of the merge tasks."""
+    """The plan's targets, with statistics among the parameters of the merge tasks.
+
+    Args:
+        tasks: the plan's targets.
+        statistics: of the domain.
+        digests: of each model's weights, by the name of the tensor.
+    """
     members = {id(merge): merge for merge in whole_model_tasks(tasks)}
     replaced: dict[int, Task[Any]] = {}
     for task in tasks:
@@ -89,6 +101,8 @@ def with_statistics(
         if merge is not None:
             added = tensor_statistics(statistics, parameters_of(merge))
             parameters = {**dict(merge.parameters.items()), STATISTICS_KEY: added}
+            if merge.output_weight.name in digests:
+                parameters[DIGESTS_KEY] = tuple(digests[merge.output_weight.name])
             merge = merge.model_copy(update={"parameters": Map(parameters)})
             replaced[id(task)] = task.model_copy(update={"tensor_task": merge})
 
@@ -128,23 +142,6 @@ class TensorArena:
         return self._piece[start:end].view(values.shape).copy_(values)
 
 
-@dataclass
-class TensorSample:
-    """The result of the first pass for one tensor.
-
-    Not a tuple: executors move tensors in tuples to the device of the results.
-
-    Attributes:
-        size: coordinates d.
-        tau: (n, m) task vectors at m coordinates drawn uniformly.
-        digests: for each model a digest of its weights and the base's.
-    """
-
-    size: int
-    tau: torch.Tensor
-    digests: Sequence[bytes]
-
-
 @dataclass(frozen=True)
 class GraphDomain:
     """A domain whose tensors are loaded by tasks, again for each sweep.
@@ -156,6 +153,7 @@ class GraphDomain:
         sizes: coordinates of each tensor.
         sampled: (n, m) task vectors at m coordinates drawn uniformly.
         digests: for each model a digest of its weights and the base's.
+        tensor_digests: the same of each tensor, by its name.
     """
 
     merges: Sequence[ExecuteMergeMethodTask]
@@ -164,6 +162,7 @@ class GraphDomain:
     sizes: Sequence[int]
     sampled: torch.Tensor
     digests: Sequence[str]
+    tensor_digests: Mapping[str, Sequence[bytes]]
 
     @classmethod
     def of(
@@ -174,7 +173,7 @@ class GraphDomain:
     ) -> GraphDomain:
         """Load every tensor once, for a sample and for digests of the weights."""
         samples: dict[str, TensorSample] = {}
-        work = _on_task_vectors(references, _draw)
+        work = _on_task_vectors(references, draw)
         arena = TensorArena()
         count = 0
         for name, tensor in run_work(merges, work, options, "PCB: sampling"):
@@ -187,7 +186,7 @@ class GraphDomain:
         tensors = sorted(samples.items())
         sizes = [tensor.size for _, tensor in tensors]
         total = sum(sizes)
-        count = max(min(total // _SAMPLE_RATE, _SAMPLE_MOST), _SAMPLE_LEAST)
+        count = max(min(total // SAMPLE_RATE, _SAMPLE_MOST), SAMPLE_LEAST)
         parts = [t.tau[:, : round(count * t.size / total)] for _, t in tensors]
         sample = torch.cat(parts, dim=1) if parts else torch.empty(len(references), 0)
         digests = [hashlib.sha256() for _ in references]
@@ -195,7 +194,8 @@ class GraphDomain:
             for digest, of_tensor in zip(digests, tensor.digests, strict=True):
                 digest.update(f"{name} {tensor.size} ".encode() + of_tensor)
         hexadecimal = [digest.hexdigest() for digest in digests]
-        return cls(merges, references, options, sizes, sample, hexadecimal)
+        by_tensor = {name: tensor.digests for name, tensor in tensors}
+        return cls(merges, references, options, sizes, sample, hexadecimal, by_tensor)
 
     @property
     def models(self) -> int:
@@ -288,8 +288,8 @@ class StatisticsTask(Task[Any], frozen=True):
         group.validate_tensors()
         if not group.base.tensor.numel():
             return None
-        with naming_bad_input([group]):
-            return self.work(group)
+        group = align_dtype(group, dtype_from_name(merge.dtype))
+        return on_finite_inputs(group, self.work)[0]
 
 
 def run_work(
@@ -333,33 +333,6 @@ def run_work(
         del pending[name]
         if result is not None:
             yield name, result
-
-
-def _draw(vectors: TaskVectors, name: str) -> TensorSample:
-    """Task vectors at random coordinates, and checksums of all weights."""
-    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
-    count = max(vectors.size // _SAMPLE_RATE, _SAMPLE_LEAST)
-    where = torch.randint(
-        vectors.size, (count,), generator=generator, device=generator.device
-    )
-    tau = vectors.at(where.to(vectors.device)).cpu()
-    base = 0 if vectors.base is None else _checksum(vectors.base)
-    digests = [
-        # A sum is the same if two values change places; the sample is not.
-        hashlib.sha256(f"{base} {_checksum(model)} ".encode() + row.tobytes()).digest()
-        for model, row in zip(vectors.models, tau.numpy(), strict=True)
-    ]
-    return TensorSample(vectors.size, tau, digests)
-
-
-def _checksum(flat: torch.Tensor) -> int:
-    """A sum over a flat tensor that differs if any one value does."""
-    data = flat.contiguous().view(torch.uint8)
-    if data.storage_offset() % 8:
-        data = data.clone()
-    # As 64-bit words: torch takes sixty times as long for single bytes.
-    end = data.numel() // 8 * 8
-    return int(data[:end].view(torch.int64).sum()) + int(data[end:].sum())
 
 
 def _thin(tensors: Collection[TensorSample]) -> int:

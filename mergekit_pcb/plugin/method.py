@@ -19,9 +19,17 @@ from mergekit.merge_methods.dtype import align_dtype
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.kernel.formula import Options
 from mergekit_pcb.kernel.merge import merge_one_tensor, merge_tensor
+from mergekit_pcb.kernel.order_statistics import NotFiniteError
+from mergekit_pcb.plugin.digests import require_digests
 from mergekit_pcb.plugin.model_scope import TensorStatistics, add_statistics
 from mergekit_pcb.plugin.parameters import DEFAULT_WEIGHT, PARAMETERS
-from mergekit_pcb.plugin.tensor_groups import naming_bad_input, task_vectors
+from mergekit_pcb.plugin.tensor_groups import (
+    naming_bad_input,
+    on_finite_inputs,
+    overflow,
+    task_vectors,
+    without_equal_infinities,
+)
 
 SPEC = MergeMethodSpec(
     name="pcb",
@@ -50,6 +58,11 @@ class PCBMerge(GroupMergeMethod):
             PCBError: which of the two it is, with the name of the group and the model.
         """
         where = f" ({group_name})" if group_name else ""
+        if base_id is not None and base_id not in input_ids and input_ids:
+            raise PCBError(
+                f"the base model {base_id} has no tensor {group_name or 'here'}, but "
+                f"{', '.join(map(str, input_ids))} has: pcb needs it in the base"
+            )
         if base_id is None or base_id not in input_ids:
             raise PCBError(
                 "pcb needs base_model: the model that the others were fine-tuned from"
@@ -75,14 +88,20 @@ class PCBMerge(GroupMergeMethod):
         # whole-model statistics can be computed here. From recipes, mergekit calls
         # merge_group with one tensor at a time.
         groups = tuple(groups)
+        if not all(isinstance(group, TensorGroup) for group in groups):
+            raise TypeError("pcb merges a sequence of TensorGroup values")
         bound = self._bind_parameters(groups, parameters or {})
         if any(of_tensor["statistics"] for of_tensor in bound):
             raise PCBError("statistics: a file can be used from a recipe only")
         if any(of_tensor["scope"] == "model" for of_tensor in bound):
             if dtype is not None:
                 groups = tuple(align_dtype(group, dtype) for group in groups)
-            with naming_bad_input(groups):
+            try:
                 add_statistics(groups, bound)
+            except NotFiniteError:
+                finite = [without_equal_infinities(group)[0] for group in groups]
+                with naming_bad_input(finite):
+                    add_statistics(finite, bound)
         return self._execute_resolved(
             groups,
             bound,
@@ -97,46 +116,79 @@ class PCBMerge(GroupMergeMethod):
         /,
         *,
         model_statistics: TensorStatistics | None = None,
+        input_digests: Sequence[bytes] | None = None,
         **parameters: Any,
     ) -> torch.Tensor:
         """Merge the inputs of one tensor; they are not modified.
 
         Args:
-            group: base and models, aligned in dtype and device.
+            group: base and models, aligned in dtype and device. Gradients do not flow
+                through the merge.
             model_statistics: of the whole model; needed by ``scope: model``.
+            input_digests: of the models that the statistics were computed of.
             parameters: those of `SPEC`, validated.
 
         Raises:
-            PCBError: an input holds NaN or infinity, or ``scope: model`` has no
-                statistics.
+            PCBError: an input or the result holds NaN or infinity, the inputs are not
+                those of the statistics, or ``scope: model`` has no statistics.
         """
         assert group.base is not None, "the contract requires a base"
         base = group.base.tensor
-        if not group.non_base or not base.numel():
+        if not group.non_base:
+            return base
+        if not base.numel():
             return base.detach().clone()
         weight, density = parameters["weight"], parameters["density"]
         scale, inter = parameters["lambda"], parameters["inter"]
-        if parameters["scope"] == "tensor":
-            with naming_bad_input([group]):
-                merged = merge_one_tensor(
-                    task_vectors(group),
-                    density.values_for(group.non_base),
-                    weight.values_for(group.non_base),
-                    scale=scale,
-                    options=Options(inter, parameters["clamp"]),
-                )
-        elif model_statistics is None:
-            raise PCBError(_NO_STATISTICS)
-        else:
+
+        def merge_by_tensor(group: TensorGroup) -> torch.Tensor:
+            return merge_one_tensor(
+                task_vectors(group),
+                density.values_for(group.non_base),
+                weight.values_for(group.non_base),
+                scale=scale,
+                options=Options(inter, parameters["clamp"]),
+            )
+
+        def merge_by_model(group: TensorGroup) -> torch.Tensor:
+            if model_statistics is None:
+                raise PCBError(_NO_STATISTICS)
             models, of_models = zip(*model_statistics, strict=True)
-            merged = merge_tensor(
-                task_vectors(group, models),
+            vectors = task_vectors(group, models)
+            if input_digests is not None:
+                require_digests(group, vectors, models, input_digests)
+            return merge_tensor(
+                vectors,
                 of_models,
                 [weight.get(model, DEFAULT_WEIGHT) for model in models],
                 scale=scale,
                 inter=inter,
             )
-        return merged.view(base.shape)
+
+        merge = merge_by_tensor if parameters["scope"] == "tensor" else merge_by_model
+        merged, infinite = on_finite_inputs(group, merge)
+        merged = merged.view(base.shape)
+        return merged if infinite is None else torch.where(infinite, base, merged)
+
+    def _execute(
+        self,
+        groups: Sequence[TensorGroup],
+        parameters: list[dict[str, Any]],
+        options: BatchOptions,
+        *,
+        input_dtypes: Sequence[torch.dtype | None],
+        out_dtype: torch.dtype | None = None,
+    ) -> tuple[torch.Tensor, ...]:
+        """Merge, and refuse a result that only the output's dtype makes infinite."""
+        results = super()._execute(
+            groups, parameters, options, input_dtypes=input_dtypes, out_dtype=out_dtype
+        )
+        for group, dtype, result in zip(groups, input_dtypes, results, strict=True):
+            if out_dtype in (None, dtype) or result.isfinite().all():
+                continue
+            if all(tensor.isfinite().all() for tensor in group.tensors):
+                raise overflow(group, result.dtype)
+        return results
 
 
 _NO_STATISTICS = (

@@ -35,6 +35,9 @@ TensorStatistics = tuple[tuple[Hashable, ModelStatistics], ...]
 STATISTICS_KEY = "model_statistics"
 """The name of `TensorStatistics` among the parameters of a tensor."""
 
+DIGESTS_KEY = "input_digests"
+"""The name of the digests of a tensor's models among its parameters."""
+
 
 @dataclass(frozen=True)
 class StatisticsRequest:

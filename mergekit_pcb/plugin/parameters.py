@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from mergekit.merge_methods import ParameterScope
 from mergekit.merge_methods.base import ParameterSpec
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, ValidationError
 
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.kernel.formula import INTER_FORMS
@@ -44,7 +44,9 @@ def _number(name: str, takes: str, fits: Callable[[float], bool]) -> Any:
         hint = ""
         if 1 < number <= 100 and fits(number / 100):
             hint = f"; did you mean {number / 100:g}?"
-        raise PCBError(f"{name} must be {takes}, got {value!r}{hint}")
+        elif math.isfinite(number) and not _fits_float32(number):
+            hint = "; float32 ends at 3.4e38"
+        raise ValueError(f"{name} must be {takes}, got {value!r}{hint}")
 
     return Annotated[float, BeforeValidator(check)]
 
@@ -58,7 +60,7 @@ def _choice(name: str, choices: Sequence[str]) -> Any:
         near = closest(str(value), choices)
         hint = f"; did you mean {near[0]}?" if near else ""
         listed = " or ".join([", ".join(choices[:-1]), choices[-1]])
-        raise PCBError(f"{name} must be {listed}, got {value!r}{hint}")
+        raise ValueError(f"{name} must be {listed}, got {value!r}{hint}")
 
     return Annotated[str, BeforeValidator(check)]
 
@@ -66,62 +68,85 @@ def _choice(name: str, choices: Sequence[str]) -> Any:
 def _file_name(value: object) -> str | None:
     if value is None or (isinstance(value, str) and value):
         return value
-    raise PCBError(f"statistics must be the name of a file, got {value!r}")
+    raise ValueError(f"statistics must be the name of a file, got {value!r}")
+
+
+class _Parameter(ParameterSpec):
+    """A parameter whose errors are one line."""
+
+    def validate(self, value: Any) -> Any:
+        """The value in its type.
+
+        Raises:
+            PCBError: it is none that the parameter takes.
+        """
+        try:
+            return super().validate(value)
+        except ValidationError as error:
+            cause = error.errors()[0].get("ctx", {}).get("error")
+            text = f"{self.name} must be true or false, got {value!r}"
+            raise PCBError(str(cause or text)) from error
+
+
+def _fits_float32(number: float) -> bool:
+    return abs(number) <= _LARGEST
 
 
 _PER_MODEL, _SHARED = ParameterScope.NON_BASE, ParameterScope.SHARED
-_FINITE = ("a finite number", math.isfinite)
+# Merged in float32, a larger number would be infinity.
+_LARGEST = 3.4e38
+_FINITE = ("a finite number", _fits_float32)
 
 PARAMETERS = (
-    ParameterSpec(
+    _Parameter(
         "weight",
         _number("weight", *_FINITE),
         _PER_MODEL,
         DEFAULT_WEIGHT,
         "scales what the model contributes, after the competition",
     ),
-    ParameterSpec(
+    _Parameter(
         "density",
         _number("density", "in (0, 1]", lambda r: 0 < r <= 1),
         _PER_MODEL,
         DEFAULT_DENSITY,
         "fraction of coordinates where the model competes",
     ),
-    ParameterSpec(
+    _Parameter(
         "lambda",
         _number("lambda", *_FINITE),
         _SHARED,
         DEFAULT_LAMBDA,
         "scales the merged task vector",
     ),
-    ParameterSpec(
+    _Parameter(
         "scope",
         _choice("scope", SCOPES),
         _SHARED,
         DEFAULT_SCOPE,
         "what is ranked together: each tensor by itself, or the whole model",
     ),
-    ParameterSpec(
+    _Parameter(
         "inter",
         _choice("inter", INTER_FORMS),
         _SHARED,
         DEFAULT_INTER,
         "published form of the balancing between models",
     ),
-    ParameterSpec(
+    _Parameter(
         "clamp",
         _number("clamp", "in [0, 0.5)", lambda c: 0 <= c < 0.5),
         _SHARED,
         DEFAULT_CLAMP,
         "fraction of magnitudes clamped at each end",
     ),
-    ParameterSpec(
+    _Parameter(
         "statistics",
         Annotated[str | None, BeforeValidator(_file_name)],
         _SHARED,
         None,
         "file of whole-model statistics from an earlier merge of the same models",
     ),
-    ParameterSpec("normalize", bool, _SHARED, False, NO_EFFECT),
-    ParameterSpec("int8_mask", bool, _SHARED, False, NO_EFFECT),
+    _Parameter("normalize", bool, _SHARED, False, NO_EFFECT),
+    _Parameter("int8_mask", bool, _SHARED, False, NO_EFFECT),
 )

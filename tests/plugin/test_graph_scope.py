@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 
 from mergekit_pcb.kernel.collectors import RankSearch
 from mergekit_pcb.kernel.task_vectors import TaskVectors
-from mergekit_pcb.plugin import graph_scope, statistics_file
+from mergekit_pcb.plugin import digests, graph_scope, statistics_file
 from mergekit_pcb.plugin.graph_scope import GraphDomain, whole_model_tasks
 from tests.tiny import (
     Tensors,
@@ -132,14 +132,14 @@ def test_passes_keep_one_tensor_at_a_time(
     merges = whole_model_tasks(plan_of(files, tmp_path / "merged"))
     alive: list[int] = []
     seen: list[Any] = []
-    original = graph_scope._draw
+    original = graph_scope.draw
 
     def draw(vectors: TaskVectors, name: str) -> Any:
         alive.append(sum(ref() is not None for ref in seen))
         seen.extend(map(weakref.ref, vectors.models))
         return original(vectors, name)
 
-    monkeypatch.setattr(graph_scope, "_draw", draw)
+    monkeypatch.setattr(graph_scope, "draw", draw)
     domain_of(merges)
     assert alive == [0, 0, 0]
 
@@ -253,12 +253,12 @@ def test_digests_know_every_weight(
 def test_checksum_of_any_tensor(dtype: torch.dtype, start: int) -> None:
     """Alignment, length and dtype are no obstacle, and no element is left out."""
     flat = torch.arange(40).to(dtype)[start:]
-    checksum = graph_scope._checksum(flat)
-    assert graph_scope._checksum(flat.clone()) == checksum
+    checksum = digests._checksum(flat)
+    assert digests._checksum(flat.clone()) == checksum
     for i in range(len(flat)):
         other = flat.clone()
         other[i] += 0.5
-        assert graph_scope._checksum(other) != checksum
+        assert digests._checksum(other) != checksum
 
 
 # --- executors and devices ------------------------------------------------------------
@@ -272,7 +272,7 @@ def test_results_stay_where_they_are(files: list[Path], tmp_path: Path) -> None:
     tensors = next(value for _, value in executor.run(quiet=True))
 
     def look(vectors: TaskVectors, name: str) -> Any:
-        result = graph_scope._draw(vectors, name)
+        result = graph_scope.draw(vectors, name)
         moved.append(executor._move_tensors(result, torch.device("meta")))
         return result
 
