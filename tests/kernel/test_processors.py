@@ -57,7 +57,7 @@ def test_older_processors_give_the_same_bits() -> None:
 def digests(**environment: str) -> str:
     return subprocess.run(
         [sys.executable, "-W", "ignore", "-c", _DIGESTS],
-        env={**os.environ, **environment},
+        env={**os.environ, "MERGEKIT_PCB_NUMBA": "1", **environment},
         check=True,
         capture_output=True,
         text=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -229,8 +230,13 @@ def test_chained_merges(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["bin", "safetensors"])
 @pytest.mark.parametrize("option", ["--lazy-unpickle", "--multi-gpu"])
-def test_options_change_nothing(suffix: str, option: str, tmp_path: Path) -> None:
+def test_options_change_nothing(
+    suffix: str, option: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """Options of mergekit-pytorch, those it ignores too, leave the merge the same."""
+    if (suffix, option) == ("bin", "--lazy-unpickle") and sys.version_info >= (3, 13):
+        reason = "mergekit 0.1.5 cannot do that with any method on Python 3.13"
+        request.applymarker(pytest.mark.xfail(reason=reason))
     weights = random_weights({"a.weight": (40, 16), "b.bias": (5,)})
     models = [weights, fine_tune(weights, 0), fine_tune(weights, 1)]
     files = [tmp_path / f"{i}.{suffix}" for i in range(3)]
