@@ -41,6 +41,10 @@ def _wrap_raw_planner(merge_raw_pytorch: Any, planner_patch: Any) -> None:
     planner_patch.wrap_raw_planner(merge_raw_pytorch)
 
 
+def _wrap_loaders(lazy_tensor_loader: Any, loader_patch: Any) -> None:
+    loader_patch.wrap_loaders(lazy_tensor_loader)
+
+
 # Watched module -> (our module that is needed, action on the two). A watched module may
 # be executed again (importlib.reload), so actions must be idempotent. Our module must
 # not import, at its top, a module whose import is still going on when the watched one
@@ -49,6 +53,10 @@ def _wrap_raw_planner(merge_raw_pytorch: Any, planner_patch: Any) -> None:
 HOOKS: dict[str, tuple[str, Callable[[ModuleType, ModuleType], None]]] = {
     "mergekit.merge_methods": ("mergekit_pcb.plugin.method", _register_method),
     "mergekit.evo.genome": ("mergekit_pcb.plugin.method", _declare_genome_parameters),
+    "mergekit.io.lazy_tensor_loader": (
+        "mergekit_pcb.plugin.loader_patch",
+        _wrap_loaders,
+    ),
     "mergekit.plan": ("mergekit_pcb.plugin.planner_patch", _wrap_planner),
     "mergekit.scripts.merge_raw_pytorch": (
         "mergekit_pcb.plugin.planner_patch",

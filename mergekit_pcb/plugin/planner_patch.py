@@ -93,10 +93,10 @@ def _wrap(
 def _with_statistics(tasks: Sequence[Any], options: Any) -> Sequence[Any]:
     # These import mergekit's planner, whose import this module is called from.
     from mergekit_pcb.plugin import graph_scope, statistics_file
-    from mergekit_pcb.plugin.base_tensors import require_base_tensors
+    from mergekit_pcb.plugin.input_tensors import require_input_tensors
     from mergekit_pcb.plugin.model_scope import StatisticsRequest
 
-    require_base_tensors(graph_scope.pcb_tasks(tasks))
+    require_input_tensors(graph_scope.pcb_tasks(tasks))
     merges = graph_scope.whole_model_tasks(tasks)
     if not merges:
         statistics_file.require_no_file(

@@ -1,0 +1,152 @@
+"""What is wrong with a checkpoint's files, told without reading any weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import zipfile
+from pathlib import Path
+from typing import Any
+
+# In the order in which mergekit looks for them.
+_NAMES = ("model.safetensors", "pytorch_model.bin")
+_POINTER = b"version https://git-lfs.github.com/spec/"
+# Headers of the largest models are some ten megabytes.
+_LARGEST_HEADER = 200_000_000
+_AGAIN = "download it again"
+
+
+def checkpoint_problem(path: Path) -> str | None:
+    """The first thing that is wrong with a model folder's or file's weights.
+
+    Returns:
+        One line with the file, what is wrong, and the fix; None if nothing is.
+    """
+    if not path.is_dir():
+        return file_problem(path)
+    file = _first_file(path)
+    if file is not None:
+        return _index_problem(file) if file.suffix == ".json" else file_problem(file)
+    return f"{path} has no weights: there is neither {' nor '.join(_NAMES)} in it"
+
+
+def special_file_problem(path: Path) -> str | None:
+    """The problem that a checkpoint is a pipe or a device, which opening hangs on."""
+    file = _first_file(path) if path.is_dir() else path
+    if file is None or not file.exists() or file.is_file():
+        return None
+    return file_problem(file)
+
+
+def _first_file(folder: Path) -> Path | None:
+    """The file that mergekit opens first, if there is one."""
+    for name in _NAMES:
+        for file in (folder / f"{name}.index.json", folder / name):
+            if os.path.lexists(file):
+                return file
+    return None
+
+
+def file_problem(path: Path) -> str | None:
+    """What is wrong with one weight file; as for `checkpoint_problem`."""
+    unreadable = _unreadable(path)
+    if unreadable:
+        return f"{path} {unreadable}"
+    if path.suffix.lower() == ".safetensors":
+        try:
+            _, end = _header(path)
+        except ValueError as error:
+            return f"{path} {error}: {_AGAIN}"
+        size = path.stat().st_size
+        if size < end:
+            return f"{path} is cut off after {size:,} of {end:,} bytes: {_AGAIN}"
+        return None
+    with path.open("rb") as file:
+        start = file.read(4)
+    # torch.save writes a zip archive, whose directory is at its end; versions before
+    # 1.6 wrote a pickle.
+    if start == b"PK\x03\x04" and not zipfile.is_zipfile(path):
+        return f"{path} is cut off: {_AGAIN}"
+    if start[:2] not in (b"PK", b"\x80\x02"):
+        return f"{path} is not a checkpoint of torch: {_AGAIN}"
+    return None
+
+
+def tensor_names(path: Path) -> set[str]:
+    """The tensors in a safetensors file.
+
+    Raises:
+        ValueError: it is no such file.
+    """
+    header, _ = _header(path)
+    return set(header) - {"__metadata__"}
+
+
+def missing_tensor(path: Path, tensor: str) -> str | None:
+    """The problem that a weight file lacks a tensor, if it does."""
+    if path.suffix.lower() != ".safetensors" or tensor in tensor_names(path):
+        return None
+    return f"{path} has no tensor {tensor}, which the index says is in it: {_AGAIN}"
+
+
+def _index_problem(index: Path) -> str | None:
+    unreadable = _unreadable(index)
+    if unreadable:
+        return f"{index} {unreadable}"
+    try:
+        files = set(json.loads(index.read_bytes())["weight_map"].values())
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return f"{index} is not an index of weights (no weight_map): {_AGAIN}"
+    problems = (file_problem(index.parent / str(file)) for file in sorted(files))
+    return next(filter(None, problems), None)
+
+
+def _unreadable(path: Path) -> str | None:
+    """Why there is nothing to be read in a file, or None."""
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            return f"is {_kind(mode)}, not a file of weights"
+        with path.open("rb") as file:
+            start = file.read(len(_POINTER))
+    except FileNotFoundError:
+        return "is a broken link" if path.is_symlink() else "is missing: download it"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    if not start:
+        return f"is empty: {_AGAIN}"
+    if start == _POINTER:
+        return "is a git-LFS pointer, not the file itself: run `git lfs pull` there"
+    return None
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISDIR(mode):
+        return "a folder"
+    return "a pipe" if stat.S_ISFIFO(mode) else "a device or socket"
+
+
+def _header(path: Path) -> tuple[dict[str, Any], int]:
+    """The header of a safetensors file, and the size that it announces.
+
+    Raises:
+        ValueError: says what the file is instead.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= _LARGEST_HEADER:
+            raise ValueError("is not a safetensors file")
+        text = file.read(length)
+    if len(text) < length:
+        raise ValueError("is cut off in its header")
+    try:
+        header = json.loads(text)
+        ends = [
+            entry["data_offsets"][1]
+            for name, entry in header.items()
+            if name != "__metadata__"
+        ]
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        raise ValueError("is not a safetensors file") from error
+    return header, 8 + length + max(ends, default=0)
