@@ -73,19 +73,20 @@ def file_problem(path: Path) -> str | None:
     return None
 
 
-def tensor_names(path: Path) -> set[str]:
-    """The tensors in a safetensors file.
+def tensor_dtypes(path: Path) -> dict[str, str]:
+    """The dtype of each tensor in a safetensors file, such as ``BF16`` or ``I8``.
 
     Raises:
         ValueError: it is no such file.
     """
     header, _ = _header(path)
-    return set(header) - {"__metadata__"}
+    header.pop("__metadata__", None)
+    return {name: entry["dtype"] for name, entry in header.items()}
 
 
 def missing_tensor(path: Path, tensor: str) -> str | None:
     """The problem that a weight file lacks a tensor, if it does."""
-    if path.suffix.lower() != ".safetensors" or tensor in tensor_names(path):
+    if path.suffix.lower() != ".safetensors" or tensor in tensor_dtypes(path):
         return None
     return f"{path} has no tensor {tensor}, which the index says is in it: {_AGAIN}"
 

@@ -78,16 +78,27 @@ def _wrap(
 
     @functools.wraps(original)
     def planned(*args: Any, **kwargs: Any) -> Any:
-        config, options = read(signature.bind(*args, **kwargs).arguments)
+        arguments = signature.bind(*args, **kwargs).arguments
+        config, options = read(arguments)
         if config.merge_method == "pcb":
             for problem in unknown_parameters(config):
                 raise PCBError(problem)
         if one_device:
             options = options.model_copy(update={"multi_gpu": False})
-        return _with_statistics(original(*args, **kwargs), options)
+        tasks = original(*args, **kwargs)
+        if config.merge_method == "pcb":
+            _forget_quantisation(arguments.get("self"))
+        return _with_statistics(tasks, options)
 
     setattr(planned, _WRAPPED, True)
     setattr(owner, name, planned)
+
+
+def _forget_quantisation(planner: Any) -> None:
+    """The merged weights are no longer quantised, whatever the base's config says."""
+    output: Any = getattr(planner, "out_model_config", None)
+    if hasattr(output, "quantization_config"):
+        del output.quantization_config
 
 
 def _with_statistics(tasks: Sequence[Any], options: Any) -> Sequence[Any]:
