@@ -211,7 +211,7 @@ def _with_changed_model(models: Path, tmp_path: Path) -> Path:
         (no_models, "Exactly one of 'models'"),
         (unknown_method, "Unimplemented merge method bcp"),
         (nan_in_a_checkpoint, "model.norm.weight"),
-        (truncated_checkpoint, "not fully covered"),
+        (truncated_checkpoint, "model.safetensors is cut off after"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(

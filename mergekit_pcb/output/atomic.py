@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from mergekit_pcb.errors import PCBError
+
+# What transformers and mergekit load as the weights of a model, in one file or several.
+_WEIGHTS = re.compile(
+    r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?"
+)
+
+# Seconds that a process may take from making its hidden folder to locking it.
+_STARTING = 60
 
 
 @contextmanager
@@ -17,8 +30,10 @@ def complete_or_absent(out_path: Path) -> Iterator[Path]:
 
     The path has the last component of ``out_path``, because mergekit names the model
     after it, and lies in a hidden folder beside ``out_path``, so that it can be moved
-    without copying. On any exception, Ctrl-C included, the hidden folder is removed.
-    Files of an existing ``out_path`` stay unless the new content has the same names.
+    without copying. On any exception, Ctrl-C included, the hidden folder is removed;
+    what a killed process left is removed by the next one with the same ``out_path``.
+    Files of an existing ``out_path`` stay unless the new content has the same names;
+    if it has weights, the weight files there before are removed.
 
     Raises:
         PCBError: ``out_path`` is a file.
@@ -28,18 +43,68 @@ def complete_or_absent(out_path: Path) -> Iterator[Path]:
     if target.exists() and not target.is_dir():
         raise PCBError(f"{out_path} is a file; the output must be a folder")
     target.parent.mkdir(parents=True, exist_ok=True)
-    hidden = Path(tempfile.mkdtemp(prefix=f".{name}.unfinished-", dir=target.parent))
+    prefix = f".{name}.unfinished-"
+    _remove_abandoned(target.parent, prefix)
+    hidden = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+    # Held as long as this process lives, whatever ends it.
+    lock = FileLock(_lock_file(hidden))
     try:
-        yield hidden / name
-        # mergekit completes some architectures into a second folder beside the first,
-        # which it then removes.
-        for written in sorted(hidden.iterdir()):
-            _move(
-                written,
-                target if written.name == name else target.parent / written.name,
-            )
+        with lock:
+            yield hidden / name
+            # mergekit completes some architectures into a second folder beside the
+            # first, which it then removes.
+            with _publishing(target):
+                for written in sorted(hidden.iterdir()):
+                    if written.is_dir():
+                        own = written.name == name
+                        place = target if own else target.parent / written.name
+                        _publish(written, place)
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _lock_file(hidden: Path) -> Path:
+    return hidden / ".lock"
+
+
+def _remove_abandoned(parent: Path, prefix: str) -> None:
+    for hidden in parent.glob(f"{prefix}*"):
+        try:
+            starting = time.time() - hidden.stat().st_mtime < _STARTING
+            if starting and not _lock_file(hidden).exists():
+                continue
+            with FileLock(_lock_file(hidden), blocking=False):
+                shutil.rmtree(hidden, ignore_errors=True)
+        except (Timeout, OSError):  # in use, or not ours to remove
+            continue
+
+
+def _publishing(target: Path) -> FileLock:
+    """Held by one process of this machine at a time for the same target."""
+    digest = hashlib.sha256(str(target).encode()).hexdigest()[:16]
+    return FileLock(Path(tempfile.gettempdir()) / f"mergekit-pcb-{digest}.lock")
+
+
+def _publish(source: Path, target: Path) -> None:
+    """Move a folder into place; weights replace those there before, or none do."""
+    if not target.exists():
+        source.replace(target)
+        return
+    replaced = source.with_name(f"{source.name}.replaced")
+    replaced.mkdir()
+    stale = _weight_files(target) if _weight_files(source) else []
+    try:
+        for file in stale:
+            file.replace(replaced / file.name)
+        _move(source, target)
+    except BaseException:
+        for file in replaced.iterdir():
+            file.replace(target / file.name)
+        raise
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    return [file for file in folder.iterdir() if _WEIGHTS.fullmatch(file.name)]
 
 
 def _move(source: Path, target: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from mergekit_pcb.errors import PCBError
+from mergekit_pcb.output import atomic
 from mergekit_pcb.output.atomic import complete_or_absent
 
 
@@ -37,3 +40,97 @@ def test_a_second_folder_of_mergekit_comes_along(tmp_path: Path) -> None:
     with complete_or_absent(tmp_path / "merged") as unfinished:
         (unfinished.parent / "donor--merged").mkdir()
     assert [path.name for path in tmp_path.iterdir()] == ["donor--merged"]
+
+
+STALE = [
+    "model.safetensors",
+    "model-00001-of-00002.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model-00002-of-00002.bin",
+    "pytorch_model.bin.index.json",
+]
+KEPT = ["tokenizer.json", "notes.md", "model.gguf", "training_args.bin"]
+
+
+@pytest.mark.parametrize("written", ["model-00001-of-00001.safetensors", "config.json"])
+def test_weights_of_another_merge_do_not_stay(written: str, tmp_path: Path) -> None:
+    """New weights replace all weight files; what else is in the folder stays."""
+    out = tmp_path / "merged"
+    out.mkdir()
+    for name in (*STALE, *KEPT):
+        (out / name).write_text("old")
+    with complete_or_absent(out) as unfinished:
+        unfinished.mkdir()
+        (unfinished / written).write_text("new")
+    names = {path.name for path in out.iterdir()}
+    expected = {written, *KEPT} | (set() if written != "config.json" else set(STALE))
+    assert names == expected
+    assert [path.name for path in tmp_path.iterdir()] == ["merged"]
+
+
+def test_old_weights_come_back_if_new_ones_cannot_be_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never a folder without the one and without the other."""
+    out = tmp_path / "merged"
+    out.mkdir()
+    for name in STALE:
+        (out / name).write_text("old")
+
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(atomic, "_move", refuse)
+
+    def write() -> None:
+        with complete_or_absent(out) as unfinished:
+            unfinished.mkdir()
+            (unfinished / "model.safetensors").write_text("new")
+
+    with pytest.raises(OSError, match="No space"):
+        write()
+    assert {path.name: path.read_text() for path in out.iterdir()} == dict.fromkeys(
+        STALE, "old"
+    )
+
+
+_HANG = """
+import sys, time
+import subprocess
+import sys
+from pathlib import Path
+from mergekit_pcb.output import atomic
+from mergekit_pcb.output.atomic import complete_or_absent
+with complete_or_absent(Path(sys.argv[1])) as unfinished:
+    unfinished.mkdir()
+    (unfinished / "model.safetensors").write_text("half")
+    print("begun", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    """And what a living one is still writing is not."""
+    out = tmp_path / "merged"
+
+    def hidden() -> list[Path]:
+        return [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+    process = subprocess.Popen(
+        [sys.executable, "-c", _HANG, str(out)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        with complete_or_absent(out) as unfinished:
+            unfinished.mkdir()
+        (alive,) = hidden()
+        assert (alive / "merged" / "model.safetensors").read_text() == "half"
+    finally:
+        process.kill()
+        process.wait()
+    assert hidden() == [alive]
+    with complete_or_absent(out) as unfinished:
+        unfinished.mkdir()
+    assert hidden() == []
