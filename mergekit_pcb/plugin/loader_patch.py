@@ -66,6 +66,11 @@ def _reading(original: Any) -> Any:
                 raise
             path = Path(self.index.base_path, shard)
             problem = file_problem(path) or missing_tensor(path, key)
+            if problem is None and self.lazy_unpickle and path.suffix != ".safetensors":
+                # mergekit 0.1.5 cannot read scalars and renamed archives lazily.
+                self.flush()
+                self.lazy_unpickle = False
+                return get_tensor(self, key, *arguments, **options)
             if problem is None:
                 problem = f"{key} cannot be read from {path}: {_one_line(error)}"
             raise PCBError(problem) from error

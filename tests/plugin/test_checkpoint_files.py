@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mergekit.io.lazy_tensor_loader import LazyTensorLoader, ShardedTensorIndex
 from mergekit.scripts import run_yaml
 from safetensors.torch import save_file
 
@@ -188,3 +189,17 @@ def test_checkpoints_of_torch_are_fine(zipped: bool, tmp_path: Path) -> None:
     torch.save({"w": torch.ones(3)}, file, _use_new_zipfile_serialization=zipped)
     assert checkpoint_problem(tmp_path) is None
     assert checkpoint_problem(file) is None
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "renamed.bin"])
+def test_what_mergekit_cannot_read_lazily(name: str, tmp_path: Path) -> None:
+    """Scalars, and archives that were renamed, are read as without --lazy-unpickle."""
+    tensors = {"w": torch.linspace(0, 1, 7), "scalar": torch.tensor(3.0)}
+    torch.save(tensors, tmp_path / "pytorch_model.bin")
+    (tmp_path / "pytorch_model.bin").rename(tmp_path / name)
+    index = ShardedTensorIndex.from_file(str(tmp_path / name))
+    loader = LazyTensorLoader(index, lazy_unpickle=True)
+    for key, tensor in tensors.items():
+        found = loader.get_tensor(key)
+        assert found is not None
+        assert torch.equal(found, tensor)
