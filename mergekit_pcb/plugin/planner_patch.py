@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -116,9 +117,12 @@ def _with_statistics(tasks: Sequence[Any], options: Any) -> Sequence[Any]:
         return tasks
     parameters = [graph_scope.parameters_of(merge) for merge in merges]
     request = StatisticsRequest.of(parameters)
+    file = parameters[0]["statistics"]
+    if file is not None:
+        # Before the pass over all weights that tells whether the file fits.
+        statistics_file.read(Path(file))
     domain = graph_scope.GraphDomain.of(merges, request.models, options)
     if not domain.size:
         return tasks
-    file = parameters[0]["statistics"]
     statistics = statistics_file.domain_statistics(request, domain, file)
     return graph_scope.with_statistics(tasks, statistics, domain.tensor_digests)

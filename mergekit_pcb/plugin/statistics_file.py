@@ -15,7 +15,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mergekit_pcb.atomic_files import write_file
+from mergekit_pcb.atomic_files import read_small_file, write_file
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.kernel.formula import ModelStatistics
 from mergekit_pcb.plugin.graph_scope import GraphDomain
@@ -26,6 +26,8 @@ save_to: ContextVar[Path | None] = ContextVar("save_to", default=None)
 
 # A search over coefficients alternates between few settings that change statistics.
 _CACHE_SIZE = 8
+# Some hundred bytes for each model and density.
+_LARGEST = 20_000_000
 _cache: OrderedDict[str, StatisticsFile] = OrderedDict()
 
 
@@ -75,7 +77,7 @@ def domain_statistics(
     """
     needed = _without_statistics(request, domain)
     if file is not None:
-        content = _read(Path(file))
+        content = read(Path(file))
         mismatch = _mismatch(content, needed)
         if mismatch:
             raise PCBError(f"statistics file {file} does not fit: {mismatch}")
@@ -156,11 +158,18 @@ def _mismatch(content: StatisticsFile, needed: StatisticsFile) -> str | None:
     return None
 
 
-def _read(path: Path) -> StatisticsFile:
+def read(path: Path) -> StatisticsFile:
+    """Read a file that an earlier merge wrote.
+
+    Raises:
+        PCBError: it cannot be read, or is no such file.
+    """
     try:
-        return StatisticsFile.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise PCBError(f"statistics file {path}: {error.strerror}") from error
+        content = read_small_file(path, _LARGEST)
+    except PCBError as error:
+        raise PCBError(f"statistics file {error.message}") from error
+    try:
+        return StatisticsFile.model_validate_json(content)
     except ValidationError as error:
         raise PCBError(f"{path} is not a statistics file of mergekit-pcb") from error
 

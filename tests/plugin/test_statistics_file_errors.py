@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -159,7 +160,7 @@ def test_files_of_another_version(
 def test_a_folder_is_no_file(family: tuple[Model, list[Model]], tmp_path: Path) -> None:
     """A folder instead of a file is named."""
     line = refusal(recipe(family, statistics=str(tmp_path)), tmp_path)
-    assert line == f"statistics file {tmp_path}: Is a directory"
+    assert line == f"statistics file {tmp_path} is a folder, not a file"
 
 
 # --- statistics that would not be used ------------------------------------------------
@@ -279,3 +280,28 @@ def test_a_refused_file_leaves_the_remembered(
         read(tmp_path / "again")["model.norm.weight"],
         read(tmp_path / "merged")["model.norm.weight"],
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("pipe", "is a pipe or a device, not a file"),
+        ("device", "is a pipe or a device, not a file"),
+        ("huge", "has 50,000 MB, more than the 20 MB"),
+    ],
+)
+def test_what_is_no_file_is_not_read(
+    kind: str, words: str, family: tuple[Model, list[Model]], tmp_path: Path
+) -> None:
+    """It is refused at once, and before the weights are read."""
+    file = tmp_path / "statistics.json"
+    if kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "device":
+        file.symlink_to("/dev/zero")
+    else:
+        with file.open("wb") as sparse:
+            sparse.truncate(50_000_000_000)
+    line = refusal(recipe(family, statistics=str(file)), tmp_path)
+    assert line.startswith(f"statistics file {file} ")
+    assert words in line
