@@ -1,0 +1,76 @@
+"""A model of a recipe: not text, but mergekit's reference to it.
+
+Text is ambiguous: mergekit splits it at ``+`` (an adapter) and ``@`` (a revision), so
+a folder with one of these in its path must be written in the long form; and two texts
+may mean one folder. A `located` reference has local paths absolute, with links
+resolved, so that equal references are equal models.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mergekit.common import ModelPath, ModelReference
+
+from mergekit_pcb.errors import PCBError
+
+
+def reference(value: Any) -> ModelReference:
+    """A model as mergekit reads it from a recipe.
+
+    Args:
+        value: text, or the long form ``{model: {path: …, revision: …}, lora: …}``.
+
+    Raises:
+        PCBError: text with several ``+`` or ``@``.
+    """
+    try:
+        return ModelReference.model_validate(value)
+    except RuntimeError as error:  # which is what mergekit raises
+        raise PCBError(
+            f"mergekit cannot read the model `{value}`: a `+` or `@` in a path needs "
+            "the long form `{model: {path: …}}`"
+        ) from error
+
+
+def located(value: Any) -> ModelReference:
+    """A model, from text, the long form or a reference, with local paths resolved."""
+    model = reference(value)
+    parts = {"model": _resolved(model.model)}
+    if model.lora is not None:
+        parts["lora"] = _resolved(model.lora)
+    return model.model_copy(update=parts)
+
+
+def as_written(model: ModelReference) -> str | dict[str, Any]:
+    """What to write in a recipe: text where mergekit reads it as this model again."""
+    text = str(model)
+    try:
+        if reference(text) == model:
+            return text
+    except PCBError:
+        pass
+    parts = {"model": model.model, "lora": model.lora}
+    long_form: dict[str, Any] = {
+        name: path.model_dump(exclude_none=True)
+        for name, path in parts.items()
+        if path is not None
+    }
+    if model.override_architecture is not None:
+        long_form["override_architecture"] = model.override_architecture
+    return long_form
+
+
+def local_folders(model: ModelReference) -> list[Path]:
+    """The folders or files on this machine that a model is made of."""
+    paths = [model.model, model.lora]
+    found = [Path(path.path) for path in paths if path is not None]
+    return [path for path in found if path.exists()]
+
+
+def _resolved(path: ModelPath) -> ModelPath:
+    local = Path(path.path).expanduser()
+    if not local.exists():
+        return path
+    return path.model_copy(update={"path": str(local.resolve())})
