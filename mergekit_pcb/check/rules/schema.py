@@ -13,36 +13,42 @@ from mergekit_pcb.recipes.positions import Place
 
 def typed(place: Place, annotation: Any) -> Iterator[tuple[Place, type[BaseModel]]]:
     """Every place that mergekit reads into a pydantic model, with that model."""
-    kind = _chosen(place, annotation)
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        yield place, kind
-        for name, field in kind.model_fields.items():
+    models = []
+    for kind in _alternatives(annotation):
+        origin, arguments = get_origin(kind), get_args(kind)
+        if origin is Literal and place.value in arguments:
+            return
+        if origin is list:
+            for item in place.items:
+                yield from typed(item, arguments[0])
+        elif origin is dict:
+            for value in place.fields.values():
+                yield from typed(value, arguments[1])
+        elif _is_model(kind):
+            models.append(kind)
+    # A mapping may also be written as one text, as models are: `owner/name`.
+    if models and not isinstance(place.value, list):
+        chosen = max(models, key=lambda kind: _likeness(place, kind))
+        yield place, chosen
+        for name, field in chosen.model_fields.items():
             if (child := place.get(name)) is not None:
                 yield from typed(child, field.annotation)
-    elif get_origin(kind) is list:
-        for item in place.items:
-            yield from typed(item, get_args(kind)[0])
-    elif get_origin(kind) is dict:
-        for child in place.fields.values():
-            yield from typed(child, get_args(kind)[1])
 
 
-def homes(
-    annotation: Any, name: str, path: str = "", *, within: frozenset[Any] = frozenset()
-) -> list[str]:
+def homes(annotation: Any, name: str, path: str = "") -> list[str]:
     """Where a key is read: ``slices[].sources[]``, or ``""`` for the top level."""
     found: list[str] = []
     for kind in _alternatives(annotation):
         if get_origin(kind) is list:
-            found += homes(get_args(kind)[0], name, f"{path}[]", within=within)
+            found += homes(get_args(kind)[0], name, f"{path}[]")
         elif get_origin(kind) is dict:
-            found += homes(get_args(kind)[1], name, f"{path}.*", within=within)
-        elif _is_model(kind) and kind not in within:
+            found += homes(get_args(kind)[1], name, f"{path}.*")
+        elif _is_model(kind):
             if name in kind.model_fields:
                 found.append(path)
             for key, field in kind.model_fields.items():
                 below = f"{path}.{key}" if path else key
-                found += homes(field.annotation, name, below, within=within | {kind})
+                found += homes(field.annotation, name, below)
     # `modules.*.slices[]` adds nothing to `slices[]`.
     return [
         home
@@ -61,32 +67,16 @@ def _alternatives(annotation: Any) -> list[Any]:
     return [annotation]
 
 
-def _chosen(place: Place, annotation: Any) -> Any:
-    """The alternative of a union that the value was meant for."""
-    kinds = _alternatives(annotation)
-    if any(get_origin(k) is Literal and place.value in get_args(k) for k in kinds):
-        return None
-    if isinstance(place.value, list):
-        lists = [kind for kind in kinds if get_origin(kind) is list]
-        # A list of mappings among lists of numbers: the one that has mappings.
-        return max(lists, key=lambda kind: _is_model(get_args(kind)[0]), default=None)
-    if isinstance(place.value, dict):
-        dicts = [kind for kind in kinds if get_origin(kind) is dict]
-        models = [kind for kind in kinds if _is_model(kind)]
-        return dicts[0] if dicts else max(models, key=_fit(place), default=None)
-    # A mapping may also be written as one text, as models are: `owner/name`.
-    return next((kind for kind in kinds if _is_model(kind)), None)
-
-
-def _fit(place: Place) -> Any:
-    def score(kind: type[BaseModel]) -> tuple[int, int]:
-        tagged = [
-            field
-            for name, field in kind.model_fields.items()
-            if get_origin(field.annotation) is Literal
-            and place.fields.get(name) is not None
-            and place.fields[name].value in get_args(field.annotation)
-        ]
-        return len(tagged), len(set(kind.model_fields) & set(place.fields))
-
-    return score
+def _likeness(place: Place, kind: type[BaseModel]) -> tuple[int, int]:
+    """How many of a model's tags, and of its fields, a mapping has."""
+    given = {
+        name: kind.model_fields[name].annotation
+        for name in place.fields
+        if name in kind.model_fields
+    }
+    tags = [
+        place.fields[name].value in get_args(tag)
+        for name, tag in given.items()
+        if get_origin(tag) is Literal
+    ]
+    return sum(tags), len(given)
