@@ -22,6 +22,8 @@ YAML = "yaml"
 MULTI = "multi"
 PYTORCH = "pytorch"
 
+WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+
 
 @dataclass(frozen=True)
 class Input:

@@ -10,9 +10,8 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from mergekit.common import ModelReference
 
-from mergekit_pcb.check.rules.document import PYTORCH, Document
+from mergekit_pcb.check.rules.document import PYTORCH, WEIGHT_FILES, Document
 from mergekit_pcb.check.rules.folders import Folder
-from mergekit_pcb.check.rules.kinds import WEIGHT_FILES
 from mergekit_pcb.recipes.findings import Finding
 from mergekit_pcb.recipes.positions import Place
 from mergekit_pcb.suggestions import closest, quoted
