@@ -11,7 +11,6 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from mergekit.common import ModelReference
 
 from mergekit_pcb.check.rules.document import PYTORCH, WEIGHT_FILES, Document
-from mergekit_pcb.check.rules.folders import Folder
 from mergekit_pcb.recipes.findings import Finding
 from mergekit_pcb.recipes.positions import Place
 from mergekit_pcb.suggestions import closest, quoted
@@ -78,7 +77,7 @@ def _wrong_path(document: Document, place: Place, path: str) -> Iterator[Finding
     if Path(path).is_file():
         yield place.error(f"`{path}` is a file{_WHOLE_FOLDERS}", _NAME_ITS_FOLDER)
     elif Path(path).is_dir():
-        yield from _wrong_folder(place, Folder(Path(path)))
+        yield from _wrong_folder(place, Path(path))
     elif _LOCAL.match(path):
         if (name := Path(path).name) in document.siblings:
             yield place.error(
@@ -96,10 +95,10 @@ def _wrong_path(document: Document, place: Place, path: str) -> Iterator[Finding
         yield from _wrong_hub_name(place, path)
 
 
-def _wrong_folder(place: Place, folder: Folder) -> Iterator[Finding]:
-    if (folder.path / "config.json").exists():
+def _wrong_folder(place: Place, folder: Path) -> Iterator[Finding]:
+    if (folder / "config.json").exists():
         return
-    if (folder.path / "adapter_config.json").exists():
+    if (folder / "adapter_config.json").exists():
         yield place.error(
             f"`{place.value}` is a LoRA adapter, not a whole model",
             f"write `base+{place.value}` with the model it was trained on",
