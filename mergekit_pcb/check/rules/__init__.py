@@ -14,7 +14,6 @@ from mergekit_pcb.check.rules import (
     filters,
     habits,
     inputs,
-    keys,
     models,
     multi,
     output,
@@ -29,7 +28,7 @@ from mergekit_pcb.recipes.findings import Finding
 Subject = TypeVar("Subject", Document, Sequence[Document])
 
 _RULES: dict[str, Callable[[Document], Iterator[Finding]]] = {
-    "unknown-key": keys.unknown_keys,
+    "unknown-key": structure.unknown_keys,
     "unknown-method": inputs.unknown_method,
     "model-lists": structure.one_kind_of_input,
     "empty-slice": structure.empty_slices,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, Union, get_args, get_origin
 
 from mergekit import merge_methods
 from mergekit.common import ModelReference
@@ -15,7 +16,6 @@ from mergekit.merge_methods.base import ParameterSpec
 from mergekit.scripts.merge_raw_pytorch import RawPyTorchMergeConfig
 from pydantic import BaseModel
 
-from mergekit_pcb.check.rules.schema import typed
 from mergekit_pcb.recipes.positions import Place
 
 YAML = "yaml"
@@ -210,3 +210,65 @@ class Document:
 
 def _present(*places: Any) -> tuple[Any, ...]:
     return tuple(place for place in places if place is not None)
+
+
+def typed(place: Place, annotation: Any) -> Iterator[tuple[Place, type[BaseModel]]]:
+    """Every place that mergekit reads into a pydantic model, with that model."""
+    models = []
+    for kind in _alternatives(annotation):
+        origin, arguments = get_origin(kind), get_args(kind)
+        if origin is Literal and place.value in arguments:
+            return
+        if origin is list:
+            for item in place.items:
+                yield from typed(item, arguments[0])
+        elif origin is dict:
+            for value in place.fields.values():
+                yield from typed(value, arguments[1])
+        elif _is_model(kind):
+            models.append(kind)
+    # A mapping may also be written as one text, as models are: `owner/name`.
+    if models and not isinstance(place.value, list):
+        chosen = max(models, key=lambda kind: _likeness(place, kind))
+        yield place, chosen
+        for name, field in chosen.model_fields.items():
+            if (child := place.get(name)) is not None:
+                yield from typed(child, field.annotation)
+
+
+def levels(annotation: Any, path: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
+    """Where mergekit reads which pydantic model: ``slices[].sources[]``, for one."""
+    for kind in _alternatives(annotation):
+        if get_origin(kind) is list:
+            yield from levels(get_args(kind)[0], f"{path}[]")
+        elif get_origin(kind) is dict:
+            yield from levels(get_args(kind)[1], f"{path}.*")
+        elif _is_model(kind):
+            yield path, kind
+            for name, field in kind.model_fields.items():
+                yield from levels(field.annotation, f"{path}.{name}".lstrip("."))
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [kind for part in get_args(annotation) for kind in _alternatives(part)]
+    return [annotation]
+
+
+def _likeness(place: Place, kind: type[BaseModel]) -> tuple[int, int]:
+    """How many of a model's tags, and of its fields, a mapping has."""
+    given = {
+        name: kind.model_fields[name].annotation
+        for name in place.fields
+        if name in kind.model_fields
+    }
+    tags = [
+        place.fields[name].value in get_args(tag)
+        for name, tag in given.items()
+        if get_origin(tag) is Literal
+    ]
+    return sum(tags), len(given)

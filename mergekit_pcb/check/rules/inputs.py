@@ -13,7 +13,7 @@ from mergekit.merge_methods.base import (
 )
 
 from mergekit_pcb.check.rules.document import PYTORCH, Document, Group, Input
-from mergekit_pcb.check.rules.keys import is_misspelt
+from mergekit_pcb.check.rules.structure import is_misspelt
 from mergekit_pcb.recipes.findings import Finding
 from mergekit_pcb.recipes.positions import Place
 from mergekit_pcb.suggestions import did_you_mean, quoted
