@@ -8,7 +8,7 @@ from mergekit.merge_methods.base import ParameterSpec
 
 from mergekit_pcb.check.rules.document import Document
 from mergekit_pcb.check.rules.parameters import settings
-from mergekit_pcb.check.rules.values import leaves
+from mergekit_pcb.check.rules.values import values
 from mergekit_pcb.plugin.parameters import NO_EFFECT
 from mergekit_pcb.recipes.findings import Finding
 
@@ -18,7 +18,8 @@ def densities(document: Document) -> Iterator[Finding]:
     for name, place, parameter in settings(document):
         if name != "density" or parameter is None:
             continue
-        points = [(leaf, _number(parameter, leaf.value)) for leaf in leaves(place)]
+        leaves = [leaf for _, points in values(place) for leaf in points]
+        points = [(leaf, _number(parameter, leaf.value)) for leaf in leaves]
         for leaf, value in points:
             if value is not None and not 0 <= value <= 1:
                 kept = "everything" if value > 1 else "nothing"
