@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from mergekit_pcb.check.linter import Examined
     from mergekit_pcb.recipes.findings import Finding
 
-KINDS = ("auto", "yaml", "multi", "pytorch")
-
 
 def _print_rules(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if not wanted:
@@ -37,7 +35,7 @@ def _print_rules(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 )
 @click.option(
     "--kind",
-    type=click.Choice(KINDS),
+    type=click.Choice(("auto", "yaml", "multi", "pytorch")),
     default="auto",
     help="The command the recipe is for: mergekit-yaml, mergekit-multi or "
     "mergekit-pytorch.  [default: seen from the recipe]",
@@ -125,13 +123,10 @@ def _coloured(finding: Finding) -> str:
 
 
 def _summary(name: str, examined: Examined) -> str:
-    if examined.findings:
-        counts = _counts(examined.findings)
-        parts = [
-            f"{count} {severity}{'s' * (severity == 'error' and count > 1)}"
-            for severity, count in counts.items()
-            if count
-        ]
+    errors, advice = _counts(examined.findings)
+    parts = [f"{errors} error{'s' * (errors > 1)}"] if errors else []
+    parts += [f"{advice} advice"] if advice else []
+    if parts:
         return f"{', '.join(parts)} in {name}"
     documents = examined.documents
     methods = [document.spec.name for document in documents if document.spec]
@@ -141,19 +136,17 @@ def _summary(name: str, examined: Examined) -> str:
     return f"{name}: ok ({len(documents)} merges: {', '.join(methods)})"
 
 
-def _counts(findings: Sequence[Finding]) -> dict[str, int]:
+def _counts(findings: Sequence[Finding]) -> tuple[int, int]:
+    """How many errors, and how much advice."""
     severities = [finding.severity for finding in findings]
-    return {each: severities.count(each) for each in ("error", "advice")}
+    return severities.count("error"), severities.count("advice")
 
 
 def _json(findings: Sequence[Finding]) -> str:
     import json
     from dataclasses import asdict
 
-    errors, advice = _counts(findings).values()
-    report = {
-        "errors": errors,
-        "advice": advice,
-        "findings": [asdict(finding) for finding in findings],
-    }
+    errors, advice = _counts(findings)
+    listed = [asdict(finding) for finding in findings]
+    report = {"errors": errors, "advice": advice, "findings": listed}
     return json.dumps(report, indent=2, ensure_ascii=False)

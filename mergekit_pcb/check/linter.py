@@ -107,8 +107,8 @@ def _problem(place: Place) -> tuple[str, str] | None:
 def _inferred(roots: Sequence[Place]) -> str:
     if len(roots) > 1:
         return MULTI
-    models = roots[0].get("models") if roots else None
-    named = [entry.get("model") for entry in models.items] if models else []
+    models = roots[0].items_of("models") if roots else ()
+    named = [entry.get("model") for entry in models]
     all_files = all(place is not None and _is_file(place) for place in named)
     return PYTORCH if named and all_files else YAML
 

@@ -72,6 +72,10 @@ class Place:
         found = self.fields.get(key)
         return None if found is None or found.value is None else found
 
+    def items_of(self, key: str) -> tuple[Place, ...]:
+        """The entries of the list at ``key``; none when there is no such list."""
+        return self.fields[key].items if key in self.fields else ()
+
     def error(self, message: str, fix: str = "") -> Finding:
         """An error at this place; ``fix`` says what to write instead."""
         return Finding(

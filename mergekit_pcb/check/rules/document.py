@@ -98,9 +98,9 @@ class Document:
     def method(self) -> MergeMethod | None:
         """The merge method; None when mergekit has none of that name."""
         place = self.root.get("merge_method")
-        known = {m.spec.name: m for m in merge_methods.registered_methods()}
-        text = place.value if place else None
-        return known.get(text) if isinstance(text, str) else None
+        written = place.value if place else None
+        methods = merge_methods.registered_methods()
+        return next((m for m in methods if m.spec.name == written), None)
 
     @property
     def spec(self) -> MergeMethodSpec | None:
@@ -124,8 +124,6 @@ class Document:
         value: Any = place.value
         if self.kind == PYTORCH:
             # mergekit-pytorch opens a file: `@` and `+` belong to its name.
-            if not isinstance(value, str):
-                return None
             value = {"model": {"path": value}}
         try:
             return ModelReference.model_validate(value)
@@ -146,22 +144,16 @@ class Document:
     @cached_property
     def groups(self) -> tuple[Group, ...]:
         """Every set of models that is merged together, as far as it can be read."""
-        levels = _present(self.root.get("parameters"))
-        modules = self.root.get("modules")
-        if modules is None:
-            return tuple(self._groups_of(self.root, levels))
-        found: list[Group] = []
-        for name, module in modules.fields.items():
-            own = _present(module.get("parameters"))
-            found += self._groups_of(module, own + levels, name)
-        return tuple(found)
+        holders: list[tuple[str | None, Place]] = [(None, self.root)]
+        if (modules := self.root.get("modules")) is not None:
+            holders = list(modules.fields.items())
+        return tuple(g for name, place in holders for g in self._groups_of(place, name))
 
-    def _groups_of(
-        self, place: Place, levels: tuple[Place, ...], module: str | None = None
-    ) -> Iterator[Group]:
-        models = place.get("models")
-        if models is not None and models.items:
-            inputs = [self._input(entry, "model") for entry in models.items]
+    def _groups_of(self, place: Place, module: str | None) -> Iterator[Group]:
+        blocks = [place.get("parameters")] if module is not None else []
+        levels = _present(*blocks, self.root.get("parameters"))
+        if entries := place.items_of("models"):
+            inputs = [self._input(entry, "model") for entry in entries]
             base = self.base
             listed = {source.model for source in inputs if source}
             if base is not None and base.model not in listed:
@@ -169,12 +161,11 @@ class Document:
             # A model that cannot be read is a finding of its own, and findings that
             # follow from its absence would only distract.
             if None not in inputs and (base or not self.root.get("base_model")):
+                models = place.fields["models"]
                 yield Group(models, _present(*inputs), base, levels, module=module)
-        slices = place.get("slices")
-        pieces = slices.items if slices is not None else ()
+        pieces = place.items_of("slices")
         for index, piece in enumerate(pieces):
-            sources = piece.get("sources")
-            entries = sources.items if sources is not None else ()
+            entries = piece.items_of("sources")
             inputs = [self._input(entry, "model") for entry in entries]
             if None in inputs or not inputs:
                 continue
@@ -182,7 +173,7 @@ class Document:
                 piece,
                 _present(*inputs),
                 self._input(piece, "base_model") or self.base,
-                _present(piece.get("parameters")) + levels,
+                _present(piece.get("parameters"), *levels),
                 slice=piece,
                 module=module,
                 has_vocabulary=index in (0, len(pieces) - 1),
@@ -198,9 +189,7 @@ class Document:
     def references(self) -> Iterator[Place]:
         """Every place that names a model."""
         if self.kind == PYTORCH:
-            models = self.root.get("models")
-            entries = models.items if models is not None else ()
-            named = [entry.get("model") for entry in entries]
+            named = [entry.get("model") for entry in self.root.items_of("models")]
             yield from _present(*named, self.root.get("base_model"))
             return
         for place, model in typed(self.root, self.schema):
@@ -261,14 +250,11 @@ def _alternatives(annotation: Any) -> list[Any]:
 
 def _likeness(place: Place, kind: type[BaseModel]) -> tuple[int, int]:
     """How many of a model's tags, and of its fields, a mapping has."""
-    given = {
-        name: kind.model_fields[name].annotation
-        for name in place.fields
-        if name in kind.model_fields
-    }
+    fields = kind.model_fields
+    given = [
+        (p.value, fields[k].annotation) for k, p in place.fields.items() if k in fields
+    ]
     tags = [
-        place.fields[name].value in get_args(tag)
-        for name, tag in given.items()
-        if get_origin(tag) is Literal
+        get_origin(tag) is Literal and value in get_args(tag) for value, tag in given
     ]
     return sum(tags), len(given)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
-from mergekit.common import ModelReference
 
 from mergekit_pcb.check.rules.document import PYTORCH, WEIGHT_FILES, Document
 from mergekit_pcb.recipes.findings import Finding
@@ -26,7 +25,12 @@ def wrong_references(document: Document) -> Iterator[Finding]:
     for place in document.references():
         model = document.parse(place)
         if model is None:
-            yield _unreadable(place)
+            problem = f"a model is one text, got {place.value!r}"
+            fix = "write `owner/name` or a folder"
+            if isinstance(place.value, str):
+                problem = f"`{place.value}` is not a model"
+                fix = "write `owner/name@revision+adapter`"
+            yield place.error(problem, fix)
             continue
         path = model.model.path
         if path.startswith("~"):
@@ -47,20 +51,6 @@ def wrong_references(document: Document) -> Iterator[Finding]:
             f"`{adapters[0].value}` has to be merged with its adapter first",
             "run mergekit with `--lora-merge-cache DIR`",
         )
-
-
-def _unreadable(place: Place) -> Finding:
-    try:
-        ModelReference.model_validate(place.value)
-    except RuntimeError:
-        return place.error(
-            f"`{place.value}` is not a model", "write `owner/name@revision+adapter`"
-        )
-    except ValueError:
-        pass
-    return place.error(
-        f"a model is one text, got {place.value!r}", "write `owner/name` or a folder"
-    )
 
 
 def _wrong_file(place: Place, path: str) -> Iterator[Finding]:
