@@ -19,24 +19,15 @@ def uncovered(document: Document) -> Iterator[Finding]:
         for parameter in document.parameters.values():
             for source in group.owners(parameter):
                 found = group.sources(source, parameter.name)
-                if found and not any(map(_covers_all, found)):
+                entries = [entry for place in found for entry in place.items or [place]]
+                if found and all(map(_filter, entries)):
                     yield from _left_over(parameter, found[0])
 
 
-def _covers_all(place: Place) -> bool:
-    # Any other value holds for all tensors, or is a finding of its own.
-    return not _conditions(place) or any(map(_catches_all, place.items or [place]))
-
-
-def _conditions(place: Place) -> list[Place]:
-    """The entries with a value and a filter, or the only one."""
-    entries = [place, *place.items]
-    return [entry for entry in entries if isinstance(entry.value, dict)]
-
-
-def _catches_all(condition: Place) -> bool:
-    filtered = condition.get("filter")
-    return filtered is None or filtered.value in ("", "*")
+def _filter(entry: Place) -> str:
+    """What the names of the tensors must contain; empty if an entry is for all."""
+    place = entry.get("filter")
+    return "" if place is None or place.value == "*" else str(place.value)
 
 
 def _left_over(parameter: ParameterSpec, place: Place) -> Iterator[Finding]:
@@ -54,12 +45,12 @@ def _left_over(parameter: ParameterSpec, place: Place) -> Iterator[Finding]:
 def wrong_filters(document: Document) -> Iterator[Finding]:
     """Filters that match no tensor, or only tensors that an earlier one matches."""
     for _, place, _ in settings(document):
-        conditions = _conditions(place)
-        for number, condition in enumerate(conditions):
-            yield from _one_filter(document, condition)
-            hiding = [c for c in conditions[:number] if _hides(c, condition)]
+        entries = [e for e in (place, *place.items) if isinstance(e.value, dict)]
+        for number, entry in enumerate(entries):
+            yield from _one_filter(document, entry)
+            hiding = [e for e in entries[:number] if _hides(e, entry)]
             if hiding:
-                yield condition.error(
+                yield entry.error(
                     "this entry is never reached: the one on line "
                     f"{hiding[0].line} matches the same tensors first",
                     "put the narrower filter first",
@@ -67,21 +58,15 @@ def wrong_filters(document: Document) -> Iterator[Finding]:
 
 
 def _hides(earlier: Place, later: Place) -> bool:
-    if "filter" not in earlier.keys and any(
-        misspelt(k, ["filter"]) for k in earlier.keys
-    ):
-        return False  # it was not meant to catch everything
-    if _catches_all(earlier):
-        return True
-    first, second = earlier.get("filter"), later.get("filter")
-    if first is None or second is None or _catches_all(later):
-        return False
-    return str(first.value) in str(second.value)
+    if "filter" not in earlier.keys:
+        # A misspelt `filter` was not meant to match everything.
+        return not any(misspelt(key, ["filter"]) for key in earlier.keys)
+    return _filter(earlier) in _filter(later)
 
 
-def _one_filter(document: Document, condition: Place) -> Iterator[Finding]:
-    place = condition.get("filter")
-    if place is None or not isinstance(place.value, str) or _catches_all(condition):
+def _one_filter(document: Document, entry: Place) -> Iterator[Finding]:
+    place = entry.get("filter")
+    if place is None or not isinstance(place.value, str) or not _filter(entry):
         return
     odd = [letter for letter in place.value if letter in "*^$|\\?+()[]{} "]
     if odd:
