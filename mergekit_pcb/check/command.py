@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mergekit_pcb.recipes.findings import ADVICE, ERROR, Finding
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mergekit_pcb.check.linter import Examined
-    from mergekit_pcb.recipes.findings import Finding
 
 
 def _print_rules(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -81,8 +82,6 @@ def check(
     advice runs as written. RECIPE `-` is the standard input. Exit status: 0 without
     errors, 1 with errors, 2 when the command itself is used wrongly.
     """  # noqa: D301 - click wants the character itself
-    from mergekit_pcb.recipes.findings import ERROR
-
     findings: list[Finding] = []
     lines: list[str] = []
     for recipe in recipes:
@@ -103,7 +102,6 @@ def check(
 
 def _examine_file(path: str, name: str, kind: str) -> Examined:
     from mergekit_pcb.check.linter import Examined, examine
-    from mergekit_pcb.recipes.findings import ERROR, Finding
 
     try:
         with click.open_file(path, encoding="utf-8") as file:
@@ -116,10 +114,9 @@ def _examine_file(path: str, name: str, kind: str) -> Examined:
 
 
 def _coloured(finding: Finding) -> str:
-    colour = "red" if finding.severity == "error" else "yellow"
+    colour = "red" if finding.severity == ERROR else "yellow"
     severity = click.style(finding.severity, fg=colour, bold=True)
-    where, _, rest = str(finding).partition(f" {finding.severity}: ")
-    return f"{where} {severity}: {rest}"
+    return str(finding).replace(f" {finding.severity}: ", f" {severity}: ", 1)
 
 
 def _summary(name: str, examined: Examined) -> str:
@@ -139,7 +136,7 @@ def _summary(name: str, examined: Examined) -> str:
 def _counts(findings: Sequence[Finding]) -> tuple[int, int]:
     """How many errors, and how much advice."""
     severities = [finding.severity for finding in findings]
-    return severities.count("error"), severities.count("advice")
+    return severities.count(ERROR), severities.count(ADVICE)
 
 
 def _json(findings: Sequence[Finding]) -> str:

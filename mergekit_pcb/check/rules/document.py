@@ -250,10 +250,7 @@ def _alternatives(annotation: Any) -> tuple[Any, ...]:
 def _likeness(place: Place, kind: type[BaseModel]) -> tuple[int, int]:
     """How many of a model's tags, and of its fields, a mapping has."""
     fields = kind.model_fields
-    given = [
-        (p.value, fields[k].annotation) for k, p in place.fields.items() if k in fields
-    ]
-    tags = [
-        get_origin(tag) is Literal and value in get_args(tag) for value, tag in given
-    ]
-    return sum(tags), len(given)
+    shared = fields.keys() & place.fields.keys()
+    # The arguments of a Literal are values; those of other annotations are types.
+    tags = [place.fields[k].value in get_args(fields[k].annotation) for k in shared]
+    return sum(tags), len(shared)

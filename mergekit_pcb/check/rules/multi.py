@@ -22,17 +22,15 @@ def wrong_names(documents: Sequence[Document]) -> Iterator[Finding]:
             )
             continue
         name, where = document.name, place or document.root
-        if name not in first:
-            first[name] = where
-        elif name is None:
+        line = first.setdefault(name, where).line
+        if first[name] is not where and name is None:
             yield where.error(
-                f"a second merge without `name`; the first is on line "
-                f"{first[name].line}",
+                f"a second merge without `name`; the first is on line {line}",
                 "name all but the last: `name: first-merge`",
             )
-        else:
+        elif first[name] is not where:
             yield where.error(
-                f"the name `{name}` is taken by the merge on line {first[name].line}",
+                f"the name `{name}` is taken by the merge on line {line}",
                 "choose another name",
             )
 

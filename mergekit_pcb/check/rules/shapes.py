@@ -82,11 +82,12 @@ def wrong_layer_ranges(document: Document) -> Iterator[Finding]:
         first: tuple[int, Place] | None = None
         for source in group.inputs if group.slice else ():
             place = source.entry.get("layer_range")
+            if place is None:
+                continue
             try:
-                start, end = pair.validate_python(place and place.value)
+                start, end = pair.validate_python(place.value)
             except ValidationError:
                 continue  # a broken shape is a finding of its own
-            assert place is not None, "nothing is no pair"
             if problem := _outside(source, start, end, group.module):
                 yield place.error(*problem)
                 continue
@@ -126,14 +127,10 @@ def unknown_modules(document: Document) -> Iterator[Finding]:
         local = _local(group.inputs[0])
         known = local.modules if local else {}
         if group.module is not None and known and group.module not in known:
-            yield (
-                document.root.fields["modules"]
-                .keys[group.module]
-                .error(
-                    f"`{group.inputs[0].model}` has no module `{group.module}`",
-                    did_you_mean(group.module, known)
-                    or f"it has {quoted(list(known))}",
-                )
+            key = document.root.fields["modules"].keys[group.module]
+            yield key.error(
+                f"`{group.inputs[0].model}` has no module `{group.module}`",
+                did_you_mean(group.module, known) or f"it has {quoted(list(known))}",
             )
 
 
