@@ -32,10 +32,6 @@ _PLAIN_WORDS = {
         "indent the key like its neighbours, or put quotes around the text",
     ),
     _UNQUOTED_BRACES: (_UNQUOTED_BRACES, "put quotes around text with braces"),
-    "expected a mapping or list of mappings for merging, but found scalar": (
-        "`<<` takes a mapping or a list of them",
-        "",
-    ),
     "could not find expected ':'": (
         "a key without `: ` and a value",
         "write `key: value`, with a space after the colon",
@@ -127,20 +123,22 @@ class _Reader(yaml.SafeLoader):
         super().__init__(text)
         self._file = file
         self._findings = findings
+        # By the id of the node.
         self._aliased: set[int] = set()
-        # By the id of the node; None while its children are read.
-        self._places: dict[int, Place | None] = {}
+        self._own_keys: dict[int, set[int]] = {}
+        self._open: set[int] = set()
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         is_alias = self.check_event(yaml.AliasEvent)
         node = super().compose_node(parent, index)
         if is_alias:
             self._aliased.add(id(node))
+        elif isinstance(node, yaml.MappingNode):
+            self._own_keys[id(node)] = {id(key) for key, _ in node.value}
         return node
 
     def document(self, number: int) -> Place:
         self._aliased.clear()
-        self._places.clear()
         start = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         node = self.get_node()
         assert node is not None, "the caller asked check_node"
@@ -151,13 +149,11 @@ class _Reader(yaml.SafeLoader):
         return place
 
     def _place(self, node: yaml.Node, path: str) -> Place:
-        if (known := self._places.get(id(node))) is not None:
-            return known
-        if id(node) in self._places:
+        if id(node) in self._open:
             raise yaml.constructor.ConstructorError(
                 None, None, f"the alias at `{path}` contains itself", node.start_mark
             )
-        self._places[id(node)] = None
+        self._open.add(id(node))
         fields: dict[str, Place] = {}
         keys: dict[str, Place] = {}
         items: tuple[Place, ...] = ()
@@ -172,7 +168,8 @@ class _Reader(yaml.SafeLoader):
             value = [item.value for item in items]
         else:
             value = self.construct_object(node, deep=True)
-        place = self._places[id(node)] = Place(
+        self._open.discard(id(node))
+        return Place(
             file=self._file,
             line=node.start_mark.line + 1,
             column=node.start_mark.column + 1,
@@ -184,17 +181,20 @@ class _Reader(yaml.SafeLoader):
             anchored=id(node) in self._aliased
             or any(child.anchored for child in (*fields.values(), *items)),
         )
-        return place
 
     def _mapping(
         self, node: yaml.MappingNode, path: str
     ) -> tuple[dict[str, Place], dict[str, Place]]:
         fields: dict[str, Place] = {}
         keys: dict[str, Place] = {}
-        own = {id(key) for key, _ in node.value}
         written: dict[str, Place] = {}
-        # Puts what `<<` brings in before the keys of the mapping itself.
-        self.flatten_mapping(node)
+        try:
+            # Puts what `<<` brings in before the keys of the mapping itself.
+            self.flatten_mapping(node)
+        except yaml.constructor.ConstructorError as error:
+            error.problem = "`<<` takes a mapping or a list of them"
+            error.problem_mark = error.context_mark
+            raise
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
                 raise yaml.constructor.ConstructorError(
@@ -212,6 +212,6 @@ class _Reader(yaml.SafeLoader):
                 )
                 self._findings.append(replace(twice, rule="duplicate-key"))
             fields[name], keys[name] = self._place(value_node, where), key
-            if id(key_node) in own:
+            if id(key_node) in self._own_keys[id(node)]:
                 written[name] = key
         return fields, keys

@@ -80,7 +80,7 @@ DASH = "this `-` does not line up with the list above it"
         ("a: &a [*a]\n", 1, 4, "not valid YAML: the alias at `a[0]` contains itself"),
         ("a: !odd 1\n", 1, 4, "not valid YAML: could not determine a constructor"),
         ("x: 1\na: \0\n", 2, 4, "not valid YAML: the character '\\x00' is not allowed"),
-        ("<<: 1\n", 1, 5, "`<<` takes a mapping or a list of them"),
+        ("<<: 1\n", 1, 1, "not valid YAML: `<<` takes a mapping or a list of them"),
         ("a: 2024-13-45\n", 1, 1, "not valid YAML: month must be in 1..12"),
     ],
 )
