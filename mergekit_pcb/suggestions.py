@@ -12,10 +12,9 @@ def _folded(word: str) -> str:
 
 def misspelt(word: str, options: Iterable[str]) -> list[str]:
     """The options that differ from ``word`` by a few letters, the nearest first."""
-    by_folded = {_folded(option): option for option in options}
     likeness = {
-        option: difflib.SequenceMatcher(None, folded, _folded(word)).ratio()
-        for folded, option in by_folded.items()
+        option: difflib.SequenceMatcher(None, _folded(option), _folded(word)).ratio()
+        for option in options
     }
     best = max(likeness.values(), default=0.0)
     if best < 0.75:

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mergekit_pcb.recipes.findings import ADVICE, ERROR, Finding
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mergekit_pcb.check.linter import Examined
-    from mergekit_pcb.recipes.findings import Finding
-
-KINDS = ("auto", "yaml", "multi", "pytorch")
 
 
 def _print_rules(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -37,7 +36,7 @@ def _print_rules(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 )
 @click.option(
     "--kind",
-    type=click.Choice(KINDS),
+    type=click.Choice(("auto", "yaml", "multi", "pytorch")),
     default="auto",
     help="The command the recipe is for: mergekit-yaml, mergekit-multi or "
     "mergekit-pytorch.  [default: seen from the recipe]",
@@ -83,8 +82,6 @@ def check(
     advice runs as written. RECIPE `-` is the standard input. Exit status: 0 without
     errors, 1 with errors, 2 when the command itself is used wrongly.
     """  # noqa: D301 - click wants the character itself
-    from mergekit_pcb.recipes.findings import ERROR
-
     findings: list[Finding] = []
     lines: list[str] = []
     for recipe in recipes:
@@ -105,7 +102,6 @@ def check(
 
 def _examine_file(path: str, name: str, kind: str) -> Examined:
     from mergekit_pcb.check.linter import Examined, examine
-    from mergekit_pcb.recipes.findings import ERROR, Finding
 
     try:
         with click.open_file(path, encoding="utf-8") as file:
@@ -118,20 +114,16 @@ def _examine_file(path: str, name: str, kind: str) -> Examined:
 
 
 def _coloured(finding: Finding) -> str:
-    colour = "red" if finding.severity == "error" else "yellow"
+    colour = "red" if finding.severity == ERROR else "yellow"
     severity = click.style(finding.severity, fg=colour, bold=True)
-    where, _, rest = str(finding).partition(f" {finding.severity}: ")
-    return f"{where} {severity}: {rest}"
+    return str(finding).replace(f" {finding.severity}: ", f" {severity}: ", 1)
 
 
 def _summary(name: str, examined: Examined) -> str:
-    if examined.findings:
-        counts = _counts(examined.findings)
-        parts = [
-            f"{count} {severity}{'s' * (severity == 'error' and count > 1)}"
-            for severity, count in counts.items()
-            if count
-        ]
+    errors, advice = _counts(examined.findings)
+    parts = [f"{errors} error{'s' * (errors > 1)}"] if errors else []
+    parts += [f"{advice} advice"] if advice else []
+    if parts:
         return f"{', '.join(parts)} in {name}"
     documents = examined.documents
     methods = [document.spec.name for document in documents if document.spec]
@@ -141,19 +133,17 @@ def _summary(name: str, examined: Examined) -> str:
     return f"{name}: ok ({len(documents)} merges: {', '.join(methods)})"
 
 
-def _counts(findings: Sequence[Finding]) -> dict[str, int]:
+def _counts(findings: Sequence[Finding]) -> tuple[int, int]:
+    """How many errors, and how much advice."""
     severities = [finding.severity for finding in findings]
-    return {each: severities.count(each) for each in ("error", "advice")}
+    return severities.count(ERROR), severities.count(ADVICE)
 
 
 def _json(findings: Sequence[Finding]) -> str:
     import json
     from dataclasses import asdict
 
-    errors, advice = _counts(findings).values()
-    report = {
-        "errors": errors,
-        "advice": advice,
-        "findings": [asdict(finding) for finding in findings],
-    }
+    errors, advice = _counts(findings)
+    listed = [asdict(finding) for finding in findings]
+    report = {"errors": errors, "advice": advice, "findings": listed}
     return json.dumps(report, indent=2, ensure_ascii=False)

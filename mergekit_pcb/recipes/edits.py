@@ -64,7 +64,7 @@ def set_everywhere(recipe: Recipe, parameter: str, value: Any) -> None:
     """Give a parameter one value for all models, in place of its values so far."""
     for parameters in _parameters(recipe):
         parameters.pop(parameter, None)
-    recipe["parameters"] = {**(recipe.get("parameters") or {}), parameter: value}
+    _update(recipe, {parameter: value})
 
 
 def set_default(recipe: Recipe, parameter: str, value: Any) -> None:
@@ -74,10 +74,10 @@ def set_default(recipe: Recipe, parameter: str, value: Any) -> None:
 
 def drop_unknown(recipe: Recipe, known: set[str]) -> list[str]:
     """Remove the parameters that are not ``known``; returns their names."""
-    dropped = {}
+    dropped = set().union(*_parameters(recipe)) - known
     for parameters in _parameters(recipe):
-        for name in set(parameters) - known:
-            dropped[name] = parameters.pop(name)
+        for name in dropped & set(parameters):
+            del parameters[name]
     return sorted(dropped)
 
 
@@ -131,14 +131,13 @@ def mix_base_in(recipe: Recipe, base: str, scale: float) -> bool:
     for entries in groups(recipe):
         own = [float(next(left)) for _ in entries]
         for entry, weight in zip(entries, own, strict=True):
-            share = {"weight": weight / sum(own) * scale}
-            entry["parameters"] = {**(entry.get("parameters") or {}), **share}
+            _update(entry, {"weight": weight / sum(own) * scale})
         where = {k: v for k, v in entries[0].items() if k == "layer_range"}
         rest = {"model": base, "parameters": {"weight": 1 - scale}}
         entries.append({**where, **rest})
     for parameters in _parameters(recipe):
         parameters.pop("normalize", None)
-    recipe["parameters"] = {**(recipe.get("parameters") or {}), "normalize": False}
+    _update(recipe, {"normalize": False})
     return True
 
 
@@ -168,6 +167,10 @@ def _absolute_path(path: ModelPath) -> ModelPath:
     if not Path(path.path).exists():
         return path
     return path.model_copy(update={"path": str(Path(path.path).resolve())})
+
+
+def _update(place: Recipe, parameters: Recipe) -> None:
+    place["parameters"] = {**(place.get("parameters") or {}), **parameters}
 
 
 def _mappings(value: Any) -> Iterator[Recipe]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,8 +9,6 @@ from typing import Any
 import yaml
 
 from mergekit_pcb.recipes.findings import ADVICE, ERROR, Finding
-
-_MERGE_TAG = "tag:yaml.org,2002:merge"
 
 _UNQUOTED_BRACES = "a list or mapping cannot be a key"
 
@@ -71,18 +68,19 @@ class Place:
         found = self.fields.get(key)
         return None if found is None or found.value is None else found
 
+    def items_of(self, key: str) -> tuple[Place, ...]:
+        """The entries of the list at ``key``; none when there is no such list."""
+        return self.fields[key].items if key in self.fields else ()
+
     def error(self, message: str, fix: str = "") -> Finding:
         """An error at this place; ``fix`` says what to write instead."""
-        return self._finding(ERROR, message, fix)
+        return Finding(
+            self.file, self.line, self.column, ERROR, message, fix, self.path
+        )
 
     def advice(self, message: str, fix: str = "") -> Finding:
         """Advice at this place."""
-        return self._finding(ADVICE, message, fix)
-
-    def _finding(self, severity: str, message: str, fix: str) -> Finding:
-        return Finding(
-            self.file, self.line, self.column, severity, message, fix, self.path
-        )
+        return replace(self.error(message, fix), severity=ADVICE)
 
     def walk(self) -> Iterator[Place]:
         """This place and everything inside it."""
@@ -93,55 +91,62 @@ class Place:
 
 def read(text: str, file: str) -> tuple[list[Place], list[Finding]]:
     """The documents of a YAML text, and what is wrong with it as YAML."""
-    reader = _Reader(file)
-    documents = []
+    documents: list[Place] = []
+    findings: list[Finding] = []
     try:
-        for number, node in enumerate(yaml.compose_all(text, Loader=yaml.SafeLoader)):
-            documents.append(reader.document(node, number))
-            if documents[-1].value is None:
-                # For PyYAML an empty document is at the end of the file.
-                documents[-1] = _at_its_start(documents[-1], text, number)
+        reader = _Reader(text, file, findings)
+        while reader.check_node():
+            documents.append(reader.document(len(documents)))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        return [], [*reader.findings, _unreadable(error, text, file)]
-    return documents, reader.findings
-
-
-def _at_its_start(place: Place, text: str, number: int) -> Place:
-    starts = [
-        event.start_mark
-        for event in yaml.parse(text, Loader=yaml.SafeLoader)
-        if isinstance(event, yaml.DocumentStartEvent)
-    ]
-    mark = starts[number]
-    assert mark is not None, "the parser marks every event"
-    return replace(place, line=mark.line + 1, column=mark.column + 1)
+        return [], [*findings, _unreadable(error, text, file)]
+    return documents, findings
 
 
 def _unreadable(error: Exception, text: str, file: str) -> Finding:
     line, column = 1, 1
+    problem = getattr(error, "problem", None) or str(error)
     mark = getattr(error, "problem_mark", None)
     if mark is not None:
         line, column = mark.line + 1, mark.column + 1
     elif isinstance(error, yaml.reader.ReaderError):
         before = text[: error.position]
         line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
-    problem = getattr(error, "problem", None) or str(error)
-    if isinstance(error, yaml.reader.ReaderError):
         problem = f"the character {text[error.position]!a} is not allowed"
     message, fix = _PLAIN_WORDS.get(problem, (f"not valid YAML: {problem}", ""))
     return Finding(file, line, column, ERROR, message, fix, rule="yaml-syntax")
 
 
-class _Reader:
-    def __init__(self, file: str) -> None:
-        self.file = file
-        self.findings: list[Finding] = []
-        self._references: Counter[int] = Counter()
+class _Reader(yaml.SafeLoader):
+    """PyYAML's loader, which also remembers what is not in its nodes."""
+
+    def __init__(self, text: str, file: str, findings: list[Finding]) -> None:
+        super().__init__(text)
+        self._file = file
+        self._findings = findings
+        # By the id of the node.
+        self._aliased: set[int] = set()
+        self._own_keys: dict[int, set[int]] = {}
         self._open: set[int] = set()
 
-    def document(self, node: yaml.Node, number: int) -> Place:
-        self._references = _count_references(node)
-        return self._place(node, f"documents[{number}]" if number else "")
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        is_alias = self.check_event(yaml.AliasEvent)
+        node = super().compose_node(parent, index)
+        if is_alias:
+            self._aliased.add(id(node))
+        elif isinstance(node, yaml.MappingNode):
+            self._own_keys[id(node)] = {id(key) for key, _ in node.value}
+        return node
+
+    def document(self, number: int) -> Place:
+        self._aliased.clear()
+        start = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        node = self.get_node()
+        assert node is not None, "the caller asked check_node"
+        place = self._place(node, f"documents[{number}]" if number else "")
+        if place.value is None:
+            # For PyYAML an empty document is at the end of the file.
+            return replace(place, line=start.line + 1, column=start.column + 1)
+        return place
 
     def _place(self, node: yaml.Node, path: str) -> Place:
         if id(node) in self._open:
@@ -162,10 +167,10 @@ class _Reader:
             )
             value = [item.value for item in items]
         else:
-            value = _scalar(node)
+            value = self.construct_object(node, deep=True)
         self._open.discard(id(node))
         return Place(
-            file=self.file,
+            file=self._file,
             line=node.start_mark.line + 1,
             column=node.start_mark.column + 1,
             path=path,
@@ -173,7 +178,7 @@ class _Reader:
             fields=fields,
             keys=keys,
             items=items,
-            anchored=self._references[id(node)] > 1
+            anchored=id(node) in self._aliased
             or any(child.anchored for child in (*fields.values(), *items)),
         )
 
@@ -182,62 +187,31 @@ class _Reader:
     ) -> tuple[dict[str, Place], dict[str, Place]]:
         fields: dict[str, Place] = {}
         keys: dict[str, Place] = {}
+        written: dict[str, Place] = {}
+        try:
+            # Puts what `<<` brings in before the keys of the mapping itself.
+            self.flatten_mapping(node)
+        except yaml.constructor.ConstructorError as error:
+            error.problem = "`<<` takes a mapping or a list of them"
+            error.problem_mark = error.context_mark
+            raise
         for key_node, value_node in node.value:
-            if key_node.tag == _MERGE_TAG:
-                continue
             if not isinstance(key_node, yaml.ScalarNode):
                 raise yaml.constructor.ConstructorError(
                     None, None, _UNQUOTED_BRACES, key_node.start_mark
                 )
-            name = str(_scalar(key_node))
+            name = str(self.construct_object(key_node))
             where = f"{path}.{name}" if path else name
             key = self._place(key_node, where)
             # The value of a repeated key may still be in use through its anchor.
-            if name in keys and not fields[name].anchored:
+            if name in written and not fields[name].anchored:
                 twice = key.error(
-                    f"`{name}` is written twice, first on line {keys[name].line}, and "
-                    "only the last one counts",
+                    f"`{name}` is written twice, first on line {written[name].line}, "
+                    "and only the last one counts",
                     "remove one of them",
                 )
-                self.findings.append(replace(twice, rule="duplicate-key"))
+                self._findings.append(replace(twice, rule="duplicate-key"))
             fields[name], keys[name] = self._place(value_node, where), key
-        # What `<<` brings in never replaces a key of the mapping itself.
-        for merged in _merged_into(node):
-            more_fields, more_keys = self._mapping(merged, path)
-            fields = {**more_fields, **fields}
-            keys = {**more_keys, **keys}
+            if id(key_node) in self._own_keys[id(node)]:
+                written[name] = key
         return fields, keys
-
-
-def _merged_into(node: yaml.MappingNode) -> list[yaml.MappingNode]:
-    found: list[yaml.Node] = []
-    for key_node, value_node in node.value:
-        if key_node.tag == _MERGE_TAG:
-            many = isinstance(value_node, yaml.SequenceNode)
-            found += value_node.value if many else [value_node]
-    mappings = [merged for merged in found if isinstance(merged, yaml.MappingNode)]
-    if len(mappings) < len(found):
-        raise yaml.constructor.ConstructorError(
-            None, None, "`<<` takes a mapping or a list of them", node.start_mark
-        )
-    return mappings
-
-
-def _scalar(node: yaml.Node) -> Any:
-    return yaml.constructor.SafeConstructor().construct_object(node, deep=True)
-
-
-def _count_references(root: yaml.Node) -> Counter[int]:
-    """How many parents refer to each node: an alias is a second reference."""
-    counts: Counter[int] = Counter()
-    todo = [root]
-    while todo:
-        node = todo.pop()
-        counts[id(node)] += 1
-        if counts[id(node)] > 1:
-            continue
-        if isinstance(node, yaml.MappingNode):
-            todo += [value for _, value in node.value]
-        elif isinstance(node, yaml.SequenceNode):
-            todo += node.value
-    return counts

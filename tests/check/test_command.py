@@ -205,6 +205,10 @@ def test_kind_pytorch_is_seen() -> None:
     assert check_recipe(text, "r.yml") == []
     (finding,) = check_recipe(text + "tokenizer_source: base\n", "r.yml")
     assert finding.message == "mergekit-pytorch does not read `tokenizer_source`"
+    lists = "parameters: {density: [{filter: a, value: high}, {value: [0.1, 0.2]}]}\n"
+    refused, gradient = check_recipe(text + lists, "r.yml")
+    assert refused.message.endswith("got 'high'")
+    assert gradient.message.startswith("mergekit-pytorch knows no layers")
 
 
 def test_aliases_are_told_once() -> None:

@@ -162,6 +162,15 @@ def test_unreadable_config_is_no_reason_to_fail() -> None:
     assert _lines(TWO) == []
 
 
+def test_models_beside_an_unreadable_config_are_compared() -> None:
+    """One model that tells nothing does not hide that two others differ."""
+    for name in ("base", "math", "code"):
+        _folder(name, hidden_size=128 if name == "code" else 64)
+    Path("base", "config.json").write_text("{")
+    text = TWO.replace("merge_method", "  - model: ./code\nmerge_method")
+    assert "`./code` has 128 hidden dimensions, `./math` 64" in _line(text)
+
+
 def test_file_in_place_of_a_folder() -> None:
     """The command `mergekit-yaml` does not read single files."""
     _folder("base")

@@ -41,7 +41,13 @@ def test_later_documents_have_paths_of_their_own() -> None:
 
 def test_merge_keys_do_not_replace_written_ones() -> None:
     """What `<<` brings in yields to the keys of the mapping, as in PyYAML."""
-    text = "x: &x {a: 1, b: 1}\ny: &y {b: 2, c: 2}\nz: {<<: [*x, *y], c: 3}\n"
+    text = (
+        "x: &x {a: 1, b: 1}\n"
+        "y: &y {b: 2, c: 2}\n"
+        "z: &z {<<: [*x, *y], c: 3}\n"
+        "again: {<<: *z, a: 2}\n"
+        "twice: [*z, {<<: *x, <<: *y}]\n"
+    )
     (root,), findings = read(text, "r.yml")
     assert root.value == yaml.safe_load(text)
     assert findings == []

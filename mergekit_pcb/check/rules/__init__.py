@@ -6,15 +6,13 @@ from mergekit itself: keys from its pydantic models, parameters from its registr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from mergekit_pcb.check.rules import (
-    filters,
     habits,
     inputs,
-    keys,
-    layers,
     models,
     multi,
     output,
@@ -23,11 +21,13 @@ from mergekit_pcb.check.rules import (
     structure,
     values,
 )
-from mergekit_pcb.check.rules.document import Document
+from mergekit_pcb.check.rules.document import MULTI, Document
 from mergekit_pcb.recipes.findings import Finding
 
+Subject = TypeVar("Subject", Document, Sequence[Document])
+
 _RULES: dict[str, Callable[[Document], Iterator[Finding]]] = {
-    "unknown-key": keys.unknown_keys,
+    "unknown-key": structure.unknown_keys,
     "unknown-method": inputs.unknown_method,
     "model-lists": structure.one_kind_of_input,
     "empty-slice": structure.empty_slices,
@@ -40,9 +40,9 @@ _RULES: dict[str, Callable[[Document], Iterator[Finding]]] = {
     "parameter-level": parameters.wrong_levels,
     "value-form": values.wrong_shapes,
     "refused-value": values.wrong_values,
-    "uncovered-tensors": filters.uncovered,
-    "filter": filters.wrong_filters,
-    "layer-range": layers.wrong_layer_ranges,
+    "uncovered-tensors": values.uncovered,
+    "filter": values.wrong_filters,
+    "layer-range": shapes.wrong_layer_ranges,
     "different-models": shapes.different_models,
     "unknown-module": shapes.unknown_modules,
     "dtype": output.wrong_dtypes,
@@ -73,21 +73,23 @@ RULES = {
 """Id and description of every rule; a `Finding` carries the id."""
 
 
-def findings_of(document: Document) -> list[Finding]:
-    """Everything that is wrong with one recipe."""
-    found = [
-        replace(finding, rule=rule)
-        for rule, function in _RULES.items()
-        for finding in function(document)
-    ]
-    refused = structure.refused(document, found)
-    return found + [replace(finding, rule="schema") for finding in refused]
+def findings_of(documents: Sequence[Document]) -> list[Finding]:
+    """Everything that is wrong with the recipes of one file."""
+    found: list[Finding] = []
+    for document in documents:
+        own = _apply(_RULES, document)
+        refused = structure.refused(document, own)
+        found += own + [replace(finding, rule="schema") for finding in refused]
+    if documents and documents[0].kind == MULTI:
+        found += _apply(_FILE_RULES, documents)
+    return found
 
 
-def findings_between(documents: Sequence[Document]) -> list[Finding]:
-    """What is wrong between the merges of one file."""
+def _apply(
+    rules: Mapping[str, Callable[[Subject], Iterator[Finding]]], subject: Subject
+) -> list[Finding]:
     return [
         replace(finding, rule=rule)
-        for rule, function in _FILE_RULES.items()
-        for finding in function(documents)
+        for rule, function in rules.items()
+        for finding in function(subject)
     ]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, Union, get_args, get_origin
 
 from mergekit import merge_methods
 from mergekit.common import ModelReference
@@ -15,12 +16,13 @@ from mergekit.merge_methods.base import ParameterSpec
 from mergekit.scripts.merge_raw_pytorch import RawPyTorchMergeConfig
 from pydantic import BaseModel
 
-from mergekit_pcb.check.rules.schema import typed
 from mergekit_pcb.recipes.positions import Place
 
 YAML = "yaml"
 MULTI = "multi"
 PYTORCH = "pytorch"
+
+WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 
 
 @dataclass(frozen=True)
@@ -96,9 +98,9 @@ class Document:
     def method(self) -> MergeMethod | None:
         """The merge method; None when mergekit has none of that name."""
         place = self.root.get("merge_method")
-        known = {m.spec.name: m for m in merge_methods.registered_methods()}
-        text = place.value if place else None
-        return known.get(text) if isinstance(text, str) else None
+        written = place.value if place else None
+        methods = merge_methods.registered_methods()
+        return next((m for m in methods if m.spec.name == written), None)
 
     @property
     def spec(self) -> MergeMethodSpec | None:
@@ -122,8 +124,6 @@ class Document:
         value: Any = place.value
         if self.kind == PYTORCH:
             # mergekit-pytorch opens a file: `@` and `+` belong to its name.
-            if not isinstance(value, str):
-                return None
             value = {"model": {"path": value}}
         try:
             return ModelReference.model_validate(value)
@@ -144,22 +144,16 @@ class Document:
     @cached_property
     def groups(self) -> tuple[Group, ...]:
         """Every set of models that is merged together, as far as it can be read."""
-        levels = _present(self.root.get("parameters"))
-        modules = self.root.get("modules")
-        if modules is None:
-            return tuple(self._groups_of(self.root, levels))
-        found: list[Group] = []
-        for name, module in modules.fields.items():
-            own = _present(module.get("parameters"))
-            found += self._groups_of(module, own + levels, name)
-        return tuple(found)
+        holders: list[tuple[str | None, Place]] = [(None, self.root)]
+        if (modules := self.root.get("modules")) is not None:
+            holders = list(modules.fields.items())
+        return tuple(g for name, place in holders for g in self._groups_of(place, name))
 
-    def _groups_of(
-        self, place: Place, levels: tuple[Place, ...], module: str | None = None
-    ) -> Iterator[Group]:
-        models = place.get("models")
-        if models is not None and models.items:
-            inputs = [self._input(entry, "model") for entry in models.items]
+    def _groups_of(self, place: Place, module: str | None) -> Iterator[Group]:
+        blocks = [place.get("parameters")] if module is not None else []
+        levels = _present(*blocks, self.root.get("parameters"))
+        if entries := place.items_of("models"):
+            inputs = [self._input(entry, "model") for entry in entries]
             base = self.base
             listed = {source.model for source in inputs if source}
             if base is not None and base.model not in listed:
@@ -167,12 +161,11 @@ class Document:
             # A model that cannot be read is a finding of its own, and findings that
             # follow from its absence would only distract.
             if None not in inputs and (base or not self.root.get("base_model")):
+                models = place.fields["models"]
                 yield Group(models, _present(*inputs), base, levels, module=module)
-        slices = place.get("slices")
-        pieces = slices.items if slices is not None else ()
+        pieces = place.items_of("slices")
         for index, piece in enumerate(pieces):
-            sources = piece.get("sources")
-            entries = sources.items if sources is not None else ()
+            entries = piece.items_of("sources")
             inputs = [self._input(entry, "model") for entry in entries]
             if None in inputs or not inputs:
                 continue
@@ -180,7 +173,7 @@ class Document:
                 piece,
                 _present(*inputs),
                 self._input(piece, "base_model") or self.base,
-                _present(piece.get("parameters")) + levels,
+                _present(piece.get("parameters"), *levels),
                 slice=piece,
                 module=module,
                 has_vocabulary=index in (0, len(pieces) - 1),
@@ -196,9 +189,7 @@ class Document:
     def references(self) -> Iterator[Place]:
         """Every place that names a model."""
         if self.kind == PYTORCH:
-            models = self.root.get("models")
-            entries = models.items if models is not None else ()
-            named = [entry.get("model") for entry in entries]
+            named = [entry.get("model") for entry in self.root.items_of("models")]
             yield from _present(*named, self.root.get("base_model"))
             return
         for place, model in typed(self.root, self.schema):
@@ -208,3 +199,58 @@ class Document:
 
 def _present(*places: Any) -> tuple[Any, ...]:
     return tuple(place for place in places if place is not None)
+
+
+def typed(place: Place, annotation: Any) -> Iterator[tuple[Place, type[BaseModel]]]:
+    """Every place that mergekit reads into a pydantic model, with that model."""
+    models = []
+    for kind in _alternatives(annotation):
+        origin, arguments = get_origin(kind), get_args(kind)
+        if origin is Literal and place.value in arguments:
+            return
+        if origin is list:
+            for item in place.items:
+                yield from typed(item, arguments[0])
+        elif origin is dict:
+            for value in place.fields.values():
+                yield from typed(value, arguments[1])
+        elif _is_model(kind):
+            models.append(kind)
+    # A mapping may also be written as one text, as models are: `owner/name`.
+    if models and not isinstance(place.value, list):
+        chosen = max(models, key=lambda kind: _likeness(place, kind))
+        yield place, chosen
+        for name, field in chosen.model_fields.items():
+            if (child := place.get(name)) is not None:
+                yield from typed(child, field.annotation)
+
+
+def levels(annotation: Any, path: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
+    """Where mergekit reads which pydantic model: ``slices[].sources[]``, for one."""
+    for kind in _alternatives(annotation):
+        if get_origin(kind) is list:
+            yield from levels(get_args(kind)[0], f"{path}[]")
+        elif get_origin(kind) is dict:
+            yield from levels(get_args(kind)[1], f"{path}.*")
+        elif _is_model(kind):
+            yield path, kind
+            for name, field in kind.model_fields.items():
+                yield from levels(field.annotation, f"{path}.{name}".lstrip("."))
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _alternatives(annotation: Any) -> tuple[Any, ...]:
+    is_union = get_origin(annotation) in (Union, types.UnionType)
+    return get_args(annotation) if is_union else (annotation,)
+
+
+def _likeness(place: Place, kind: type[BaseModel]) -> tuple[int, int]:
+    """How many of a model's tags, and of its fields, a mapping has."""
+    fields = kind.model_fields
+    shared = fields.keys() & place.fields.keys()
+    # The arguments of a Literal are values; those of other annotations are types.
+    tags = [place.fields[k].value in get_args(fields[k].annotation) for k in shared]
+    return sum(tags), len(shared)

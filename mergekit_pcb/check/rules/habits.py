@@ -8,7 +8,7 @@ from mergekit.merge_methods.base import ParameterSpec
 
 from mergekit_pcb.check.rules.document import Document
 from mergekit_pcb.check.rules.parameters import settings
-from mergekit_pcb.check.rules.values import leaves
+from mergekit_pcb.check.rules.values import values
 from mergekit_pcb.plugin.parameters import NO_EFFECT
 from mergekit_pcb.recipes.findings import Finding
 
@@ -18,7 +18,8 @@ def densities(document: Document) -> Iterator[Finding]:
     for name, place, parameter in settings(document):
         if name != "density" or parameter is None:
             continue
-        points = [(leaf, _number(parameter, leaf.value)) for leaf in leaves(place)]
+        leaves = [leaf for _, points in values(place) for leaf in points]
+        points = [(leaf, _number(parameter, leaf.value)) for leaf in leaves]
         for leaf, value in points:
             if value is not None and not 0 <= value <= 1:
                 kept = "everything" if value > 1 else "nothing"
@@ -39,7 +40,7 @@ def densities(document: Document) -> Iterator[Finding]:
 def flags(document: Document) -> Iterator[Finding]:
     """Parameters that PCB accepts and does not read."""
     for name, place, parameter in settings(document):
-        if _is_pcb(document) and parameter and parameter.description == NO_EFFECT:
+        if parameter is not None and parameter.description == NO_EFFECT:
             yield place.advice(f"`{name}` has no effect on `pcb`", "remove it")
 
 
@@ -51,10 +52,10 @@ def weights(document: Document) -> Iterator[Finding]:
     for group in document.groups:
         chosen = [group.sources(source, "weight")[:1] for source in group.non_base]
         places = [place for found in chosen for place in found]
-        values = [_number(parameter, place.value) for place in places]
-        numbers = [value for value in values if value is not None and 0 < value < 1]
+        numbers = [_number(parameter, place.value) or 0.0 for place in places]
         count = len(group.non_base)
-        if count > 1 and len(numbers) == count and abs(sum(numbers) - 1) < 0.05:
+        each = len(numbers) == count and all(0 < number < 1 for number in numbers)
+        if count > 1 and each and abs(sum(numbers) - 1) < 0.05:
             yield places[0].advice(
                 f"weights that add up to 1 make the merge about {count} times weaker: "
                 "the competition already shares each coordinate out",
@@ -82,6 +83,4 @@ def _number(parameter: ParameterSpec, value: object) -> float | None:
         validated = parameter.validate(value)
     except Exception:  # a refused value is a finding of its own
         return None
-    if isinstance(validated, bool) or not isinstance(validated, (int, float)):
-        return None
-    return float(validated)
+    return validated if isinstance(validated, float) else None

@@ -6,14 +6,10 @@ import re
 from collections.abc import Iterator
 
 from mergekit import merge_methods
-from mergekit.merge_methods.base import (
-    BasePolicy,
-    InputContract,
-    ParameterScope,
-)
+from mergekit.merge_methods import BasePolicy, MergeMethodSpec, ParameterScope
 
 from mergekit_pcb.check.rules.document import PYTORCH, Document, Group, Input
-from mergekit_pcb.check.rules.keys import is_misspelt
+from mergekit_pcb.check.rules.structure import is_misspelt
 from mergekit_pcb.recipes.findings import Finding
 from mergekit_pcb.recipes.positions import Place
 from mergekit_pcb.suggestions import did_you_mean, quoted
@@ -40,13 +36,11 @@ def broken_contract(document: Document) -> Iterator[Finding]:
     for group in document.groups:
         yield from _listed_twice(group)
         models = list(dict.fromkeys(source.model for source in group.inputs))
+        base = group.base.model if group.base else None
         try:
-            document.method.validate_inputs(
-                models, group.base.model if group.base else None
-            )
+            document.method.validate_inputs(models, base)
         except Exception as error:  # a method may raise what it likes
-            if (finding := _explained(document, group, error)) is not None:
-                yield finding
+            yield from _explained(document, group, error)
 
 
 def _listed_twice(group: Group) -> Iterator[Finding]:
@@ -61,6 +55,38 @@ def _listed_twice(group: Group) -> Iterator[Finding]:
         first.setdefault(source.model, source.place)
 
 
+def _explained(document: Document, group: Group, error: Exception) -> Iterator[Finding]:
+    assert document.spec is not None
+    name, contract, base = document.spec.name, document.spec.contract, group.base
+    if contract.base == BasePolicy.REQUIRED and base is None:
+        if not _base_misplaced(document):
+            # A method for two merges one of them into the other.
+            which = (
+                "one of the two models"
+                if contract.max_inputs == 2
+                else "the model that the others were made from"
+            )
+            yield document.root.fields["merge_method"].error(
+                f"`{name}` needs a base model", f"write `base_model:` with {which}"
+            )
+    elif contract.base == BasePolicy.FORBIDDEN and base is not None:
+        yield base.place.error(f"`{name}` takes no base model", "remove `base_model`")
+    # In slices mergekit appends nothing: the base must be one of the sources.
+    elif (
+        contract.base != BasePolicy.IGNORED
+        and base is not None
+        and all(source.model != base.model for source in group.inputs)
+    ):
+        yield group.place.error(
+            f"the base model `{base.model}` is not among the sources of this slice",
+            "add it to `sources:` with its own `layer_range`",
+        )
+    elif counted := _miscounted(document.spec, group):
+        yield group.place.error(*counted)
+    else:
+        yield group.place.error(f"`{name}` refuses these models: {error}")
+
+
 def _base_misplaced(document: Document) -> bool:
     """Whether an unknown key is `base_model`, or was probably meant to be."""
     return is_misspelt(document, document.root, "base_model") or any(
@@ -70,44 +96,9 @@ def _base_misplaced(document: Document) -> bool:
     )
 
 
-def _explained(document: Document, group: Group, error: Exception) -> Finding | None:
-    assert document.spec is not None
-    name, contract = document.spec.name, document.spec.contract
-    method = document.root.fields["merge_method"]
-    base = group.base
-    if contract.base == BasePolicy.REQUIRED and base is None:
-        if _base_misplaced(document):
-            return None
-        # A method for two merges one of them into the other.
-        which = (
-            "one of the two models"
-            if contract.max_inputs == 2
-            else "the model that the others were made from"
-        )
-        return method.error(
-            f"`{name}` needs a base model", f"write `base_model:` with {which}"
-        )
-    if contract.base == BasePolicy.FORBIDDEN and base is not None:
-        return base.place.error(f"`{name}` takes no base model", "remove `base_model`")
-    # In slices mergekit appends nothing: the base must be one of the sources.
-    if (
-        contract.base != BasePolicy.IGNORED
-        and base is not None
-        and all(source.model != base.model for source in group.inputs)
-    ):
-        return group.place.error(
-            f"the base model `{base.model}` is not among the sources of this slice",
-            "add it to `sources:` with its own `layer_range`",
-        )
-    if counted := _miscounted(name, contract, group):
-        return group.place.error(*counted)
-    return group.place.error(f"`{name}` refuses these models: {error}")
-
-
-def _miscounted(
-    name: str, contract: InputContract, group: Group
-) -> tuple[str, str] | None:
+def _miscounted(spec: MergeMethodSpec, group: Group) -> tuple[str, str] | None:
     """The message about too many or too few models, and the fix."""
+    contract = spec.contract
     based = contract.base != BasePolicy.IGNORED and group.base is not None
     all_limits = (group.inputs, contract.min_inputs, contract.max_inputs)
     others = group.non_base if based else group.inputs
@@ -117,24 +108,21 @@ def _miscounted(
         (other_limits, " beside the base"),
     ):
         count = len(models)
-        if count < low or (high is not None and count > high):
-            bound = f"at least {low}" if count < low else f"at most {high}"
-            number = f"exactly {low}" if low == high else bound
-            takes = f"{number} model{'s' * (not number.endswith(' 1'))}"
-            takes += counted if based else ""
-            fix = _count_fix(count < low, high, group)
-            return f"`{name}` takes {takes}; got {count}", fix
+        if count >= low and (high is None or count <= high):
+            continue
+        bound = f"at least {low}" if count < low else f"at most {high}"
+        number = f"exactly {low}" if low == high else bound
+        takes = f"{number} model{'s' * (not number.endswith(' 1'))}"
+        takes += counted if based else ""
+        fix = "remove a model, or choose a method for more"
+        if count < low:
+            fix = "add a model"
+        elif high == 1 and any(source.appended for source in group.inputs):
+            fix = "remove `base_model`, which mergekit adds to the models"
+        elif high == 1:
+            fix = "give each model a slice of its own"
+        return f"`{spec.name}` takes {takes}; got {count}", fix
     return None
-
-
-def _count_fix(too_few: bool, high: int | None, group: Group) -> str:
-    if too_few:
-        return "add a model"
-    if any(source.appended for source in group.inputs) and high == 1:
-        return "remove `base_model`, which mergekit adds to the models"
-    if high == 1:
-        return "give each model a slice of its own"
-    return "remove a model, or choose a method for more"
 
 
 def base_as_input(document: Document) -> Iterator[Finding]:

@@ -8,14 +8,11 @@ from pathlib import Path
 
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
-from mergekit.common import ModelReference
 
-from mergekit_pcb.check.rules.document import PYTORCH, Document
-from mergekit_pcb.check.rules.folders import Folder
-from mergekit_pcb.check.rules.kinds import WEIGHT_FILES
+from mergekit_pcb.check.rules.document import PYTORCH, WEIGHT_FILES, Document
 from mergekit_pcb.recipes.findings import Finding
 from mergekit_pcb.recipes.positions import Place
-from mergekit_pcb.suggestions import closest, quoted
+from mergekit_pcb.suggestions import did_you_mean
 
 _LOCAL = re.compile(r"[.~]{1,2}[/\\]|[/\\]|[A-Za-z]:[/\\]|~$")
 _WHOLE_FOLDERS = ", and mergekit-yaml reads whole model folders"
@@ -28,7 +25,12 @@ def wrong_references(document: Document) -> Iterator[Finding]:
     for place in document.references():
         model = document.parse(place)
         if model is None:
-            yield _unreadable(place)
+            problem = f"a model is one text, got {place.value!r}"
+            fix = "write `owner/name` or a folder"
+            if isinstance(place.value, str):
+                problem = f"`{place.value}` is not a model"
+                fix = "write `owner/name@revision+adapter`"
+            yield place.error(problem, fix)
             continue
         path = model.model.path
         if path.startswith("~"):
@@ -51,20 +53,6 @@ def wrong_references(document: Document) -> Iterator[Finding]:
         )
 
 
-def _unreadable(place: Place) -> Finding:
-    try:
-        ModelReference.model_validate(place.value)
-    except RuntimeError:
-        return place.error(
-            f"`{place.value}` is not a model", "write `owner/name@revision+adapter`"
-        )
-    except ValueError:
-        pass
-    return place.error(
-        f"a model is one text, got {place.value!r}", "write `owner/name` or a folder"
-    )
-
-
 def _wrong_file(place: Place, path: str) -> Iterator[Finding]:
     if Path(path).is_dir():
         yield place.error(
@@ -78,43 +66,39 @@ def _wrong_file(place: Place, path: str) -> Iterator[Finding]:
 def _wrong_path(document: Document, place: Place, path: str) -> Iterator[Finding]:
     if Path(path).is_file():
         yield place.error(f"`{path}` is a file{_WHOLE_FOLDERS}", _NAME_ITS_FOLDER)
-    elif Path(path).is_dir():
-        yield from _wrong_folder(place, Folder(Path(path)))
-    elif _LOCAL.match(path):
-        if (name := Path(path).name) in document.siblings:
-            yield place.error(
-                f"`{path}` does not exist; mergekit-multi finds other merges by name",
-                f"write `{name}`",
-            )
-        else:
-            yield _missing(place, path, "folder")
-    elif "/" not in path and (near := closest(path, document.siblings)):
-        yield place.error(
-            f"`{path}` is none of the merges in this file",
-            f"did you mean {quoted(near, 'or')}?",
-        )
-    else:
-        yield from _wrong_hub_name(place, path)
-
-
-def _wrong_folder(place: Place, folder: Folder) -> Iterator[Finding]:
-    if (folder.path / "config.json").exists():
+    elif Path(path, "config.json").exists():
         return
-    if (folder.path / "adapter_config.json").exists():
+    elif Path(path, "adapter_config.json").exists():
         yield place.error(
             f"`{place.value}` is a LoRA adapter, not a whole model",
             f"write `base+{place.value}` with the model it was trained on",
         )
-    else:
+    elif Path(path).is_dir():
         yield place.error(
             f"the folder `{place.value}` has no config.json",
             "name a folder as `save_pretrained` writes it",
         )
+    elif not _LOCAL.match(path):
+        hint = did_you_mean(path, document.siblings) if "/" not in path else ""
+        if hint:
+            yield place.error(f"`{path}` is none of the merges in this file", hint)
+        else:
+            yield from _wrong_hub_name(place, path)
+    elif (name := Path(path).name) in document.siblings:
+        yield place.error(
+            f"`{path}` does not exist; mergekit-multi finds other merges by name",
+            f"write `{name}`",
+        )
+    else:
+        yield _missing(place, path, "folder")
 
 
 def _wrong_hub_name(place: Place, path: str) -> Iterator[Finding]:
     try:
         validate_repo_id(path)
+        if path.endswith(WEIGHT_FILES):
+            message = f"`{path}` looks like a file{_WHOLE_FOLDERS}"
+            yield place.error(message, _NAME_ITS_FOLDER)
     except HFValidationError:
         fix = "write `owner/name`, or `./folder` for a folder"
         if url := re.match(r"(?:https?://)?(?:hf\.co|huggingface\.co)/(.+)", path):
@@ -124,10 +108,6 @@ def _wrong_hub_name(place: Place, path: str) -> Iterator[Finding]:
         yield place.error(
             f"`{path}` is neither a folder here nor a name on the Hugging Face hub", fix
         )
-        return
-    if path.endswith(WEIGHT_FILES):
-        message = f"`{path}` looks like a file{_WHOLE_FOLDERS}"
-        yield place.error(message, _NAME_ITS_FOLDER)
 
 
 def _missing(place: Place, path: str, what: str) -> Finding:

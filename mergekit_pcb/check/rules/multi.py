@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from graphlib import CycleError, TopologicalSorter
 
 from mergekit_pcb.check.rules.document import Document
@@ -22,17 +22,15 @@ def wrong_names(documents: Sequence[Document]) -> Iterator[Finding]:
             )
             continue
         name, where = document.name, place or document.root
-        if name not in first:
-            first[name] = where
-        elif name is None:
+        line = first.setdefault(name, where).line
+        if first[name] is not where and name is None:
             yield where.error(
-                f"a second merge without `name`; the first is on line "
-                f"{first[name].line}",
+                f"a second merge without `name`; the first is on line {line}",
                 "name all but the last: `name: first-merge`",
             )
-        else:
+        elif first[name] is not where:
             yield where.error(
-                f"the name `{name}` is taken by the merge on line {first[name].line}",
+                f"the name `{name}` is taken by the merge on line {line}",
                 "choose another name",
             )
 
@@ -60,8 +58,14 @@ def names_in_other_places(documents: Sequence[Document]) -> Iterator[Finding]:
 def cycles(documents: Sequence[Document]) -> Iterator[Finding]:
     """Merges that need each other."""
     needs = {document.name: _needed(document) for document in documents}
-    while cycle := _first_cycle(needs):
-        *_, last, first = cycle
+    while True:
+        try:
+            TopologicalSorter(needs).prepare()
+            return
+        except CycleError as error:
+            # Each needs the next; the first is also the last.
+            cycle = error.args[1][::-1]
+        last, first = cycle[-2:]
         yield (
             needs[last]
             .pop(first)
@@ -80,12 +84,3 @@ def _needed(document: Document) -> dict[str, Place]:
         if model is not None and model.model.path in document.siblings:
             found.setdefault(model.model.path, place)
     return found
-
-
-def _first_cycle(needs: Mapping[str | None, Mapping[str, Place]]) -> list[str] | None:
-    """A cycle of names, each needing the next; the first is also the last."""
-    try:
-        TopologicalSorter(needs).prepare()
-    except CycleError as error:
-        return list(reversed(error.args[1]))
-    return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 from collections.abc import Iterator
-from typing import Any, Literal, get_args, get_origin
+from typing import Literal, get_args, get_origin
 
 from mergekit._data import chat_templates
 from mergekit.common import dtype_from_name
@@ -69,7 +69,8 @@ def wrong_tokenizers(document: Document) -> Iterator[Finding]:
     chosen = document.tokenizer
     if chosen is None or not isinstance(chosen.value, str):
         return
-    words = _literals(MergeConfiguration.model_fields["tokenizer_source"].annotation)
+    kinds = get_args(MergeConfiguration.model_fields["tokenizer_source"].annotation)
+    words = [w for kind in kinds if get_origin(kind) is Literal for w in get_args(kind)]
     if chosen.value not in words and chosen.value.lower() in words:
         yield chosen.error(
             f"`{chosen.value}` is taken for the name of a model",
@@ -82,28 +83,15 @@ def wrong_tokenizers(document: Document) -> Iterator[Finding]:
         )
 
 
-def _literals(annotation: Any) -> list[str]:
-    if get_origin(annotation) is Literal:
-        return list(get_args(annotation))
-    return [word for part in get_args(annotation) for word in _literals(part)]
-
-
 def wrong_chat_template(document: Document) -> Iterator[Finding]:
     """A chat template that mergekit would refuse after the whole merge."""
     place = document.root.get("chat_template")
     if document.kind == PYTORCH or place is None or not isinstance(place.value, str):
         return
-    files = importlib.resources.files(chat_templates).iterdir()
-    names = sorted(
-        file.name.removesuffix(".jinja")
-        for file in files
-        if file.name.endswith(".jinja")
-    )
-    text = place.value
-    if not text or text == "auto" or text in names:
-        return
-    if len(text) < 20 or "{" not in text:
-        known = ["auto", *names]
+    files = [f.name for f in importlib.resources.files(chat_templates).iterdir()]
+    names = sorted(f[: -len(".jinja")] for f in files if f.endswith(".jinja"))
+    text, known = place.value, ["auto", *names]
+    if text and text not in known and (len(text) < 20 or "{" not in text):
         yield place.error(
             f"there is no chat template `{text}`, and mergekit finds out last",
             did_you_mean(text, known) or f"choose {quoted(known)} or write Jinja",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from mergekit.merge_methods.base import ParameterScope, ParameterSpec
 
@@ -64,58 +64,48 @@ def missing_parameters(document: Document) -> Iterator[Finding]:
     """Parameters without a default that the recipe does not set."""
     for group in document.groups:
         for parameter in document.parameters.values():
-            if not parameter.required:
-                continue
-            owners = [owner for owner in group.owners(parameter) if owner is not None]
-            if parameter.scope == ParameterScope.SHARED:
-                yield from _shared(document, group, parameter.name)
-            else:
-                yield from _per_model(document, group, owners, parameter.name)
+            if parameter.required and not group.sources(None, parameter.name):
+                yield from _missing(document, group, parameter)
 
 
-def _shared(document: Document, group: Group, name: str) -> Iterator[Finding]:
-    entries = (document.root, *(source.entry for source in group.inputs))
-    if group.sources(None, name) or any(_misplaced(entry, name) for entry in entries):
-        return
-    method = document.root.fields["merge_method"]
-    yield method.error(
-        f"`{method.value}` needs `{name}`",
-        f"write `{name}:` under the top-level `parameters:`",
-    )
-
-
-def _misplaced(entry: Place, name: str) -> bool:
-    """Whether it stands where mergekit does not read it, which is another finding."""
-    settings = entry.get("parameters")
-    if name in entry.keys or settings is None:
-        return name in entry.keys
-    return name in settings.keys or not isinstance(settings.value, dict)
-
-
-def _per_model(
-    document: Document, group: Group, wanting: Sequence[Input], name: str
+def _missing(
+    document: Document, group: Group, parameter: ParameterSpec
 ) -> Iterator[Finding]:
-    method = document.root.fields["merge_method"].value
-    without = [
-        source
-        for source in wanting
-        if not group.sources(source, name) and not _misplaced(source.entry, name)
-    ]
-    if len(without) == len(wanting) > 1:
+    method = document.root.fields["merge_method"]
+    name = parameter.name
+    if parameter.scope == ParameterScope.SHARED:
+        entries = (document.root, *(source.entry for source in group.inputs))
+        if not any(_is_written(entry, name) for entry in entries):
+            yield method.error(
+                f"`{method.value}` needs `{name}`",
+                f"write `{name}:` under the top-level `parameters:`",
+            )
+        return
+    owners = [owner for owner in group.owners(parameter) if owner is not None]
+    without = [source for source in owners if not _is_written(source.entry, name)]
+    if len(without) == len(owners) > 1:
         yield without[0].place.error(
-            f"`{method}` needs a `{name}` for every model and finds none",
+            f"`{method.value}` needs a `{name}` for every model and finds none",
             f"write `{name}:` under each model's `parameters:` or the top-level one",
         )
         return
     for source in without:
         if source.appended:
             yield source.place.error(
-                f"`{method}` merges the base model like the others, and it has no "
-                f"`{name}`",
+                f"`{method.value}` merges the base model like the others, and it has "
+                f"no `{name}`",
                 f"remove `base_model`, or list it among the models with a `{name}`",
             )
         else:
             yield source.place.error(
-                f"`{source.model}` has no `{name}`, which `{method}` needs",
+                f"`{source.model}` has no `{name}`, which `{method.value}` needs",
                 f"write `{name}:` under its `parameters:`",
             )
+
+
+def _is_written(entry: Place, name: str) -> bool:
+    """Whether an entry sets it, or tries to, which is another finding."""
+    settings = entry.get("parameters")
+    if name in entry.keys or settings is None:
+        return name in entry.keys
+    return name in settings.keys or not isinstance(settings.value, dict)

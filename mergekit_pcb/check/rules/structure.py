@@ -1,20 +1,122 @@
-"""The recipe against mergekit's own pydantic models: missing keys, wrong types."""
+"""The recipe against mergekit's own pydantic models.
+
+Unknown keys, which mergekit ignores; missing keys; values of a wrong type.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pydantic import ValidationError
+from mergekit.config import (
+    ConditionalParameter,
+    MergeConfiguration,
+    OutputSliceDefinition,
+)
+from mergekit.options import MergeOptions
+from pydantic import BaseModel, ValidationError
 
-from mergekit_pcb.check.rules.document import PYTORCH, Document
-from mergekit_pcb.check.rules.keys import is_misspelt
-from mergekit_pcb.check.rules.values import WANTED
+from mergekit_pcb.check.rules.document import PYTORCH, Document, levels, typed
+from mergekit_pcb.check.rules.values import WANTED, is_condition
+from mergekit_pcb.plugin.unknown_parameters import (
+    option_hint,
+    parameter_names,
+    unknown_parameter,
+)
 from mergekit_pcb.recipes.findings import ERROR, Finding
 from mergekit_pcb.recipes.positions import Place
-from mergekit_pcb.suggestions import quoted
+from mergekit_pcb.suggestions import closest, misspelt, quoted
 
 _EITHER = ("models", "slices", "modules")
+
+# Declared by mergekit and read nowhere in it, as a test verifies.
+_DECLARED_ONLY = {(OutputSliceDefinition, "residual_weight")}
+
+
+def unknown_keys(document: Document) -> Iterator[Finding]:
+    """Keys that mergekit does not read where they are, and ignores."""
+    for place, name, model in _unread(document):
+        yield place.keys[name].error(*_unknown(document, name, model))
+
+
+def is_misspelt(document: Document, place: Place, *fields: str) -> bool:
+    """Whether an unknown key of a place was probably meant to be one of ``fields``."""
+    return any(
+        not set(fields).isdisjoint(_meant(document, name, model))
+        for holder, name, model in _unread(document)
+        if holder is place
+    )
+
+
+def _unread(document: Document) -> Iterator[tuple[Place, str, type[BaseModel]]]:
+    """Mapping, key and pydantic model of every key that is not in that model."""
+    for place, model in typed(document.root, document.schema):
+        # Other lines under a parameter are wrong as a whole, not key by key.
+        if model is ConditionalParameter and not is_condition(place):
+            continue
+        for name in place.keys:
+            is_read = name in model.model_fields and (model, name) not in _DECLARED_ONLY
+            if not is_read and not _has_a_use(document, place, name):
+                yield place, name, model
+
+
+def _has_a_use(document: Document, place: Place, name: str) -> bool:
+    # mergekit-multi removes `name` before mergekit reads the recipe; in other recipes
+    # it is a harmless label.
+    if place is document.root and name == "name":
+        return document.kind != PYTORCH
+    # A key that only holds an anchor is YAML's way to declare a variable.
+    return place.fields[name].anchored
+
+
+def _meant(document: Document, name: str, model: type[BaseModel]) -> list[str]:
+    """The fields that an unknown key was probably meant to be."""
+    if _is_of_mergekit_yaml(document, name):
+        return []
+    if found := misspelt(name, model.model_fields):
+        return found
+    if _homes(document, name) or name in MergeOptions.model_fields:
+        return []
+    return closest(name, model.model_fields)
+
+
+def _is_of_mergekit_yaml(document: Document, name: str) -> bool:
+    return document.kind == PYTORCH and name in MergeConfiguration.model_fields
+
+
+def _unknown(document: Document, name: str, model: type[BaseModel]) -> tuple[str, str]:
+    """The message about an unknown key, and the fix."""
+    if (model, name) in _DECLARED_ONLY:
+        return f"mergekit never reads `{name}`", "remove it"
+    fields = list(model.model_fields)
+    message = f"mergekit ignores the key `{name}` here"
+    if _is_of_mergekit_yaml(document, name):
+        return f"mergekit-pytorch does not read `{name}`", "remove it"
+    if "parameters" in fields and unknown_parameter(name, document.spec) is None:
+        return message, "move it under `parameters:`"
+    if near := _meant(document, name, model):
+        return message, f"did you mean {quoted(near, 'or')}?"
+    if where := _homes(document, name):
+        if "" in where:
+            return message, "move it to the top level of the recipe"
+        return message, f"it is read in {quoted(where[:3], 'or')}"
+    if name in MergeOptions.model_fields:
+        return message, option_hint(name)
+    near = closest(name, parameter_names(document.spec))
+    if near and "parameters" in fields:
+        return message, f"did you mean {quoted(near, 'or')}, under `parameters:`?"
+    return message, f"remove it; it reads {quoted(fields)}"
+
+
+def _homes(document: Document, name: str) -> list[str]:
+    """Where a key is read; ``""`` is the top level."""
+    found = [path for path, m in levels(document.schema) if name in m.model_fields]
+    # `modules.*.slices[]` adds nothing to `slices[]`.
+    return [
+        home
+        for home in dict.fromkeys(found)
+        if not any(home.endswith(f".{other}") for other in found)
+    ]
 
 
 def one_kind_of_input(document: Document) -> Iterator[Finding]:
@@ -25,7 +127,7 @@ def one_kind_of_input(document: Document) -> Iterator[Finding]:
     holders: list[tuple[Place, tuple[str, ...]]] = [(document.root, _EITHER)]
     holders += [(m, _EITHER[:2]) for m in (modules.fields.values() if modules else ())]
     for place, choice in holders:
-        given = [key for key in choice if place.get(key) and place.fields[key].value]
+        given = [key for key in choice if (got := place.get(key)) and got.value]
         if len(given) > 1:
             yield place.keys[given[1]].error(
                 f"{quoted(given)} exclude each other", "keep one of them"
@@ -49,25 +151,23 @@ def empty_slices(document: Document) -> Iterator[Finding]:
 
 def refused(document: Document, earlier: Sequence[Finding]) -> Iterator[Finding]:
     """What mergekit's pydantic models refuse and no other rule has explained."""
+    problems: Sequence[Any] = ()
     try:
         document.schema.model_validate(document.root.value)
+        return
     except ValidationError as error:
-        seen: set[int] = set()
-        for problem in error.errors():
-            place, missing = _located(document.root, problem["loc"])
-            if id(place) in seen or _explained(place, missing, document, earlier):
-                continue
-            seen.add(id(place))
-            yield place.error(*_described(document, place, missing, problem))
-        if not seen and not any(finding.severity == ERROR for finding in earlier):
-            yield _verdict(document, str(error.errors()[0]["msg"]))
+        problems = error.errors()
+        verdict = problems[0]["msg"]
     except RuntimeError as error:
-        if not any(finding.severity == ERROR for finding in earlier):
-            yield _verdict(document, str(error))
-
-
-def _verdict(document: Document, text: str) -> Finding:
-    return document.root.error(f"mergekit refuses this recipe: {text}")
+        verdict = str(error)
+    seen: set[int] = set()
+    for problem in problems:
+        place, missing = _located(document.root, problem["loc"])
+        if id(place) not in seen and not _explained(place, missing, document, earlier):
+            seen.add(id(place))
+            yield place.error(*_described(place, missing, problem))
+    if not seen and not any(finding.severity == ERROR for finding in earlier):
+        yield document.root.error(f"mergekit refuses this recipe: {verdict}")
 
 
 def _located(root: Place, location: Sequence[Any]) -> tuple[Place, str | None]:
@@ -85,7 +185,7 @@ def _located(root: Place, location: Sequence[Any]) -> tuple[Place, str | None]:
         # Anything else names an alternative of a union, or a key that is not there.
     last = location[-1] if location else None
     absent = isinstance(last, str) and last not in place.fields
-    return place, last if absent and isinstance(last, str) else None
+    return place, last if absent else None
 
 
 def _explained(
@@ -102,9 +202,7 @@ def _explained(
     )
 
 
-def _described(
-    document: Document, place: Place, missing: str | None, problem: Any
-) -> tuple[str, str]:
+def _described(place: Place, missing: str | None, problem: Any) -> tuple[str, str]:
     """The message and the fix for an error that pydantic reports."""
     key = place.path.rpartition(".")[2]
     is_entry = key.endswith("]")
@@ -116,8 +214,6 @@ def _described(
     wanted = WANTED.get(problem["type"].split("_")[0])
     if wanted is None:
         return f"`{key}`: {problem['msg']}", ""
-    if place is document.root:
-        return "a recipe is `key: value` lines", "begin with `merge_method:`"
     shown = "nothing" if place.value is None else repr(place.value)
     if isinstance(place.value, (dict, list)):
         shown = "a list" if isinstance(place.value, list) else "`key: value` lines"

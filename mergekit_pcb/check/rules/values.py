@@ -1,11 +1,10 @@
-"""Parameter values that mergekit, or the method, refuses."""
+"""Values of parameters that mergekit refuses, or reads otherwise than meant."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from mergekit.config import ConditionalParameter
 from mergekit.merge_methods.base import ParameterSpec
@@ -40,16 +39,6 @@ def wrong_shapes(document: Document) -> Iterator[Finding]:
 
 
 def _shape(place: Place, name: str) -> Iterator[Finding]:
-    if place.value is None:
-        yield place.error(f"`{name}` has no value", "write one or remove the key")
-    elif isinstance(place.value, dict):
-        yield from _condition(place, name)
-    elif place.value == []:
-        yield place.error(
-            f"`{name}` is an empty list, which sets nothing", "write a value"
-        )
-    elif not isinstance(place.value, (*SCALARS, list)):
-        yield place.error(f"`{name}` takes a number, got {place.value!r}")
     mappings = [item for item in place.items if isinstance(item.value, dict)]
     scalars = [item for item in place.items if isinstance(item.value, SCALARS)]
     if mappings and scalars:
@@ -57,11 +46,18 @@ def _shape(place: Place, name: str) -> Iterator[Finding]:
             f"`{name}` mixes plain values and filters in one list",
             f"write `- value: {scalars[0].value}`",
         )
-    for item in place.items:
-        if item in mappings:
-            yield from _condition(item, name)
-        elif item not in scalars:
-            yield item.error(f"`{name}` takes a number, got {item.value!r}")
+    if place.value is None:
+        yield place.error(f"`{name}` has no value", "write one or remove the key")
+    elif place.value == []:
+        yield place.error(
+            f"`{name}` is an empty list, which sets nothing", "write a value"
+        )
+    else:
+        for entry in place.items or [place]:
+            if isinstance(entry.value, dict):
+                yield from _condition(entry, name)
+            elif not isinstance(entry.value, SCALARS):
+                yield entry.error(f"`{name}` takes a number, got {entry.value!r}")
 
 
 def is_condition(place: Place) -> bool:
@@ -97,58 +93,47 @@ def _condition(place: Place, name: str) -> Iterator[Finding]:
         )
 
 
-def leaves(place: Place) -> Iterator[Place]:
-    """The scalars of a setting: itself, the points of a gradient, filtered values."""
-    return itertools.chain.from_iterable(points for _, points in _values(place))
-
-
-def _values(place: Place) -> Iterator[tuple[Place, Sequence[Place]]]:
+def values(place: Place) -> Iterator[tuple[Place, Sequence[Place]]]:
     """The scalars and gradients of a setting, each with its points."""
     if isinstance(place.value, SCALARS):
         yield place, [place]
     elif isinstance(place.value, dict):
         if (value := place.fields.get("value")) is not None:
-            yield from _values(value)
+            yield from values(value)
     elif all(isinstance(item.value, SCALARS) for item in place.items):
         yield place, place.items
     else:
         for item in place.items:
-            yield from _values(item)
+            yield from values(item)
 
 
 def wrong_values(document: Document) -> Iterator[Finding]:
     """Parameter values that the merge method refuses."""
-    for name, place, parameter in settings(document):
+    for _, place, parameter in settings(document):
         if parameter is None:
             continue
-        refused = False
-        for leaf in leaves(place):
-            if problem := _refused(parameter, leaf.value):
-                refused = True
-                yield leaf.error(*problem)
-            elif _not_finite(parameter, leaf.value):
-                yield leaf.error(
-                    f"`{name}` is {leaf.value}, which fills the merge with it",
-                    "write a finite number",
-                )
-        for gradient, points in _values(place) if not refused else ():
-            validated = [parameter.validate(point.value) for point in points]
-            if len(set(validated)) > 1:
-                yield from _gradient(document, parameter, gradient, validated)
+        for whole, points in values(place):
+            problems = [_refused(parameter, point.value) for point in points]
+            for point, problem in zip(points, problems, strict=True):
+                if problem is not None:
+                    yield point.error(*problem)
+            if not any(problems):
+                yield from _gradient(document, parameter, whole, points)
 
 
 def _gradient(
-    document: Document, parameter: ParameterSpec, place: Place, points: Sequence[Any]
+    document: Document, parameter: ParameterSpec, place: Place, points: Sequence[Place]
 ) -> Iterator[Finding]:
     name = parameter.name
-    if document.kind == PYTORCH:
+    validated = [parameter.validate(point.value) for point in points]
+    if document.kind == PYTORCH and len(set(validated)) > 1:
         # The flat planner resolves every tensor at t = 0: it knows no layers.
         yield place.error(
             f"mergekit-pytorch knows no layers, so of the gradient `{name}` only "
-            f"the first value, {points[0]}, counts",
+            f"the first value, {validated[0]}, counts",
             "write one value, or filters",
         )
-    for low, high in itertools.pairwise(points):
+    for low, high in itertools.pairwise(validated):
         if isinstance(low, (int, float)) and not isinstance(low, bool):
             # No simple fraction of the way, which could be a whole number.
             middle = low + (high - low) / math.pi
@@ -161,33 +146,101 @@ def _gradient(
                 return
 
 
-def _not_finite(parameter: ParameterSpec, value: object) -> bool:
-    validated = parameter.validate(value)
-    return isinstance(validated, float) and not math.isfinite(validated)
-
-
 def _refused(parameter: ParameterSpec, value: object) -> tuple[str, str] | None:
     """What is wrong with one value of a parameter, and the fix, if anything is."""
     try:
-        parameter.validate(value)
+        validated = parameter.validate(value)
     except ValidationError as error:
         first = error.errors()[0]
         wanted = WANTED.get(first["type"].split("_")[0])
-        if wanted is None:
-            text = first["msg"].removeprefix("Value error, ")
-            return _halves(text if parameter.name in text else _named(parameter, text))
-        return f"`{parameter.name}` takes {wanted}, got {value!r}", ""
+        if wanted is not None:
+            return f"`{parameter.name}` takes {wanted}, got {value!r}", ""
+        message = first["msg"].removeprefix("Value error, ")
     except PCBError as error:
-        return _halves(error.message)
+        message = error.message
     except (ValueError, TypeError, OverflowError) as error:
-        return _halves(_named(parameter, str(error)))
-    return None
-
-
-def _named(parameter: ParameterSpec, text: str) -> str:
-    return f"`{parameter.name}`: {text[:1].lower()}{text[1:]}"
-
-
-def _halves(message: str) -> tuple[str, str]:
+        message = str(error)
+    else:
+        if not isinstance(validated, float) or math.isfinite(validated):
+            return None
+        message = f"`{parameter.name}` is {value}, which fills the merge with it; "
+        message += "write a finite number"
+    if parameter.name not in message:
+        message = f"`{parameter.name}`: {message[:1].lower()}{message[1:]}"
     problem, _, fix = message.partition("; ")
     return problem, fix
+
+
+def uncovered(document: Document) -> Iterator[Finding]:
+    """Filtered lists that leave some tensors with the default, or with no value."""
+    for group in document.groups:
+        for parameter in document.parameters.values():
+            for source in group.owners(parameter):
+                found = group.sources(source, parameter.name)
+                entries = [entry for place in found for entry in place.items or [place]]
+                if found and all(map(_filter, entries)):
+                    yield from _left_over(parameter, found[0])
+
+
+def _filter(entry: Place) -> str:
+    """What the names of the tensors must contain; empty if an entry is for all."""
+    place = entry.get("filter")
+    return "" if place is None or place.value == "*" else str(place.value)
+
+
+def _left_over(parameter: ParameterSpec, place: Place) -> Iterator[Finding]:
+    message = f"tensors that match no filter of `{parameter.name}`"
+    fix = "end the list with `- value: …` and no filter"
+    if parameter.required:
+        yield place.error(f"{message} have none at all, and mergekit stops", fix)
+    elif parameter.default is not None:
+        # A default of None leaves tensors as they are, which is what filters on
+        # an optional parameter are for.
+        default = str(parameter.default).lower()
+        yield place.advice(f"{message} get the default, {default}", fix)
+
+
+def wrong_filters(document: Document) -> Iterator[Finding]:
+    """Filters that match no tensor, or only tensors that an earlier one matches."""
+    for _, place, _ in settings(document):
+        entries = [e for e in (place, *place.items) if isinstance(e.value, dict)]
+        for number, entry in enumerate(entries):
+            yield from _one_filter(document, entry)
+            hiding = [e for e in entries[:number] if _hides(e, entry)]
+            if hiding:
+                yield entry.error(
+                    "this entry is never reached: the one on line "
+                    f"{hiding[0].line} matches the same tensors first",
+                    "put the narrower filter first",
+                )
+
+
+def _hides(earlier: Place, later: Place) -> bool:
+    if "filter" not in earlier.keys:
+        # A misspelt `filter` was not meant to match everything.
+        return not any(misspelt(key, ["filter"]) for key in earlier.keys)
+    return _filter(earlier) in _filter(later)
+
+
+def _one_filter(document: Document, entry: Place) -> Iterator[Finding]:
+    place = entry.get("filter")
+    if place is None or not isinstance(place.value, str) or not _filter(entry):
+        return
+    odd = [letter for letter in place.value if letter in "*^$|\\?+()[]{} "]
+    if odd:
+        # Tensors of language models have dotted names; a checkpoint file's may
+        # hold any character.
+        report = place.advice if document.kind == PYTORCH else place.error
+        plain = "".join(c for c in place.value.replace(".*", "") if c not in odd)
+        pieces = "write one entry for each piece"
+        yield report(
+            f"the filter `{place.value}` matches no tensor: it is looked for as it "
+            f"stands, `{odd[0]}` included",
+            pieces if "|" in odd else f"write `{plain}`",
+        )
+    elif place.value[-1] in "123456789" and place.value[-2:-1] in ("", "."):
+        yield place.advice(
+            f"the filter `{place.value}` also matches `{place.value}0` to "
+            f"`{place.value}9`",
+            f"write `{place.value}.`",
+        )
