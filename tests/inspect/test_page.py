@@ -6,6 +6,7 @@ import dataclasses
 from html import escape
 from pathlib import Path
 
+from mergekit_pcb import __version__
 from mergekit_pcb.inspect import tables
 from mergekit_pcb.inspect.inspection import Inspection
 from mergekit_pcb.inspect.page import report_page
@@ -44,6 +45,10 @@ def test_page_holds_every_table(found: Inspection) -> None:
     for i, model in enumerate(found.models):
         assert f"<p>{i + 1}: {model}</p>" in html
     assert f"<p>base: {found.base}</p>" in html
+    assert f"<p>{escape(tables.summary(found))}</p>" in html
+    assert f"<p>mergekit-pcb {__version__}</p>" in html
+    for tag in ("dl", "details", "footer", "table"):
+        assert html.count(f"<{tag}>") == html.count(f"</{tag}>") > 0
 
 
 def test_warnings_stand_out(family: Family, tmp_path: Path) -> None:
