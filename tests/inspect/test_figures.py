@@ -36,6 +36,39 @@ def test_one_of_each_for_each_setting(found: Inspection) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "title", "label"),
+    [
+        (
+            "norms",
+            "Distance from the base",
+            "norm of the task vector,\n% of the base's",
+        ),
+        (
+            "merged",
+            "What the merge adds",
+            "norm of the merged task vector\nover that of the mean",
+        ),
+        (
+            "winners-density-0.2-scope-model",
+            "Winners: density 0.2, scope model",
+            "wins, %",
+        ),
+    ],
+)
+def test_axes_say_what_they_show(
+    found: Inspection, name: str, title: str, label: str
+) -> None:
+    """A title, a unit, the layers, and a vertical axis that begins at 0."""
+    (axes,) = drawn(found, name).axes
+    assert axes.get_title(loc="left") == title
+    assert axes.get_ylabel() == label
+    ticks = [text.get_text() for text in axes.get_xticklabels()]
+    assert ticks[:2] == ["0", "1"]
+    assert [text.get_text() for text in axes.texts] == ["layer"]
+    assert axes.get_ylim()[0] == 0
+
+
 def test_cosine(found: Inspection) -> None:
     """A matrix without its diagonal, each number in its cell."""
     axes, bar = drawn(found, "cosine").axes
@@ -48,7 +81,9 @@ def test_cosine(found: Inspection) -> None:
     label = axes.texts[0]
     assert label.get_position() == (1, 0)
     assert float(label.get_text()) == pytest.approx(matrix[0, 1], abs=0.005)
-    assert [t.get_text() for t in axes.get_yticklabels()] == list(found.short_models())
+    for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
+        assert [text.get_text() for text in labels] == found.short_models()
+    assert axes.get_title(loc="left") == "Task vectors, whole model"
     assert bar.get_ylabel() == "cosine similarity"
 
 
@@ -118,6 +153,9 @@ def test_kept(found: Inspection) -> None:
         assert np.isnan(shown[2, 2:]).all()
         assert np.isnan(shown[4, :3]).all()
         assert shown[4, 3] == pytest.approx(100 * head.outcomes[0].kept_shares()[i])
+    assert panels[0].get_figure().get_suptitle() == "Kept: density 0.2, scope tensor"
+    layers = [[text.get_text() for text in axes.get_xticklabels()] for axes in panels]
+    assert layers == [[], [], ["0", "1", "outside"]]
     kinds = [text.get_text() for text in panels[0].get_yticklabels()]
     assert kinds == list(found.kinds())
     assert bar.get_ylabel() == "kept, %"
