@@ -15,14 +15,7 @@ from mergekit_pcb.compare.columns import (
     task_column,
 )
 from mergekit_pcb.compare.scoreboard import BASE, MERGE, Row, Scoreboard, Tried
-from mergekit_pcb.output.figures import (
-    Picture,
-    Theme,
-    colour,
-    legend,
-    new_figure,
-    title,
-)
+from mergekit_pcb.output.figures import Picture, legend, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,7 +31,8 @@ _CURVES = (
     "Score against the swept setting, on the items that choose; where several settings "
     "were swept, the best over the others. Large dots: the settings chosen."
 )
-_PCB, _OTHER = "#D55E00", "#0072B2"
+# Two of the shared colours: a red orange, and a blue.
+_PCB, _OTHER = "C5", "C0"
 _PANELS = 5
 _WIDTH = 9.4
 
@@ -63,16 +57,16 @@ def pictures(scoreboard: Scoreboard, validation: Scoreboard) -> list[Picture]:
     return found
 
 
-def _bars(scoreboard: Scoreboard, theme: Theme) -> Figure:
+def _bars(scoreboard: Scoreboard) -> Figure:
     panels = _panels(scoreboard)
     rows = [row for row in scoreboard.rows if not row.failed]
     width = min(2.6 + 2.2 * len(panels), _WIDTH)
     height = 0.27 * len(rows) + 0.8
-    figure, all_axes = new_figure(theme, width, height, columns=len(panels))
+    figure, all_axes = new_figure(width, height, columns=len(panels))
     for axes, panel in zip(all_axes, panels, strict=True):
-        _draw_bars(axes, rows, panel, theme)
+        _draw_bars(axes, rows, panel)
         # Names of tasks are enough: the axis points to what is better.
-        title(axes, panel.key if panel.key in scoreboard.tasks else panel.title)
+        axes.set_title(panel.key if panel.key in scoreboard.tasks else panel.title)
         axes.tick_params(axis="y", length=0, labelleft=panel is panels[0])
     return figure
 
@@ -86,8 +80,11 @@ def _panels(scoreboard: Scoreboard) -> list[Column]:
     return found + [task_column(scoreboard, task) for task in tasks]
 
 
-def _draw_bars(axes: Axes, rows: Sequence[Row], panel: Column, theme: Theme) -> None:
+def _draw_bars(axes: Axes, rows: Sequence[Row], panel: Column) -> None:
+    from matplotlib import rcParams
+
     base: Any = next((panel.value(row) for row in rows if row.kind == BASE), None)
+    ink = rcParams["text.color"]
     start = 0.0 if base is None or panel.higher_is_better is None else base
     for place, row in enumerate(rows):
         value: Any = panel.value(row)
@@ -99,16 +96,20 @@ def _draw_bars(axes: Axes, rows: Sequence[Row], panel: Column, theme: Theme) -> 
             value - start,
             left=start,
             height=0.7,
-            color=shade if row.kind == MERGE else theme.nothing,
+            color=shade if row.kind == MERGE else rcParams["axes.edgecolor"],
             xerr=panel.error(row) if panel.error else None,
-            error_kw={"elinewidth": 0.8, "capsize": 2, "ecolor": theme.ink},
+            error_kw={
+                "elinewidth": 0.8,
+                "capsize": 2,
+                "ecolor": rcParams["text.color"],
+            },
         )
-    axes.axvline(start, color=theme.ink, linewidth=0.8)
+    axes.axvline(start, color=ink, linewidth=0.8)
     axes.set_yticks(range(len(rows)), _titles(rows))
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.margins(x=0.1)
     axes.locator_params(axis="x", nbins=4)
-    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["left"].set_visible(False)
     if panel.higher_is_better is False:
         axes.invert_xaxis()
 
@@ -138,10 +139,10 @@ def _at(tried: Tried, parameter: str) -> Any:
 
 
 def _curves(
-    merges: Sequence[Row], swept: Sequence[str], validation: Scoreboard, theme: Theme
+    merges: Sequence[Row], swept: Sequence[str], validation: Scoreboard
 ) -> Figure:
     width = min(2 + 3 * len(swept), _WIDTH)
-    figure, all_axes = new_figure(theme, width, 3.2, columns=len(swept))
+    figure, all_axes = new_figure(width, 3.2, columns=len(swept))
     styles = _styles(merges)
     for axes, parameter in zip(all_axes, swept, strict=True):
         for row in merges:
@@ -156,7 +157,6 @@ def _curves(
                     axes.plot(value, points[value][0], "o", ms=8, **styles[row.name])
         axes.set_xlabel(parameter)
         axes.locator_params(axis="x", nbins=6)
-        axes.spines[["top", "right"]].set_visible(False)
         if axes is not all_axes[0]:
             axes.sharey(all_axes[0])
     for row in merges:
@@ -166,13 +166,14 @@ def _curves(
         all_axes[0].invert_yaxis()
     mean = "mean" if len(validation.tasks) > 1 else validation.tasks[0]
     all_axes[0].set_ylabel("% of own expert" if validation.direction is None else mean)
-    legend(figure, all_axes[0], theme)
+    legend(figure, all_axes[0])
     return figure
 
 
 def _styles(merges: Sequence[Row]) -> dict[str, dict[str, Any]]:
     """Orange is for pcb, here as for the bars; its other scopes have broken lines."""
-    others = [colour(i) for i in range(12) if colour(i) not in (_PCB, "#E69F00")]
+    # C1 is too near to pcb's.
+    others = [f"C{i}" for i in range(12) if i not in (1, 5)]
     lines = ["-", "--", ":"]
     found: dict[str, dict[str, Any]] = {}
     for row in merges:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _DPI = 150
 _SHOWN = 110
 # Colours that colour-blind readers can tell apart as well (Okabe and Ito), and then
-# some; more models begin again.
+# some; more models begin again. Figures name them C0, C1 and so on, as matplotlib does.
 _COLOURS = (
     *("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"),
     *("#B3A300", "#7F5AA6", "#8C564B", "#4D8C8C", "#F28E8C", "#7FB069"),
@@ -28,17 +28,29 @@ _CHARACTERS, _LINES = 13, 5.5
 _NUMBERS = 2.8
 
 
-class Theme(NamedTuple):
-    """Colours of all that is not data."""
+def _theme(paper: str, ink: str, faint: str, nothing: str) -> Any:
+    """Settings of matplotlib, with these colours for all that is not data."""
+    inks = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color")
+    return {
+        **dict.fromkeys(inks, ink),
+        "figure.facecolor": paper,
+        "axes.facecolor": paper,
+        "axes.edgecolor": nothing,
+        "grid.color": faint,
+        "axes.prop_cycle": f"cycler(color={_COLOURS})",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlelocation": "left",
+        "axes.titlesize": "medium",
+        "figure.constrained_layout.use": True,
+        **dict.fromkeys(("axes.labelsize", "xtick.labelsize", "ytick.labelsize"), 9),
+        "hatch.linewidth": 0.6,
+        "legend.frameon": False,
+    }
 
-    paper: str
-    ink: str
-    faint: str
-    nothing: str
 
-
-LIGHT = Theme(paper="#ffffff", ink="#1f2328", faint="#d8dee4", nothing="#b4bcc4")
-DARK = Theme(paper="#161b22", ink="#e6edf3", faint="#30363d", nothing="#59636e")
+LIGHT = _theme(paper="#ffffff", ink="#1f2328", faint="#d8dee4", nothing="#b4bcc4")
+DARK = _theme(paper="#161b22", ink="#e6edf3", faint="#30363d", nothing="#59636e")
 
 
 class Picture(NamedTuple):
@@ -47,25 +59,28 @@ class Picture(NamedTuple):
     Attributes:
         name: of its file, without the ending.
         caption: how to read it.
-        draw: draws it in a theme.
+        draw: draws it with matplotlib's settings of the moment.
         setting: which setting it is about, if it is about one.
     """
 
     name: str
     caption: str
-    draw: Callable[[Theme], Figure]
+    draw: Callable[[], Figure]
     setting: int | None = None
 
-    def png(self, theme: Theme = LIGHT) -> bytes:
-        """The picture as a PNG file."""
-        return _png(self.draw, theme)
+    def png(self, *, dark: bool = False) -> bytes:
+        """The picture as a PNG file, for light or dark pages."""
+        return _png(self.draw, dark)
 
 
 @lru_cache(maxsize=64)
-def _png(draw: Callable[[Theme], Figure], theme: Theme) -> bytes:
+def _png(draw: Callable[[], Figure], dark: bool) -> bytes:
     # A picture goes into a file of its own and into a page.
+    from matplotlib import rc_context
+
     file = io.BytesIO()
-    draw(theme).savefig(file, format="png", dpi=_DPI, facecolor=theme.paper)
+    with rc_context(DARK if dark else LIGHT):
+        draw().savefig(file, format="png", dpi=_DPI)
     return file.getvalue()
 
 
@@ -89,39 +104,21 @@ def require_matplotlib() -> None:
 
 
 def new_figure(
-    theme: Theme, width: float, height: float, rows: int = 1, columns: int = 1
+    width: float, height: float, rows: int = 1, columns: int = 1
 ) -> tuple[Figure, list[Axes]]:
     """A figure of inches, and its axes row by row; nothing of pyplot's is touched."""
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    colours = dict.fromkeys(
-        ("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), theme.ink
-    )
-    settings: Any = {
-        **colours,
-        "axes.edgecolor": theme.nothing,
-        "axes.facecolor": theme.paper,
-        "hatch.linewidth": 0.6,
-        "font.size": 9,
-    }
-    with rc_context(settings):
-        figure = Figure((width, height), layout="constrained")
-        grid = figure.subplots(rows, columns, squeeze=False)
-    return figure, list(grid.flat)
+    figure = Figure((width, height))
+    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
-def colour(i: int) -> str:
-    """The colour of model or setting ``i``."""
-    return _COLOURS[i % len(_COLOURS)]
-
-
-def heat_map(
-    axes: Axes, values: Sequence[Sequence[float]], theme: Theme, **options: Any
-) -> Any:
+def heat_map(axes: Axes, values: Sequence[Sequence[float]], **options: Any) -> Any:
     """Values as colours; where there is none, hatched paper shows."""
+    from matplotlib import rcParams
+
     image = axes.imshow(values, **options)
-    axes.patch.set(facecolor=theme.paper, edgecolor=theme.faint, hatch="/////")
+    axes.patch.set(edgecolor=rcParams["grid.color"], hatch="/////")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     # Ticks elsewhere would widen the axes.
@@ -130,34 +127,21 @@ def heat_map(
 
 
 def colorbar(
-    figure: Figure, image: Any, axes: Axes | Sequence[Axes], theme: Theme, label: str
+    figure: Figure, image: Any, axes: Axes | Sequence[Axes], label: str
 ) -> None:
     """Say which colour is which value."""
     bar = figure.colorbar(image, ax=axes, label=label, fraction=0.05, pad=0.02)
     bar.outline.set_visible(False)
-    bar.ax.tick_params(colors=theme.ink, length=3)
-    bar.ax.yaxis.label.set_color(theme.ink)
+    bar.ax.tick_params(length=3)
 
 
-def title(axes: Axes, text: str) -> None:
-    """Say what is to be seen."""
-    axes.set_title(text, loc="left", fontsize="medium")
-
-
-def legend(figure: Figure, axes: Axes, theme: Theme) -> None:
+def legend(figure: Figure, axes: Axes) -> None:
     """Name the colours below the axes, in as many columns as fit."""
     handles, names = axes.get_legend_handles_labels()
     width, height = figure.get_size_inches()
     columns = max(int(width * _CHARACTERS / (max(map(len, names)) + 8)), 1)
     figure.set_size_inches(width, height - (-len(names) // columns) / _LINES)
-    figure.legend(
-        handles,
-        names,
-        loc="outside lower left",
-        ncols=columns,
-        frameon=False,
-        labelcolor=theme.ink,
-    )
+    figure.legend(handles, names, loc="outside lower left", ncols=columns)
 
 
 def spans(labels: Sequence[str]) -> list[tuple[int, int]]:
@@ -209,7 +193,6 @@ def layer_axis(axes: Axes, labels: Sequence[str], inches: float) -> None:
             textcoords="offset points",
             ha="center",
             va="top",
-            color=axes.yaxis.label.get_color(),
         )
     axes.set_xticks([at for at, _ in shown], [text for _, text in shown])
     axes.tick_params(axis="x", length=0)

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Iterable
 from html import escape
 
-from mergekit_pcb.output.figures import DARK, Picture, shown_width
+from mergekit_pcb.output.figures import Picture, shown_width
 
 _STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1f2328; --soft: #59636e;
@@ -58,7 +58,7 @@ def page(title: str, body: Iterable[str]) -> str:
 
 def figure(picture: Picture) -> str:
     """A picture and its caption."""
-    light, dark = picture.png(), picture.png(DARK)
+    light, dark = picture.png(), picture.png(dark=True)
     return (
         '<figure><picture><source media="(prefers-color-scheme: dark)" '
         f'srcset="{_embedded(dark)}"><img src="{_embedded(light)}" '
