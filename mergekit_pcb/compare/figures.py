@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mergekit_pcb.compare.budget import SCALE
 from mergekit_pcb.compare.columns import (
     Column,
@@ -86,24 +88,19 @@ def _draw_bars(axes: Axes, rows: Sequence[Row], panel: Column) -> None:
     base: Any = next((panel.value(row) for row in rows if row.kind == BASE), None)
     ink = rcParams["text.color"]
     start = 0.0 if base is None or panel.higher_is_better is None else base
-    for place, row in enumerate(rows):
-        value: Any = panel.value(row)
-        if value is None:
-            continue
-        shade = _PCB if row.method == "pcb" else _OTHER
-        axes.barh(
-            place,
-            value - start,
-            left=start,
-            height=0.7,
-            color=shade if row.kind == MERGE else rcParams["axes.edgecolor"],
-            xerr=panel.error(row) if panel.error else None,
-            error_kw={
-                "elinewidth": 0.8,
-                "capsize": 2,
-                "ecolor": rcParams["text.color"],
-            },
-        )
+    # None becomes NaN, which is not drawn.
+    values = np.array([panel.value(row) for row in rows], dtype=float)
+    errors = np.array([panel.error(r) if panel.error else None for r in rows], float)
+    grey, merged = rcParams["axes.edgecolor"], {True: _PCB, False: _OTHER}
+    axes.barh(
+        range(len(rows)),
+        values - start,
+        height=0.7,
+        left=start,
+        color=[merged[r.method == "pcb"] if r.kind == MERGE else grey for r in rows],
+        xerr=errors,
+        error_kw={"elinewidth": 0.8, "capsize": 2, "ecolor": ink},
+    )
     axes.axvline(start, color=ink, linewidth=0.8)
     axes.set_yticks(range(len(rows)), _titles(rows))
     axes.set_ylim(len(rows) - 0.5, -0.5)

@@ -11,16 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mergekit_pcb.compare.columns import (
-    Cell,
-    cells,
-    row_name,
-    row_settings,
-    shown_columns,
-)
+from mergekit_pcb.compare.columns import cells, row_name, row_settings, shown_columns
 from mergekit_pcb.compare.files import PAGE, no_pictures
 from mergekit_pcb.compare.report import Report, notes, verdict
 from mergekit_pcb.compare.scoreboard import MERGE, Scoreboard
+from mergekit_pcb.output.table import Cell
 
 _NAME_WIDTH = 24
 _WIDEST_NAME = 44

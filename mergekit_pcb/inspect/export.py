@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +11,7 @@ from mergekit_pcb.inspect.inspection import Inspection
 from mergekit_pcb.inspect.quantities import BY_MODEL, setting_values, values
 from mergekit_pcb.inspect.tensor_kinds import layer_labels
 from mergekit_pcb.kernel.metrics import Metrics
+from mergekit_pcb.output.table import as_csv
 
 FORMAT = 1
 """Raised when a key of the JSON document changes its meaning or goes."""
@@ -58,7 +57,7 @@ def as_json(inspection: Inspection) -> str:
     return json.dumps(as_dict(inspection), indent=1, ensure_ascii=False) + "\n"
 
 
-def as_csv(inspection: Inspection) -> str:
+def tensors_csv(inspection: Inspection) -> str:
     """A table with one line a tensor and setting, and one column a number."""
     layer_of = layer_labels([tensor.name for tensor in inspection.tensors])
     models = inspection.short_models()
@@ -74,11 +73,7 @@ def as_csv(inspection: Inspection) -> str:
         for tensor in inspection.tensors
         for k, setting in enumerate(inspection.settings)
     ]
-    table = io.StringIO(newline="")
-    writer = csv.DictWriter(table, lines[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return table.getvalue()
+    return as_csv(lines)
 
 
 def _all_values(metrics: Metrics) -> dict[str, Any]:

@@ -14,11 +14,11 @@ from rich.console import Console
 
 from mergekit_pcb.compare.columns import digits, row_settings, shown_columns
 from mergekit_pcb.compare.evaluation import Score, per_item, standard_error
-from mergekit_pcb.compare.files import write
+from mergekit_pcb.compare.files import scores_table, write
 from mergekit_pcb.compare.report import Report, notes, verdict
 from mergekit_pcb.compare.scoreboard import BASE, EXPERT, MERGE, Row, Scoreboard, Tried
-from mergekit_pcb.compare.tables import markdown, scores_table
 from mergekit_pcb.compare.terminal import terminal_table
+from mergekit_pcb.output.table import markdown
 
 
 def row(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mergekit_pcb.inspect.export import as_csv, as_dict
+from mergekit_pcb.inspect.export import as_dict, tensors_csv
 from mergekit_pcb.inspect.inspection import Inspection
 from tests.inspect.helpers import Family, inspect
 from tests.tiny import recipe_of, save_llama
@@ -55,7 +55,7 @@ def test_json(found: Inspection) -> None:
 
 def test_csv(found: Inspection) -> None:
     """One line a tensor and setting, with the figures of the JSON document."""
-    rows = list(csv.DictReader(io.StringIO(as_csv(found))))
+    rows = list(csv.DictReader(io.StringIO(tensors_csv(found))))
     assert len(rows) == len(found.tensors) * 2
     tensors = as_dict(found)["tensors"]
     row, tensor = rows[1], tensors[rows[1]["tensor"]]
@@ -72,7 +72,7 @@ def test_what_nobody_wins_is_empty(family: Family, tmp_path: Path) -> None:
     base, _ = family
     copy = save_llama(tmp_path / "copy", base.tensors)
     inspection = inspect(recipe_of(base, [copy]), tmp_path)
-    row = next(csv.DictReader(io.StringIO(as_csv(inspection))))
+    row = next(csv.DictReader(io.StringIO(tensors_csv(inspection))))
     assert row["wins copy"] == row["merged_over_mean"] == ""
     assert row["kept copy"] == "0.0"
     assert as_dict(inspection)["whole"]["settings"][0]["wins"] is None

@@ -36,7 +36,10 @@ def test_page_holds_every_table(found: Inspection) -> None:
         assert escape(table.title) in html
         for label, *cells in table.rows:
             assert escape(label.strip()) in html
-            row = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+            tags = ["td"] * len(table.headings)
+            tags[table.words] = 'td class="words"'
+            pairs = zip(tags[1:], cells, strict=False)
+            row = "".join(f"<{tag}>{escape(cell)}</td>" for tag, cell in pairs)
             assert f"</th>{row}" in html
     indented = [row for table in shown for row in table.rows if row[0][:2] == "  "]
     assert html.count('class="member"') == len(indented)
