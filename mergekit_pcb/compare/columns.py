@@ -64,50 +64,42 @@ def task_column(scoreboard: Scoreboard, task: str) -> Column:
     )
 
 
-def mean_column(scoreboard: Scoreboard) -> Column:
-    """The mean over the tasks; a table of one task does not repeat it."""
-    title = "mean" if len(scoreboard.tasks) > 1 else ""
-    return Column(
-        "mean",
-        scoreboard.mean,
-        scoreboard.mean_error,
-        title,
-        title,
-        _decimals(mean_digits(scoreboard)),
-        scoreboard.direction,
-    )
-
-
-def share_column(scoreboard: Scoreboard) -> Column:
-    """The scores in percent of those of the best expert on each task."""
-    return Column(
-        "percent of own expert",
-        scoreboard.mean_normalised,
-        title="% of own expert",
-        short="% own",
-        text="{:.1f}".format,
-        higher_is_better=True,
-        priority=5,
-    )
-
-
 def summary_columns(scoreboard: Scoreboard) -> list[Column]:
-    """All columns but those of the tasks, which come first."""
+    """All columns but those of the tasks: the mean, its share, and others."""
 
     def difference(row: Row) -> Difference | None:
         peer = scoreboard.best_peer(row)
         return scoreboard.difference(row, peer) if peer else None
 
+    means = mean_digits(scoreboard)
+    # A table of one task does not repeat it.
+    mean = "mean" if len(scoreboard.tasks) > 1 else ""
     return [
-        mean_column(scoreboard),
-        share_column(scoreboard),
+        Column(
+            "mean",
+            scoreboard.mean,
+            scoreboard.mean_error,
+            mean,
+            mean,
+            _decimals(means),
+            scoreboard.direction,
+        ),
+        Column(
+            "percent of own expert",
+            scoreboard.mean_normalised,
+            title="% of own expert",
+            short="% own",
+            text="{:.1f}".format,
+            higher_is_better=True,
+            priority=5,
+        ),
         Column(
             "difference to the best peer",
             lambda row: getattr(difference(row), "value", None),
             lambda row: getattr(difference(row), "error", None),
             "to the best peer",
             "to peer",
-            _decimals(mean_digits(scoreboard), sign="+"),
+            _decimals(means, sign="+"),
             priority=8,
         ),
         Column(

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mergekit_pcb.compare.budget import SCALE
-from mergekit_pcb.compare.columns import (
-    Column,
-    mean_column,
-    row_name,
-    share_column,
-    task_column,
-)
+from mergekit_pcb.compare.columns import Column, columns, row_name
 from mergekit_pcb.compare.scoreboard import BASE, MERGE, Row, Scoreboard, Tried
 from mergekit_pcb.output.figures import Picture, legend, new_figure
 
@@ -74,12 +69,11 @@ def _bars(scoreboard: Scoreboard) -> Figure:
 
 
 def _panels(scoreboard: Scoreboard) -> list[Column]:
-    found = []
-    if len(scoreboard.tasks) > 1 and scoreboard.best(scoreboard.merges):
-        no_mean = scoreboard.direction is None
-        found.append((share_column if no_mean else mean_column)(scoreboard))
-    tasks = scoreboard.tasks[: _PANELS - len(found)]
-    return found + [task_column(scoreboard, task) for task in tasks]
+    found, n = columns(scoreboard), len(scoreboard.tasks)
+    mean, share, *_ = found[n:]
+    summary = share if scoreboard.direction is None else mean
+    has_summary = n > 1 and scoreboard.best(scoreboard.merges)
+    return ([summary] * bool(has_summary) + found[:n])[:_PANELS]
 
 
 def _draw_bars(axes: Axes, rows: Sequence[Row], panel: Column) -> None:
@@ -186,16 +180,12 @@ def _best_by_value(
     row: Row, parameter: str, validation: Scoreboard
 ) -> dict[Any, tuple[float, Tried]]:
     """For each value of one parameter the best over all others that were swept."""
-    points: dict[Any, tuple[float, Tried]] = {}
-    best: dict[Any, float] = {}
+    points: dict[Any, list[tuple[float, Tried]]] = {}
     for tried in row.tried:
         value = _at(tried, parameter)
-        attempt = Row(MERGE, row.name, tried.scores)
-        score = None if tried.failed else validation.rank_score(attempt)
-        if not isinstance(value, (int, float)) or score is None:
-            continue
-        if score > best.get(value, float("-inf")):
-            best[value] = score
-            mean = validation.mean(attempt)
-            points[value] = score if mean is None else mean, tried
-    return points
+        score = validation.rank_score(Row(MERGE, row.name, tried.scores))
+        if isinstance(value, (int, float)) and score is not None:
+            points.setdefault(value, []).append((score, tried))
+    sign = -1 if validation.direction is False else 1
+    best = {value: max(found, key=itemgetter(0)) for value, found in points.items()}
+    return {value: (sign * score, tried) for value, (score, tried) in best.items()}

@@ -111,7 +111,7 @@ class Scoreboard:
 
     def mean(self, row: Row) -> float | None:
         """Mean over the tasks, if they all have the same direction."""
-        if self.direction is None or not self._is_complete(row):
+        if self.direction is None or not row.scores.keys() >= set(self.tasks):
             return None
         return fmean(row.scores[task].value for task in self.tasks)
 
@@ -126,9 +126,6 @@ class Scoreboard:
         shares = [self.normalised(row, task) for task in self.tasks]
         known = [share for share in shares if share is not None]
         return fmean(known) if shares and len(known) == len(shares) else None
-
-    def _is_complete(self, row: Row) -> bool:
-        return bool(self.tasks) and all(task in row.scores for task in self.tasks)
 
     def rank_score(self, row: Row) -> float | None:
         """What rows are ranked by, higher is better: the mean, else the shares."""

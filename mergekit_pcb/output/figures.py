@@ -171,28 +171,25 @@ def layer_axis(axes: Axes, labels: Sequence[str], inches: float) -> None:
     where = spans(labels)
     room = inches * _NUMBERS
     every = next(n for n in (1, 2, 4, 5, 8, 10, 20, 50, 100) if len(labels) / n <= room)
-    shown: list[tuple[float, str]] = []
+    numbers: dict[float, str] = {}
+    stacks: dict[float, str] = {}
     for stack, members in groupby(
         zip(where, labels, strict=True), lambda member: stack_of(member[1])
     ):
         group = list(members)
-        middle = (group[0][0][0] + group[-1][0][1] - 1) / 2
+        end = group[-1][0][1]
+        middle = (group[0][0][0] + end - 1) / 2
         if stack == group[0][1]:
-            shown.append((middle, stack))
+            numbers[middle] = stack
             continue
+        stacks[middle] = f"{stack} layer".strip()
         for (start, _), label in group:
             number = label.rpartition(" ")[2]
             # The last ones would run into the name of what comes next.
-            if int(number) % every == 0 and start + every / 2 <= group[-1][0][1]:
-                shown.append((start, number))
-        axes.annotate(
-            f"{stack} layer".strip(),
-            (middle, 0),
-            (0, -18),
-            xycoords=axes.get_xaxis_transform(),
-            textcoords="offset points",
-            ha="center",
-            va="top",
-        )
-    axes.set_xticks([at for at, _ in shown], [text for _, text in shown])
-    axes.tick_params(axis="x", length=0)
+            if int(number) % every == 0 and start + every / 2 <= end:
+                numbers[start] = number
+    axes.set_xticks(list(numbers), list(numbers.values()))
+    axes.set_xticks(list(stacks), list(stacks.values()), minor=True)
+    axes.xaxis.remove_overlapping_locs = False
+    axes.tick_params(axis="x", which="both", length=0)
+    axes.tick_params(axis="x", which="minor", pad=18)
