@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import cycle
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -140,12 +141,11 @@ def _curves(
             points = _best_by_value(row, parameter, validation)
             if len(points) < 2:
                 continue
-            values = sorted(points)
-            heights = [points[value][0] for value in values]
+            values, heights, _ = zip(*points, strict=True)
             axes.plot(values, heights, "o", ms=3, lw=1.4, **styles[row.name])
-            for value in values:
-                if points[value][1].chosen:
-                    axes.plot(value, points[value][0], "o", ms=8, **styles[row.name])
+            for value, height, chosen in points:
+                if chosen:
+                    axes.plot(value, height, "o", ms=8, **styles[row.name])
         axes.set_xlabel(parameter)
         axes.locator_params(axis="x", nbins=6)
         if axes is not all_axes[0]:
@@ -163,29 +163,27 @@ def _curves(
 
 def _styles(merges: Sequence[Row]) -> dict[str, dict[str, Any]]:
     """Orange is for pcb, here as for the bars; its other scopes have broken lines."""
+    lines = cycle(["-", "--", ":"])
     # C1 is too near to pcb's.
-    others = [f"C{i}" for i in range(12) if i not in (1, 5)]
-    lines = ["-", "--", ":"]
-    found: dict[str, dict[str, Any]] = {}
-    for row in merges:
-        ours = row.method == "pcb"
-        before = sum((found[n]["color"] == _PCB) == ours for n in found)
-        shade = _PCB if ours else others[before % len(others)]
-        line = lines[before % len(lines)] if ours else "-"
-        found[row.name] = {"color": shade, "linestyle": line}
-    return found
+    others = cycle(f"C{i}" for i in range(12) if i not in (1, 5))
+    return {
+        row.name: {"color": _PCB, "linestyle": next(lines)}
+        if row.method == "pcb"
+        else {"color": next(others), "linestyle": "-"}
+        for row in merges
+    }
 
 
 def _best_by_value(
     row: Row, parameter: str, validation: Scoreboard
-) -> dict[Any, tuple[float, Tried]]:
-    """For each value of one parameter the best over all others that were swept."""
-    points: dict[Any, list[tuple[float, Tried]]] = {}
+) -> list[tuple[Any, float, bool]]:
+    """Each value of one parameter, the best score with it, and whether it is chosen."""
+    points: dict[Any, list[tuple[float, bool]]] = {}
     for tried in row.tried:
         value = _at(tried, parameter)
         score = validation.rank_score(Row(MERGE, row.name, tried.scores))
         if isinstance(value, (int, float)) and score is not None:
-            points.setdefault(value, []).append((score, tried))
+            points.setdefault(value, []).append((score, tried.chosen))
     sign = -1 if validation.direction is False else 1
-    best = {value: max(found, key=itemgetter(0)) for value, found in points.items()}
-    return {value: (sign * score, tried) for value, (score, tried) in best.items()}
+    best = ((v, *max(points[v], key=itemgetter(0))) for v in sorted(points))
+    return [(value, sign * score, chosen) for value, score, chosen in best]

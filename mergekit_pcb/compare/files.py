@@ -20,27 +20,17 @@ from mergekit_pcb.compare.columns import (
 from mergekit_pcb.compare.figures import NAMES, pictures
 from mergekit_pcb.compare.report import Report, notes, verdict
 from mergekit_pcb.compare.scoreboard import MERGE, Row, Scoreboard
-from mergekit_pcb.errors import PCBError
-from mergekit_pcb.output.figures import Picture, require_matplotlib
+from mergekit_pcb.output.figures import Picture, why_no_figures
 from mergekit_pcb.output.html import figure, page
 from mergekit_pcb.output.table import Cell, Table, as_csv, html, markdown
 
 PAGE = "comparison.html"
 
 
-def no_pictures() -> str:
-    """Why there cannot be pictures, or nothing if there can be."""
-    try:
-        require_matplotlib()
-    except PCBError as error:
-        return error.message
-    return ""
-
-
 def write(report: Report) -> None:
     """Write every file of the report; without matplotlib it has no pictures."""
     drawn: list[Picture] = []
-    if not no_pictures():
+    if not why_no_figures():
         drawn = pictures(report.scoreboard, Scoreboard(report.references))
     contents: dict[str, str | bytes] = {
         PAGE: page(report.title, _page_body(report, drawn)),

@@ -12,9 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from mergekit_pcb.compare.columns import cells, row_name, row_settings, shown_columns
-from mergekit_pcb.compare.files import PAGE, no_pictures
+from mergekit_pcb.compare.files import PAGE
 from mergekit_pcb.compare.report import Report, notes, verdict
 from mergekit_pcb.compare.scoreboard import MERGE, Scoreboard
+from mergekit_pcb.output.figures import why_no_figures
 from mergekit_pcb.output.table import Cell
 
 _NAME_WIDTH = 24
@@ -38,7 +39,7 @@ def show(report: Report, *, quiet: bool) -> None:
         if not note.startswith("Tried: "):
             screen.print(note, style="dim")
     out = report.folder
-    missing = no_pictures()
+    missing = why_no_figures()
     pictures = "" if missing else "; pictures beside it"
     screen.print(f"Report: {out / PAGE}, and as .md, .csv and .json{pictures}")
     for row in report.rows:

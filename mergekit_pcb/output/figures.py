@@ -8,8 +8,6 @@ from functools import lru_cache
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mergekit_pcb.errors import PCBError
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -89,18 +87,15 @@ def shown_width(png: bytes) -> int:
     return int.from_bytes(png[16:20], "big") * _SHOWN // _DPI
 
 
-def require_matplotlib() -> None:
-    """Stop before the long work if there is nothing to draw with.
-
-    Raises:
-        PCBError: matplotlib is missing.
-    """
+def why_no_figures() -> str:
+    """What is missing to draw with, or nothing if nothing is."""
     try:
         import matplotlib.figure  # noqa: F401 - whether it can be imported
-    except ImportError as error:
-        raise PCBError(
+    except ImportError:
+        return (
             "the pictures of --out need matplotlib: pip install 'mergekit-pcb[report]'"
-        ) from error
+        )
+    return ""
 
 
 def new_figure(
