@@ -11,8 +11,7 @@ from mergekit.options import MergeOptions, PrettyPrintHelp, add_merge_options
 
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.inspect.collect import inspect_recipe
-from mergekit_pcb.inspect.export import as_json
-from mergekit_pcb.inspect.page import write_report
+from mergekit_pcb.inspect.files import as_json, write_report
 from mergekit_pcb.inspect.terminal import show
 from mergekit_pcb.output.atomic import complete_or_absent
 from mergekit_pcb.output.error_lines import one_line_errors
