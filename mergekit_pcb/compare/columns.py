@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-from mergekit_pcb.compare.scoreboard import EXPERT, MERGE, Difference, Row, Scoreboard
+from mergekit_pcb.compare.scoreboard import EXPERT, MERGE, Row, Scoreboard
 from mergekit_pcb.output.table import Cell
 
 NOTHING = "–"
@@ -66,11 +66,6 @@ def task_column(scoreboard: Scoreboard, task: str) -> Column:
 
 def summary_columns(scoreboard: Scoreboard) -> list[Column]:
     """All columns but those of the tasks: the mean, its share, and others."""
-
-    def difference(row: Row) -> Difference | None:
-        peer = scoreboard.best_peer(row)
-        return scoreboard.difference(row, peer) if peer else None
-
     means = mean_digits(scoreboard)
     # A table of one task does not repeat it.
     mean = "mean" if len(scoreboard.tasks) > 1 else ""
@@ -95,8 +90,8 @@ def summary_columns(scoreboard: Scoreboard) -> list[Column]:
         ),
         Column(
             "difference to the best peer",
-            lambda row: getattr(difference(row), "value", None),
-            lambda row: getattr(difference(row), "error", None),
+            lambda row: getattr(scoreboard.difference(row), "value", None),
+            lambda row: getattr(scoreboard.difference(row), "error", None),
             "to the best peer",
             "to peer",
             _decimals(means, sign="+"),

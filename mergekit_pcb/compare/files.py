@@ -137,7 +137,7 @@ def _as_json(report: Report) -> str:
     for row in scoreboard.rows:
         values = _values(row, others, " error")
         named = {key.replace(" ", "_"): value for key, value in values.items()}
-        rows.append({**_without_items(asdict(row)), **named})
+        rows.append({**asdict(row, dict_factory=_without_items), **named})
     document = {
         "recipe": report.recipe,
         "verdict": verdict(scoreboard),
@@ -161,9 +161,5 @@ def _values(row: Row, of: Sequence[Column], error_suffix: str) -> dict[str, Any]
     return values
 
 
-def _without_items(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _without_items(v) for k, v in value.items() if k != "items"}
-    if isinstance(value, (list, tuple)):
-        return [_without_items(item) for item in value]
-    return value
+def _without_items(fields: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: value for name, value in fields if name != "items"}

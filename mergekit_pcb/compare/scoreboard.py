@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from mergekit_pcb.compare.evaluation import Scores, standard_error
 
@@ -58,8 +58,7 @@ class Tried:
     chosen: bool = False
 
 
-@dataclass(frozen=True)
-class Difference:
+class Difference(NamedTuple):
     """How much more one row has than another, and how sure that is."""
 
     value: float
@@ -154,12 +153,16 @@ class Scoreboard:
             return None
         return self.best([peer for peer in self.merges if peer.method != row.method])
 
-    def difference(self, row: Row, peer: Row) -> Difference | None:
-        """How far the means are apart, or the normalised means if there are no means.
+    def difference(self, row: Row) -> Difference | None:
+        """How much more a merge scores than its best peer, if it has one.
 
-        Both have answered the same items, so where those are known the error is that
-        of the paired differences, which is smaller than that of two samples.
+        The means are compared, or the normalised means if there are no means. Both have
+        answered the same items, so where those are known the error is that of the
+        paired differences, which is smaller than that of two samples.
         """
+        peer = self.best_peer(row)
+        if peer is None:
+            return None
         mine, other = self.mean(row), self.mean(peer)
         if mine is not None and other is not None:
             errors = [_error_of_difference(row, peer, task) for task in self.tasks]

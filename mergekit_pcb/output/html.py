@@ -28,13 +28,12 @@ tbody th { font-weight: 400; }
 tbody tr:nth-child(even) { background: var(--band); }
 tbody tr.first > * { border-top: 1px solid var(--line); }
 .words { text-align: left; white-space: normal; min-width: 12rem; }
-td.words, small, figcaption, footer, summary { color: var(--soft); }
-small, figcaption, footer, summary { font-size: .875rem; }
+td.words, small, figcaption, footer, summary, dd { color: var(--soft);
+  font-size: .875rem; }
 b { color: var(--mark); }
 caption { text-align: left; font-weight: 600; padding-bottom: .25rem; }
 tbody th.member { padding-left: 1.5rem; }
 dt { font-weight: 600; margin-top: .5rem; }
-dd { color: var(--soft); font-size: .875rem; }
 .alarm { color: var(--mark); font-weight: 600; }
 figure { margin: 1.5rem 0; }
 img { max-width: 100%; height: auto; }
