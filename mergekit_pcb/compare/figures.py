@@ -181,9 +181,8 @@ def _best_by_value(
     points: dict[Any, list[tuple[float, bool]]] = {}
     for tried in row.tried:
         value = _at(tried, parameter)
-        score = validation.rank_score(Row(MERGE, row.name, tried.scores))
+        score = validation.score(Row(MERGE, row.name, tried.scores))
         if isinstance(value, (int, float)) and score is not None:
             points.setdefault(value, []).append((score, tried.chosen))
-    sign = -1 if validation.direction is False else 1
-    best = ((v, *max(points[v], key=itemgetter(0))) for v in sorted(points))
-    return [(value, sign * score, chosen) for value, score, chosen in best]
+    pick = min if validation.direction is False else max
+    return [(v, *pick(points[v], key=itemgetter(0))) for v in sorted(points)]

@@ -73,9 +73,7 @@ def tried_table(rows: Sequence[Row], references: Sequence[Row]) -> Table:
     lines: list[Sequence[Any]] = []
     for row in rows:
         for tried in row.tried if len(row.tried) > 1 else ():
-            merge = Row(MERGE, row.name, tried.scores)
-            mean = scoreboard.mean(merge)
-            score = scoreboard.rank_score(merge) if mean is None else mean
+            score = scoreboard.score(Row(MERGE, row.name, tried.scores))
             text = tried.failed or ("" if score is None else f"{score:.4f}")
             lines.append([row.name, tried.label, Cell(text, best=tried.chosen)])
     return Table("", ["model", "settings", "on the items that choose"], lines, words=1)

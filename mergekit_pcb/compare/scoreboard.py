@@ -126,12 +126,14 @@ class Scoreboard:
         known = [share for share in shares if share is not None]
         return fmean(known) if shares and len(known) == len(shares) else None
 
+    def score(self, row: Row) -> float | None:
+        """One number for a row: the mean, or the mean share if there are no means."""
+        return self.mean_normalised(row) if self.direction is None else self.mean(row)
+
     def rank_score(self, row: Row) -> float | None:
-        """What rows are ranked by, higher is better: the mean, else the shares."""
-        mean = self.mean(row)
-        if mean is None:
-            return self.mean_normalised(row)
-        return mean if self.direction else -mean
+        """The `score`, with its sign changed where lower is better."""
+        score = self.score(row)
+        return -score if score is not None and self.direction is False else score
 
     def best(self, rows: Sequence[Row]) -> Row | None:
         """The row with the highest `rank_score`; the first of equals."""
@@ -156,21 +158,19 @@ class Scoreboard:
     def difference(self, row: Row) -> Difference | None:
         """How much more a merge scores than its best peer, if it has one.
 
-        The means are compared, or the normalised means if there are no means. Both have
-        answered the same items, so where those are known the error is that of the
-        paired differences, which is smaller than that of two samples.
+        Both have answered the same items, so where those are known the error is that of
+        the paired differences, which is smaller than that of two samples. Differences
+        of shares have none.
         """
         peer = self.best_peer(row)
         if peer is None:
             return None
-        mine, other = self.mean(row), self.mean(peer)
-        if mine is not None and other is not None:
-            errors = [_error_of_difference(row, peer, task) for task in self.tasks]
-            return Difference(mine - other, _error_of_mean(errors))
-        mine, other = self.mean_normalised(row), self.mean_normalised(peer)
-        if mine is not None and other is not None:
-            return Difference(mine - other, None)
-        return None
+        mine, other = self.score(row), self.score(peer)
+        if mine is None or other is None:
+            return None
+        tasks = [] if self.direction is None else self.tasks
+        errors = [_error_of_difference(row, peer, task) for task in tasks]
+        return Difference(mine - other, _error_of_mean(errors))
 
 
 def _error_of_difference(row: Row, peer: Row, task: str) -> float | None:
