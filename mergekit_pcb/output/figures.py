@@ -26,15 +26,15 @@ _CHARACTERS, _LINES = 13, 5.5
 _NUMBERS = 2.8
 
 
-def _theme(paper: str, ink: str, faint: str, nothing: str) -> Any:
+def _theme(background: str, text: str, grid: str, muted: str) -> Any:
     """Settings of matplotlib, with these colours for all that is not data."""
-    inks = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color")
+    texts = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color")
     return {
-        **dict.fromkeys(inks, ink),
-        "figure.facecolor": paper,
-        "axes.facecolor": paper,
-        "axes.edgecolor": nothing,
-        "grid.color": faint,
+        **dict.fromkeys(texts, text),
+        "figure.facecolor": background,
+        "axes.facecolor": background,
+        "axes.edgecolor": muted,
+        "grid.color": grid,
         "axes.prop_cycle": f"cycler(color={_COLOURS})",
         "axes.spines.top": False,
         "axes.spines.right": False,
@@ -47,8 +47,8 @@ def _theme(paper: str, ink: str, faint: str, nothing: str) -> Any:
     }
 
 
-LIGHT = _theme(paper="#ffffff", ink="#1f2328", faint="#d8dee4", nothing="#b4bcc4")
-DARK = _theme(paper="#161b22", ink="#e6edf3", faint="#30363d", nothing="#59636e")
+LIGHT = _theme(background="#ffffff", text="#1f2328", grid="#d8dee4", muted="#b4bcc4")
+DARK = _theme(background="#161b22", text="#e6edf3", grid="#30363d", muted="#59636e")
 
 
 class Picture(NamedTuple):
@@ -109,7 +109,7 @@ def new_figure(
 
 
 def heat_map(axes: Axes, values: Sequence[Sequence[float]], **options: Any) -> Any:
-    """Values as colours; where there is none, hatched paper shows."""
+    """Values as colours; where there is none, the background is hatched."""
     from matplotlib import rcParams
 
     image = axes.imshow(values, **options)
@@ -148,14 +148,14 @@ def spans(labels: Sequence[str]) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
     before = None
     for label in labels:
-        stack = stack_of(label)
+        stack = _stack_of(label)
         start = found[-1][1] + (0 if stack == before else wide) if found else 0
         found.append((start, start + (wide if stack == label else 1)))
         before = stack
     return found
 
 
-def stack_of(label: str) -> str:
+def _stack_of(label: str) -> str:
     """What stands before the number of a layer, or the whole label without one."""
     stack, _, number = label.rpartition(" ")
     return stack if number.isdecimal() else label
@@ -169,7 +169,7 @@ def layer_axis(axes: Axes, labels: Sequence[str], inches: float) -> None:
     numbers: dict[float, str] = {}
     stacks: dict[float, str] = {}
     for stack, members in groupby(
-        zip(where, labels, strict=True), lambda member: stack_of(member[1])
+        zip(where, labels, strict=True), lambda member: _stack_of(member[1])
     ):
         group = list(members)
         end = group[-1][0][1]
