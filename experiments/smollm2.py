@@ -28,7 +28,7 @@ from experiments.smollm2_models import Training, fine_tune, prepare_base
 from experiments.smollm2_packages import PACKAGES
 from experiments.smollm2_texts import DOMAINS, Split, read_documents, split_documents
 from mergekit_pcb.compare.command import compare
-from mergekit_pcb.output.figures import require_matplotlib
+from mergekit_pcb.output.figures import why_no_figures
 
 TEXT_BYTES = {"train_bytes": 300_000, "validation_bytes": 3_000, "test_bytes": 6_000}
 DISK_BYTES = 5 * 10**9
@@ -67,7 +67,8 @@ COPIES = {
 )
 def main(work: Path, out: Path | None, precision: str) -> None:
     """Compare PCB with its peers on three short fine-tunes of SmolLM2-135M."""
-    require_matplotlib()
+    if missing := why_no_figures():
+        raise click.ClickException(missing)
     work, out = work.expanduser().absolute(), out and out.absolute()
     work.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(work).free < DISK_BYTES:

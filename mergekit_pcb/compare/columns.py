@@ -1,7 +1,7 @@
 """The columns of a comparison, declared once for every place that shows them.
 
-To add a column, write a function that makes a `Column` of a scoreboard, and list it in
-`COLUMNS`: terminal, Markdown, page, CSV and JSON then have it.
+To add a column, add it to `summary_columns`: terminal, Markdown, page, CSV and JSON
+then have it.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
-from mergekit_pcb.compare.scoreboard import EXPERT, MERGE, Difference, Row, Scoreboard
+from mergekit_pcb.compare.scoreboard import EXPERT, MERGE, Row, Scoreboard
+from mergekit_pcb.output.table import Cell
 
 NOTHING = "–"
 _TASK_WIDTH = 10
@@ -45,14 +46,6 @@ class Column:
     priority: int = 9
 
 
-class Cell(NamedTuple):
-    """A value as it is shown, its standard error, and whether it is the best."""
-
-    text: str
-    error: str = ""
-    best: bool = False
-
-
 def task_column(scoreboard: Scoreboard, task: str) -> Column:
     """The scores on a task."""
     scores = [row.scores[task] for row in scoreboard.rows if task in row.scores]
@@ -71,91 +64,59 @@ def task_column(scoreboard: Scoreboard, task: str) -> Column:
     )
 
 
-def mean_column(scoreboard: Scoreboard) -> Column:
-    """The mean over the tasks; a table of one task does not repeat it."""
-    title = "mean" if len(scoreboard.tasks) > 1 else ""
-    return Column(
-        "mean",
-        scoreboard.mean,
-        scoreboard.mean_error,
-        title,
-        title,
-        _decimals(mean_digits(scoreboard)),
-        scoreboard.direction,
-    )
-
-
-def share_column(scoreboard: Scoreboard) -> Column:
-    """The scores in percent of those of the best expert on each task."""
-    return Column(
-        "percent of own expert",
-        scoreboard.mean_normalised,
-        title="% of own expert",
-        short="% own",
-        text="{:.1f}".format,
-        higher_is_better=True,
-        priority=5,
-    )
-
-
-def _difference(scoreboard: Scoreboard) -> Column:
-    def gap(row: Row) -> Difference | None:
-        peer = scoreboard.best_peer(row)
-        return scoreboard.difference(row, peer) if peer else None
-
-    return Column(
-        "difference to the best peer",
-        lambda row: getattr(gap(row), "value", None),
-        lambda row: getattr(gap(row), "error", None),
-        "to the best peer",
-        "to peer",
-        _decimals(mean_digits(scoreboard), sign="+"),
-        priority=8,
-    )
-
-
-def _best_peer(scoreboard: Scoreboard) -> Column:
-    return Column(
-        "best peer", lambda row: getattr(scoreboard.best_peer(row), "name", None)
-    )
-
-
-def _seconds(_: Scoreboard) -> Column:
-    return Column(
-        "seconds",
-        attrgetter("seconds"),
-        title="seconds",
-        short="s",
-        text="{:.0f}".format,
-        priority=2,
-    )
-
-
-def _memory(_: Scoreboard) -> Column:
-    return Column(
-        "peak bytes",
-        attrgetter("peak_bytes"),
-        title="GB",
-        short="GB",
-        text=lambda size: f"{size / 1e9:.1f}",
-        priority=1,
-    )
-
-
-COLUMNS: list[Callable[[Scoreboard], Column]] = [
-    mean_column,
-    share_column,
-    _difference,
-    _best_peer,
-    _seconds,
-    _memory,
-]
-"""All columns but those of the tasks, which come first."""
-
-
 def summary_columns(scoreboard: Scoreboard) -> list[Column]:
-    """The columns in `COLUMNS`."""
-    return [column(scoreboard) for column in COLUMNS]
+    """All columns but those of the tasks: the mean, its share, and others."""
+    means = mean_digits(scoreboard)
+    # A table of one task does not repeat it.
+    mean = "mean" if len(scoreboard.tasks) > 1 else ""
+    return [
+        Column(
+            "mean",
+            scoreboard.mean,
+            scoreboard.mean_error,
+            mean,
+            mean,
+            _decimals(means),
+            scoreboard.direction,
+        ),
+        Column(
+            "percent of own expert",
+            scoreboard.mean_normalised,
+            title="% of own expert",
+            short="% own",
+            text="{:.1f}".format,
+            higher_is_better=True,
+            priority=5,
+        ),
+        Column(
+            "difference to the best peer",
+            lambda row: getattr(scoreboard.difference(row), "value", None),
+            lambda row: getattr(scoreboard.difference(row), "error", None),
+            "to the best peer",
+            "to peer",
+            _decimals(means, sign="+"),
+            priority=8,
+        ),
+        Column(
+            "best peer", lambda row: getattr(scoreboard.best_peer(row), "name", None)
+        ),
+        Column(
+            "seconds",
+            attrgetter("seconds"),
+            title="seconds",
+            short="s",
+            text="{:.0f}".format,
+            priority=2,
+        ),
+        Column(
+            "peak bytes",
+            attrgetter("peak_bytes"),
+            title="GB",
+            short="GB",
+            text=lambda size: f"{size / 1e9:.1f}",
+            priority=1,
+        ),
+    ]
 
 
 def columns(scoreboard: Scoreboard) -> list[Column]:

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import cycle
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mergekit_pcb.compare.budget import SCALE
-from mergekit_pcb.compare.columns import (
-    Column,
-    mean_column,
-    row_name,
-    share_column,
-    task_column,
-)
+from mergekit_pcb.compare.columns import Column, columns, row_name
 from mergekit_pcb.compare.scoreboard import BASE, MERGE, Row, Scoreboard, Tried
-from mergekit_pcb.output.figures import (
-    Picture,
-    Theme,
-    colour,
-    legend,
-    new_figure,
-    title,
-)
+from mergekit_pcb.output.figures import Picture, legend, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,7 +29,8 @@ _CURVES = (
     "Score against the swept setting, on the items that choose; where several settings "
     "were swept, the best over the others. Large dots: the settings chosen."
 )
-_PCB, _OTHER = "#D55E00", "#0072B2"
+# Two of the shared colours: a red orange, and a blue.
+_PCB, _OTHER = "C5", "C0"
 _PANELS = 5
 _WIDTH = 9.4
 
@@ -63,52 +55,53 @@ def pictures(scoreboard: Scoreboard, validation: Scoreboard) -> list[Picture]:
     return found
 
 
-def _bars(scoreboard: Scoreboard, theme: Theme) -> Figure:
+def _bars(scoreboard: Scoreboard) -> Figure:
     panels = _panels(scoreboard)
     rows = [row for row in scoreboard.rows if not row.failed]
     width = min(2.6 + 2.2 * len(panels), _WIDTH)
     height = 0.27 * len(rows) + 0.8
-    figure, all_axes = new_figure(theme, width, height, columns=len(panels))
+    figure, all_axes = new_figure(width, height, columns=len(panels))
     for axes, panel in zip(all_axes, panels, strict=True):
-        _draw_bars(axes, rows, panel, theme)
+        _draw_bars(axes, rows, panel)
         # Names of tasks are enough: the axis points to what is better.
-        title(axes, panel.key if panel.key in scoreboard.tasks else panel.title)
+        axes.set_title(panel.key if panel.key in scoreboard.tasks else panel.title)
         axes.tick_params(axis="y", length=0, labelleft=panel is panels[0])
     return figure
 
 
 def _panels(scoreboard: Scoreboard) -> list[Column]:
-    found = []
-    if len(scoreboard.tasks) > 1 and scoreboard.best(scoreboard.merges):
-        no_mean = scoreboard.direction is None
-        found.append((share_column if no_mean else mean_column)(scoreboard))
-    tasks = scoreboard.tasks[: _PANELS - len(found)]
-    return found + [task_column(scoreboard, task) for task in tasks]
+    found, n = columns(scoreboard), len(scoreboard.tasks)
+    mean, share, *_ = found[n:]
+    summary = share if scoreboard.direction is None else mean
+    has_summary = n > 1 and scoreboard.best(scoreboard.merges)
+    return ([summary] * bool(has_summary) + found[:n])[:_PANELS]
 
 
-def _draw_bars(axes: Axes, rows: Sequence[Row], panel: Column, theme: Theme) -> None:
+def _draw_bars(axes: Axes, rows: Sequence[Row], panel: Column) -> None:
+    from matplotlib import rcParams
+
     base: Any = next((panel.value(row) for row in rows if row.kind == BASE), None)
+    ink = rcParams["text.color"]
     start = 0.0 if base is None or panel.higher_is_better is None else base
-    for place, row in enumerate(rows):
-        value: Any = panel.value(row)
-        if value is None:
-            continue
-        shade = _PCB if row.method == "pcb" else _OTHER
-        axes.barh(
-            place,
-            value - start,
-            left=start,
-            height=0.7,
-            color=shade if row.kind == MERGE else theme.nothing,
-            xerr=panel.error(row) if panel.error else None,
-            error_kw={"elinewidth": 0.8, "capsize": 2, "ecolor": theme.ink},
-        )
-    axes.axvline(start, color=theme.ink, linewidth=0.8)
+    # None becomes NaN, which is not drawn.
+    values = np.array([panel.value(row) for row in rows], dtype=float)
+    errors = np.array([panel.error(r) if panel.error else None for r in rows], float)
+    grey, merged = rcParams["axes.edgecolor"], {True: _PCB, False: _OTHER}
+    axes.barh(
+        range(len(rows)),
+        values - start,
+        height=0.7,
+        left=start,
+        color=[merged[r.method == "pcb"] if r.kind == MERGE else grey for r in rows],
+        xerr=errors,
+        error_kw={"elinewidth": 0.8, "capsize": 2, "ecolor": ink},
+    )
+    axes.axvline(start, color=ink, linewidth=0.8)
     axes.set_yticks(range(len(rows)), _titles(rows))
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.margins(x=0.1)
     axes.locator_params(axis="x", nbins=4)
-    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["left"].set_visible(False)
     if panel.higher_is_better is False:
         axes.invert_xaxis()
 
@@ -138,25 +131,23 @@ def _at(tried: Tried, parameter: str) -> Any:
 
 
 def _curves(
-    merges: Sequence[Row], swept: Sequence[str], validation: Scoreboard, theme: Theme
+    merges: Sequence[Row], swept: Sequence[str], validation: Scoreboard
 ) -> Figure:
     width = min(2 + 3 * len(swept), _WIDTH)
-    figure, all_axes = new_figure(theme, width, 3.2, columns=len(swept))
+    figure, all_axes = new_figure(width, 3.2, columns=len(swept))
     styles = _styles(merges)
     for axes, parameter in zip(all_axes, swept, strict=True):
         for row in merges:
             points = _best_by_value(row, parameter, validation)
             if len(points) < 2:
                 continue
-            values = sorted(points)
-            heights = [points[value][0] for value in values]
+            values, heights, _ = zip(*points, strict=True)
             axes.plot(values, heights, "o", ms=3, lw=1.4, **styles[row.name])
-            for value in values:
-                if points[value][1].chosen:
-                    axes.plot(value, points[value][0], "o", ms=8, **styles[row.name])
+            for value, height, chosen in points:
+                if chosen:
+                    axes.plot(value, height, "o", ms=8, **styles[row.name])
         axes.set_xlabel(parameter)
         axes.locator_params(axis="x", nbins=6)
-        axes.spines[["top", "right"]].set_visible(False)
         if axes is not all_axes[0]:
             axes.sharey(all_axes[0])
     for row in merges:
@@ -166,38 +157,32 @@ def _curves(
         all_axes[0].invert_yaxis()
     mean = "mean" if len(validation.tasks) > 1 else validation.tasks[0]
     all_axes[0].set_ylabel("% of own expert" if validation.direction is None else mean)
-    legend(figure, all_axes[0], theme)
+    legend(figure, all_axes[0])
     return figure
 
 
 def _styles(merges: Sequence[Row]) -> dict[str, dict[str, Any]]:
     """Orange is for pcb, here as for the bars; its other scopes have broken lines."""
-    others = [colour(i) for i in range(12) if colour(i) not in (_PCB, "#E69F00")]
-    lines = ["-", "--", ":"]
-    found: dict[str, dict[str, Any]] = {}
-    for row in merges:
-        ours = row.method == "pcb"
-        before = sum((found[n]["color"] == _PCB) == ours for n in found)
-        shade = _PCB if ours else others[before % len(others)]
-        line = lines[before % len(lines)] if ours else "-"
-        found[row.name] = {"color": shade, "linestyle": line}
-    return found
+    lines = cycle(["-", "--", ":"])
+    # C1 is too near to pcb's.
+    others = cycle(f"C{i}" for i in range(12) if i not in (1, 5))
+    return {
+        row.name: {"color": _PCB, "linestyle": next(lines)}
+        if row.method == "pcb"
+        else {"color": next(others), "linestyle": "-"}
+        for row in merges
+    }
 
 
 def _best_by_value(
     row: Row, parameter: str, validation: Scoreboard
-) -> dict[Any, tuple[float, Tried]]:
-    """For each value of one parameter the best over all others that were swept."""
-    points: dict[Any, tuple[float, Tried]] = {}
-    best: dict[Any, float] = {}
+) -> list[tuple[Any, float, bool]]:
+    """Each value of one parameter, the best score with it, and whether it is chosen."""
+    points: dict[Any, list[tuple[float, bool]]] = {}
     for tried in row.tried:
         value = _at(tried, parameter)
-        attempt = Row(MERGE, row.name, tried.scores)
-        score = None if tried.failed else validation.rank_score(attempt)
-        if not isinstance(value, (int, float)) or score is None:
-            continue
-        if score > best.get(value, float("-inf")):
-            best[value] = score
-            mean = validation.mean(attempt)
-            points[value] = score if mean is None else mean, tried
-    return points
+        score = validation.score(Row(MERGE, row.name, tried.scores))
+        if isinstance(value, (int, float)) and score is not None:
+            points.setdefault(value, []).append((score, tried.chosen))
+    pick = min if validation.direction is False else max
+    return [(v, *pick(points[v], key=itemgetter(0))) for v in sorted(points)]

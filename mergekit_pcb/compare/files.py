@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -11,36 +9,33 @@ from html import escape
 from typing import Any
 
 from mergekit_pcb.atomic_files import write_file
-from mergekit_pcb.compare.columns import Column, columns, summary_columns
+from mergekit_pcb.compare.columns import (
+    Column,
+    cells,
+    columns,
+    row_name,
+    row_settings,
+    shown_columns,
+)
 from mergekit_pcb.compare.figures import NAMES, pictures
 from mergekit_pcb.compare.report import Report, notes, verdict
-from mergekit_pcb.compare.scoreboard import Row, Scoreboard
-from mergekit_pcb.compare.tables import html, markdown, scores_table, tried_table
-from mergekit_pcb.errors import PCBError
-from mergekit_pcb.output.figures import Picture, require_matplotlib
+from mergekit_pcb.compare.scoreboard import MERGE, Row, Scoreboard
+from mergekit_pcb.output.figures import Picture, why_no_figures
 from mergekit_pcb.output.html import figure, page
+from mergekit_pcb.output.table import Cell, Table, as_csv, html, markdown
 
 PAGE = "comparison.html"
-
-
-def no_pictures() -> str:
-    """Why there cannot be pictures, or nothing if there can be."""
-    try:
-        require_matplotlib()
-    except PCBError as error:
-        return error.message
-    return ""
 
 
 def write(report: Report) -> None:
     """Write every file of the report; without matplotlib it has no pictures."""
     drawn: list[Picture] = []
-    if not no_pictures():
+    if not why_no_figures():
         drawn = pictures(report.scoreboard, Scoreboard(report.references))
     contents: dict[str, str | bytes] = {
         PAGE: page(report.title, _page_body(report, drawn)),
         "comparison.md": _as_markdown(report),
-        "comparison.csv": _as_csv(report.scoreboard),
+        "comparison.csv": _scores_csv(report.scoreboard),
         "comparison.json": _as_json(report),
     }
     contents |= {f"{picture.name}.png": picture.png() for picture in drawn}
@@ -50,11 +45,43 @@ def write(report: Report) -> None:
         write_file(report.folder / name, content)
 
 
+def scores_table(scoreboard: Scoreboard) -> Table:
+    """One line for each row of the scoreboard."""
+    rows, shown = scoreboard.rows, shown_columns(scoreboard)
+    by_column = [
+        map(row_name, rows),
+        map(row_settings, rows),
+        *(cells(column, rows) for column in shown),
+    ]
+    return Table(
+        "",
+        ["model", "settings", *(column.title for column in shown)],
+        list(zip(*by_column, strict=True)),
+        words=1,
+        section=next((n for n, row in enumerate(rows) if row.kind == MERGE), None),
+    )
+
+
+def tried_table(rows: Sequence[Row], references: Sequence[Row]) -> Table:
+    """Every setting of the rows for which several were tried; maybe no line at all.
+
+    Args:
+        rows: of the comparison.
+        references: base and experts on the items that choose.
+    """
+    scoreboard = Scoreboard(references)
+    lines: list[Sequence[Any]] = []
+    for row in rows:
+        for tried in row.tried if len(row.tried) > 1 else ():
+            score = scoreboard.score(Row(MERGE, row.name, tried.scores))
+            text = tried.failed or ("" if score is None else f"{score:.4f}")
+            lines.append([row.name, tried.label, Cell(text, best=tried.chosen)])
+    return Table("", ["model", "settings", "on the items that choose"], lines, words=1)
+
+
 def _page_body(report: Report, drawn: Sequence[Picture]) -> Iterator[str]:
     yield f'<p class="verdict">{escape(verdict(report.scoreboard))}</p>'
-    yield '<div class="scroll">'
-    yield from html(scores_table(report.scoreboard))
-    yield "</div>"
+    yield html(scores_table(report.scoreboard))
     for picture in drawn:
         yield figure(picture)
     yield "<h2>How to read it</h2>\n<ul>"
@@ -62,9 +89,9 @@ def _page_body(report: Report, drawn: Sequence[Picture]) -> Iterator[str]:
         yield f"<li>{escape(note)}</li>"
     yield "</ul>"
     tried = tried_table(report.rows, report.references)
-    if tried.lines:
+    if tried.rows:
         yield "<details><summary>Every setting tried</summary>"
-        yield from html(tried)
+        yield html(tried)
         yield "</details>"
     yield f"<footer>{escape(_conditions(report))}</footer>"
 
@@ -74,7 +101,7 @@ def _as_markdown(report: Report) -> str:
     lines += [markdown(scores_table(report.scoreboard)), ""]
     lines += [f"* {note}" for note in notes(report)]
     tried = tried_table(report.rows, report.references)
-    if tried.lines:
+    if tried.rows:
         lines += ["", "## Every setting tried", "", markdown(tried)]
     return "\n".join([*lines, "", _conditions(report), ""])
 
@@ -83,34 +110,32 @@ def _conditions(report: Report) -> str:
     return ", ".join(f"{name} {value}" for name, value in report.conditions.items())
 
 
-def _as_csv(scoreboard: Scoreboard) -> str:
-    lines = [
-        {
-            "kind": row.kind,
-            "name": row.name,
-            "method": row.method,
-            "settings": row.label,
-            "failed": row.failed,
-            **_values(row, columns(scoreboard), ", standard error"),
-        }
-        for row in scoreboard.rows
-    ]
-    file = io.StringIO()
-    writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return file.getvalue()
+def _scores_csv(scoreboard: Scoreboard) -> str:
+    shown = columns(scoreboard)
+    return as_csv(
+        [
+            {
+                "kind": row.kind,
+                "name": row.name,
+                "method": row.method,
+                "settings": row.label,
+                "failed": row.failed,
+                **_values(row, shown, ", standard error"),
+            }
+            for row in scoreboard.rows
+        ]
+    )
 
 
 def _as_json(report: Report) -> str:
     scoreboard = report.scoreboard
     # The tasks' columns are in `scores`, under names that the user chooses.
-    others = summary_columns(scoreboard)
+    others = columns(scoreboard)[len(scoreboard.tasks) :]
     rows = []
     for row in scoreboard.rows:
         values = _values(row, others, " error")
         named = {key.replace(" ", "_"): value for key, value in values.items()}
-        rows.append({**_without_items(asdict(row)), **named})
+        rows.append({**asdict(row, dict_factory=_without_items), **named})
     document = {
         "recipe": report.recipe,
         "verdict": verdict(scoreboard),
@@ -134,9 +159,5 @@ def _values(row: Row, of: Sequence[Column], error_suffix: str) -> dict[str, Any]
     return values
 
 
-def _without_items(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _without_items(v) for k, v in value.items() if k != "items"}
-    if isinstance(value, (list, tuple)):
-        return [_without_items(item) for item in value]
-    return value
+def _without_items(fields: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: value for name, value in fields if name != "items"}

@@ -54,7 +54,7 @@ def verdict(scoreboard: Scoreboard) -> str:
     row = scoreboard.best([row for row in scoreboard.merges if row.method == "pcb"])
     row = row or best
     peer = scoreboard.best_peer(row)
-    gap = scoreboard.difference(row, peer) if peer else None
+    gap = scoreboard.difference(row)
     if peer is None or gap is None:
         return f"Best merge: {_with_score(scoreboard, best)}."
     decimals = mean_digits(scoreboard)

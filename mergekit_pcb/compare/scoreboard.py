@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from mergekit_pcb.compare.evaluation import Scores, standard_error
 
@@ -58,8 +58,7 @@ class Tried:
     chosen: bool = False
 
 
-@dataclass(frozen=True)
-class Difference:
+class Difference(NamedTuple):
     """How much more one row has than another, and how sure that is."""
 
     value: float
@@ -111,7 +110,7 @@ class Scoreboard:
 
     def mean(self, row: Row) -> float | None:
         """Mean over the tasks, if they all have the same direction."""
-        if self.direction is None or not self._is_complete(row):
+        if self.direction is None or not row.scores.keys() >= set(self.tasks):
             return None
         return fmean(row.scores[task].value for task in self.tasks)
 
@@ -127,15 +126,14 @@ class Scoreboard:
         known = [share for share in shares if share is not None]
         return fmean(known) if shares and len(known) == len(shares) else None
 
-    def _is_complete(self, row: Row) -> bool:
-        return bool(self.tasks) and all(task in row.scores for task in self.tasks)
+    def score(self, row: Row) -> float | None:
+        """One number for a row: the mean, or the mean share if there are no means."""
+        return self.mean_normalised(row) if self.direction is None else self.mean(row)
 
     def rank_score(self, row: Row) -> float | None:
-        """What rows are ranked by, higher is better: the mean, else the shares."""
-        mean = self.mean(row)
-        if mean is None:
-            return self.mean_normalised(row)
-        return mean if self.direction else -mean
+        """The `score`, with its sign changed where lower is better."""
+        score = self.score(row)
+        return -score if score is not None and self.direction is False else score
 
     def best(self, rows: Sequence[Row]) -> Row | None:
         """The row with the highest `rank_score`; the first of equals."""
@@ -157,20 +155,22 @@ class Scoreboard:
             return None
         return self.best([peer for peer in self.merges if peer.method != row.method])
 
-    def difference(self, row: Row, peer: Row) -> Difference | None:
-        """How far the means are apart, or the normalised means if there are no means.
+    def difference(self, row: Row) -> Difference | None:
+        """How much more a merge scores than its best peer, if it has one.
 
-        Both have answered the same items, so where those are known the error is that
-        of the paired differences, which is smaller than that of two samples.
+        Both have answered the same items, so where those are known the error is that of
+        the paired differences, which is smaller than that of two samples. Differences
+        of shares have none.
         """
-        mine, other = self.mean(row), self.mean(peer)
-        if mine is not None and other is not None:
-            errors = [_error_of_difference(row, peer, task) for task in self.tasks]
-            return Difference(mine - other, _error_of_mean(errors))
-        mine, other = self.mean_normalised(row), self.mean_normalised(peer)
-        if mine is not None and other is not None:
-            return Difference(mine - other, None)
-        return None
+        peer = self.best_peer(row)
+        if peer is None:
+            return None
+        mine, other = self.score(row), self.score(peer)
+        if mine is None or other is None:
+            return None
+        tasks = [] if self.direction is None else self.tasks
+        errors = [_error_of_difference(row, peer, task) for task in tasks]
+        return Difference(mine - other, _error_of_mean(errors))
 
 
 def _error_of_difference(row: Row, peer: Row, task: str) -> float | None:

@@ -11,16 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mergekit_pcb.compare.columns import (
-    Cell,
-    cells,
-    row_name,
-    row_settings,
-    shown_columns,
-)
-from mergekit_pcb.compare.files import PAGE, no_pictures
+from mergekit_pcb.compare.columns import shown_columns
+from mergekit_pcb.compare.files import PAGE, scores_table
 from mergekit_pcb.compare.report import Report, notes, verdict
-from mergekit_pcb.compare.scoreboard import MERGE, Scoreboard
+from mergekit_pcb.compare.scoreboard import Scoreboard
+from mergekit_pcb.output.figures import why_no_figures
+from mergekit_pcb.output.table import Cell
 
 _NAME_WIDTH = 24
 _WIDEST_NAME = 44
@@ -43,7 +39,7 @@ def show(report: Report, *, quiet: bool) -> None:
         if not note.startswith("Tried: "):
             screen.print(note, style="dim")
     out = report.folder
-    missing = no_pictures()
+    missing = why_no_figures()
     pictures = "" if missing else "; pictures beside it"
     screen.print(f"Report: {out / PAGE}, and as .md, .csv and .json{pictures}")
     for row in report.rows:
@@ -57,10 +53,9 @@ def show(report: Report, *, quiet: bool) -> None:
 
 def terminal_table(scoreboard: Scoreboard, width: int) -> tuple[Table, list[str]]:
     """The table in so many characters, and the titles of what did not fit."""
-    shown = [
-        (column, _texts(cells(column, scoreboard.rows)))
-        for column in shown_columns(scoreboard)
-    ]
+    scores = scores_table(scoreboard)
+    names, settings, *columns = zip(*scores.rows, strict=True)
+    shown = list(zip(shown_columns(scoreboard), map(_texts, columns), strict=True))
     widths = [
         max(len(column.short), *map(len, texts)) + _GAP for column, texts in shown
     ]
@@ -74,12 +69,12 @@ def terminal_table(scoreboard: Scoreboard, width: int) -> tuple[Table, list[str]
     table.add_column("model", overflow="fold")
     for column, _ in shown:
         table.add_column(column.short, justify="right", no_wrap=True)
-    for number, row in enumerate(scoreboard.rows):
-        if row.kind == MERGE and scoreboard.rows[number - 1].kind != MERGE:
+    for number, (name, words) in enumerate(zip(names, settings, strict=True)):
+        if number == scores.section:
             table.add_section()
-        title = Text(row_name(row))
-        if settings := row_settings(row):
-            title.append(f"\n{_wrapped(settings, room)}", style="dim")
+        title = Text(name)
+        if words:
+            title.append(f"\n{_wrapped(words, room)}", style="dim")
         table.add_row(title, *(texts[number] for _, texts in shown))
     return table, left_out
 

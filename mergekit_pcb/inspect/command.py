@@ -11,12 +11,11 @@ from mergekit.options import MergeOptions, PrettyPrintHelp, add_merge_options
 
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.inspect.collect import inspect_recipe
-from mergekit_pcb.inspect.export import as_json
-from mergekit_pcb.inspect.page import write_report
+from mergekit_pcb.inspect.files import as_json, write_report
 from mergekit_pcb.inspect.terminal import show
 from mergekit_pcb.output.atomic import complete_or_absent
 from mergekit_pcb.output.error_lines import one_line_errors
-from mergekit_pcb.output.figures import require_matplotlib
+from mergekit_pcb.output.figures import why_no_figures
 from mergekit_pcb.plugin.parameters import PARAMETERS, SCOPES
 
 # Options of mergekit's that say how to write a merge, or how to draw at random: a
@@ -107,8 +106,8 @@ def inspect(
     """  # noqa: D301 - click wants the character itself
     merge_options.apply_global_options()  # type: ignore[no-untyped-call]
     with one_line_errors(recipe, verbose=merge_options.verbosity > 0):
-        if out is not None:
-            require_matplotlib()
+        if out is not None and (missing := why_no_figures()):
+            raise PCBError(missing)
         with complete_or_absent(out) if out else nullcontext() as unfinished:
             found = inspect_recipe(
                 recipe,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,16 +16,12 @@ from mergekit_pcb.inspect.tensor_kinds import OUTSIDE
 from mergekit_pcb.kernel.metrics import Array, Metrics, total
 from mergekit_pcb.output.figures import (
     Picture,
-    Theme,
     colorbar,
-    colour,
     heat_map,
     layer_axis,
     legend,
     new_figure,
     spans,
-    stack_of,
-    title,
 )
 
 if TYPE_CHECKING:
@@ -89,81 +84,70 @@ def _numbered(inspection: Inspection) -> dict[str, Metrics]:
     return layers
 
 
-def _cosine(inspection: Inspection, theme: Theme) -> Figure:
+def _cosine(inspection: Inspection) -> Figure:
     names, n = _names(inspection), len(inspection.models)
     values = np.array(inspection.whole.cosines(), dtype=float)  # None becomes NaN
     np.fill_diagonal(values, np.nan)
     # The whole range would show task vectors, which are nearly orthogonal, as white.
     limit = max(math.ceil(20 * np.nan_to_num(abs(values)).max()) / 20, 0.1)
     side = max(0.62 * n, 1.8)
-    figure, (axes,) = new_figure(theme, side + 2.8, side + 1.1)
-    image = heat_map(
-        axes, values.tolist(), theme, cmap="RdBu_r", vmin=-limit, vmax=limit
-    )
+    figure, (axes,) = new_figure(side + 2.8, side + 1.1)
+    image = heat_map(axes, values.tolist(), cmap="RdBu_r", vmin=-limit, vmax=limit)
     axes.set_xticks(range(n), names, rotation=35, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(n), names)
-    title(axes, "Task vectors, whole model")
+    axes.set_title("Task vectors, whole model")
     for i, j in np.argwhere(~np.isnan(values)):
         ink = "#1f2328" if abs(values[i, j]) < 0.6 * limit else "#ffffff"
         axes.text(j, i, cosine(values[i, j]), ha="center", va="center", color=ink)
-    colorbar(figure, image, axes, theme, "cosine similarity")
+    colorbar(figure, image, axes, "cosine similarity")
     return figure
 
 
-def _norms(inspection: Inspection, theme: Theme) -> Figure:
+def _norms(inspection: Inspection) -> Figure:
     layers = _numbered(inspection)
     norms = [relative_norms(metrics) for metrics in layers.values()]
-    values = 100 * np.array(norms, dtype=float).T
-    figure, axes = _lines(list(layers), _names(inspection), values, theme)
-    title(axes, "Distance from the base")
+    values = 100 * np.array(norms, dtype=float)
+    figure, axes = _lines(list(layers), _names(inspection), values)
+    axes.set_title("Distance from the base")
     axes.set_ylabel("norm of the task vector,\n% of the base's")
     return figure
 
 
-def _merged(inspection: Inspection, theme: Theme) -> Figure:
+def _merged(inspection: Inspection) -> Figure:
+    from matplotlib import rcParams
+
     layers = _numbered(inspection)
     ratios = [[m.merged_over_mean(c) for c in m.outcomes] for m in layers.values()]
-    values = np.array(ratios, dtype=float).T
-    figure, axes = _lines(
-        list(layers), list(map(str, inspection.settings)), values, theme
-    )
-    axes.axhline(1, color=theme.ink, linewidth=1, linestyle=":")
-    title(axes, "What the merge adds")
+    values = np.array(ratios, dtype=float)
+    figure, axes = _lines(list(layers), list(map(str, inspection.settings)), values)
+    axes.axhline(1, color=rcParams["text.color"], linewidth=1, linestyle=":")
+    axes.set_title("What the merge adds")
     axes.set_ylabel("norm of the merged task vector\nover that of the mean")
     return figure
 
 
 def _lines(
-    layers: Sequence[str], names: Sequence[str], values: Array, theme: Theme
+    layers: Sequence[str], names: Sequence[str], values: Array
 ) -> tuple[Figure, Axes]:
-    """A line for each row of values, over the layers."""
-    figure, (axes,) = new_figure(theme, _WIDTH, 2.6)
+    """A line for each column of values, over the layers."""
+    figure, (axes,) = new_figure(_WIDTH, 2.6)
     at = [start for start, _ in spans(layers)]
-    start = 0
     # The last layer of one stack has nothing to do with the first of the next.
-    for _, stack in groupby(layers, stack_of):
-        here = slice(start, start + len(list(stack)))
-        for i, name in enumerate(names):
-            axes.plot(
-                at[here],
-                values[i, here],
-                color=colour(i),
-                label=None if start else name,
-                marker="o",
-                markersize=3.5,
-            )
-        start = here.stop
+    apart = np.full((at[-1] + 1, len(names)), np.nan)
+    apart[at] = values
+    axes.plot(apart, label=names, marker="o", markersize=3.5)
     axes.set_ylim(0, 1.1 * (np.nan_to_num(values).max() or 1))
     axes.set_xlim(-0.7, at[-1] + 0.7)
-    axes.grid(axis="y", color=theme.faint)
+    axes.grid(axis="y")
     axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
     layer_axis(axes, layers, _WIDTH)
-    legend(figure, axes, theme)
+    legend(figure, axes)
     return figure, axes
 
 
-def _winners(inspection: Inspection, k: int, theme: Theme) -> Figure:
+def _winners(inspection: Inspection, k: int) -> Figure:
+    from matplotlib import rcParams
+
     layers = inspection.layers()
     nobody = [0.0] * len(inspection.models)
     shares = [
@@ -171,7 +155,7 @@ def _winners(inspection: Inspection, k: int, theme: Theme) -> Figure:
         for competition in (metrics.outcomes[k] for metrics in layers.values())
     ]
     wins = 100 * np.array(shares).T
-    figure, (axes,) = new_figure(theme, _WIDTH, 2.6)
+    figure, (axes,) = new_figure(_WIDTH, 2.6)
     where = spans(list(layers))
     middles = [(start + end - 1) / 2 for start, end in where]
     # With many bars, gaps would be seen as stripes.
@@ -181,19 +165,18 @@ def _winners(inspection: Inspection, k: int, theme: Theme) -> Figure:
         tied = i == len(inspection.models)
         if tied and wins[i].max() < 0.1:
             break
-        ink = theme.nothing if tied else colour(i)
+        ink = rcParams["axes.edgecolor"] if tied else f"C{i}"
         axes.bar(middles, wins[i], widths, wins[:i].sum(axis=0), color=ink, label=name)
     axes.set_ylim(0, 100)
     axes.set_ylabel("wins, %")
-    title(axes, f"Winners: {inspection.settings[k]}")
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(f"Winners: {inspection.settings[k]}")
     axes.set_xlim(-0.7, where[-1][1] - 0.3)
     layer_axis(axes, list(layers), _WIDTH)
-    legend(figure, axes, theme)
+    legend(figure, axes)
     return figure
 
 
-def _kept(inspection: Inspection, k: int, theme: Theme) -> Figure:
+def _kept(inspection: Inspection, k: int) -> Figure:
     from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm
 
     layers = inspection.by_layer()
@@ -214,13 +197,12 @@ def _kept(inspection: Inspection, k: int, theme: Theme) -> Figure:
     columns = 2 if len(names) > 4 else 1
     rows = math.ceil(len(names) / columns)
     height = 0.5 + rows * (0.75 + 0.2 * len(kinds))
-    figure, grid = new_figure(theme, _WIDTH, height, rows, columns)
+    figure, grid = new_figure(_WIDTH, height, rows, columns)
     for i, (axes, name, panel) in enumerate(zip(grid, names, panels, strict=False)):
-        image = heat_map(
-            axes, panel.tolist(), theme, cmap=colours, norm=norm, aspect="auto"
-        )
+        options = {"cmap": colours, "norm": norm, "aspect": "auto"}
+        image = heat_map(axes, panel.tolist(), **options)
         axes.set_yticks(range(len(kinds)), kinds)
-        title(axes, name)
+        axes.set_title(name)
         if i + columns < len(names):
             axes.set_xticks([])
         else:
@@ -228,6 +210,6 @@ def _kept(inspection: Inspection, k: int, theme: Theme) -> Figure:
     for axes in grid[len(names) :]:
         axes.set_axis_off()
     text = f"Kept: {inspection.settings[k]}"
-    figure.suptitle(text, x=0.01, ha="left", fontsize="medium", color=theme.ink)
-    colorbar(figure, image, grid, theme, "kept, %")
+    figure.suptitle(text, x=0.01, ha="left", fontsize="medium")
+    colorbar(figure, image, grid, "kept, %")
     return figure

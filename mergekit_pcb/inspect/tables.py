@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from mergekit_pcb.inspect.inspection import Inspection
 from mergekit_pcb.inspect.quantities import (
@@ -19,6 +19,7 @@ from mergekit_pcb.inspect.quantities import (
     values,
 )
 from mergekit_pcb.kernel.metrics import Metrics
+from mergekit_pcb.output.table import Table
 
 # Column headings for kinds of tensors.
 _SHORT = {"embedding": "embed", "attention": "attn"}
@@ -27,23 +28,6 @@ _MATRIX = 8
 # What a merge adds is not that much shorter than the mean, unless it went wrong.
 _VANISHED = 0.01
 _SAME = 0.999
-
-
-class Table(NamedTuple):
-    """A table.
-
-    Attributes:
-        title: stands above it.
-        headings: of all columns but the first, which holds the labels of the rows.
-        rows: label and cells of each; what belongs to the row above is indented by
-            two spaces, and a row that has no cells is itself a heading.
-        names: column of names, which may be shortened; 0 is that of the labels.
-    """
-
-    title: str
-    headings: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    names: int = 0
 
 
 def summary(inspection: Inspection) -> str:
@@ -123,7 +107,7 @@ def _by_kind(
                 rows.append([f"  {model}", *map(text, own)])
         elif key != "tied" or any(cell and cell >= 0.0005 for cell in cells):
             rows.append([label, *map(text, cells)])
-    return Table(title, [*(_SHORT.get(kind, kind) for kind in kinds), "all"], rows)
+    return Table(title, ["", *(_SHORT.get(kind, kind) for kind in kinds), "all"], rows)
 
 
 def cosines(inspection: Inspection) -> Table:
@@ -135,13 +119,13 @@ def cosines(inspection: Inspection) -> Table:
             [model, *("" if i == j else cosine(c) for j, c in enumerate(matrix[i]))]
             for i, model in enumerate(models)
         ]
-        return Table(title, [str(i + 1) for i in range(len(models))], rows)
+        return Table(title, ["", *(str(i + 1) for i in range(len(models)))], rows)
     rows = []
     for i, model in enumerate(models):
         others = [(c, j) for j, c in enumerate(matrix[i]) if j != i and c is not None]
         ends = [max(others), min(others)] if others else []
         rows.append([model, *(x for c, j in ends for x in (cosine(c), str(j + 1)))])
-    return Table(title, ["highest", "with", "lowest", "with"], rows)
+    return Table(title, ["", "highest", "with", "lowest", "with"], rows)
 
 
 def by_layer(inspection: Inspection, k: int) -> Table:
@@ -155,8 +139,8 @@ def by_layer(inspection: Inspection, k: int) -> Table:
         wins = found["wins"]
         most = max(zip(wins, models, strict=True)) if wins else (None, "-")
         rows.append([layer, *cells, most[1], percent(most[0])])
-    headings = [*(each.heading for each in shown.values()), "wins most", "%"]
-    return Table("The same by layer", headings, rows, names=len(shown) + 1)
+    headings = ["", *(each.heading for each in shown.values()), "wins most", "%"]
+    return Table("The same by layer", headings, rows, words=len(shown) + 1)
 
 
 def _numbered(inspection: Inspection) -> list[str]:

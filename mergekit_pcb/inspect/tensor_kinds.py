@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
-from typing import NamedTuple
 
 OUTSIDE = "outside"
 """Label of tensors in no layer: embeddings, the head and the last norm."""
@@ -25,13 +24,6 @@ _PATTERNS = (
 _LAYER = re.compile(r"(?:(.*?)\.)?(\d+)(?:\.|$)")
 
 
-class Layer(NamedTuple):
-    """A layer: the stack it is in, as tensors are named there, and its number."""
-
-    stack: str
-    number: int
-
-
 def kind_of(name: str) -> str:
     """The kind of a tensor, one of `KINDS`.
 
@@ -43,15 +35,15 @@ def kind_of(name: str) -> str:
     return next((kind for kind, p in _PATTERNS if re.search(p, lower)), "other")
 
 
-def layer_of(name: str) -> Layer | None:
-    """The layer of a tensor, or None if it is outside all layers.
+def layer_of(name: str) -> tuple[str, int] | None:
+    """The stack and number of a tensor's layer, or None if it is outside all layers.
 
     Example:
         >>> layer_of("decoder.block.3.layer.0.SelfAttention.q.weight")
-        Layer(stack='decoder.block', number=3)
+        ('decoder.block', 3)
     """
     found = _LAYER.match(name)
-    return Layer(found[1] or "", int(found[2])) if found else None
+    return (found[1] or "", int(found[2])) if found else None
 
 
 def layer_labels(names: Collection[str]) -> dict[str, str]:
@@ -64,12 +56,10 @@ def layer_labels(names: Collection[str]) -> dict[str, str]:
         {'layers.0.weight': '0', 'layers.1.weight': '1', 'head.weight': 'outside'}
     """
     layers = {name: layer for name in names if (layer := layer_of(name))}
-    stacks = _stack_labels(layer.stack for layer in layers.values())
-    order = list(stacks)
-    inside = sorted(layers.items(), key=lambda at: (order.index(at[1][0]), at[1][1]))
-    labels = {
-        name: f"{stacks[layer.stack]} {layer.number}".strip() for name, layer in inside
-    }
+    stacks = _stack_labels(stack for stack, _ in layers.values())
+    order = {stack: place for place, stack in enumerate(stacks)}
+    inside = sorted(layers.items(), key=lambda at: (order[at[1][0]], at[1][1]))
+    labels = {name: f"{stacks[stack]} {n}".strip() for name, (stack, n) in inside}
     return {**labels, **{name: OUTSIDE for name in names if name not in layers}}
 
 

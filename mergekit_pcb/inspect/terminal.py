@@ -5,14 +5,16 @@ from __future__ import annotations
 from itertools import zip_longest
 
 import click
+import rich.table
 from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from mergekit_pcb.inspect import tables
 from mergekit_pcb.inspect.inspection import Inspection
 from mergekit_pcb.inspect.quantities import DEFINITIONS
+from mergekit_pcb.inspect.tables import clipped
+from mergekit_pcb.output.table import Table
 
 _WIDTH = 80
 # Between two columns.
@@ -33,13 +35,13 @@ def show(inspection: Inspection, *, layers: bool, legend: bool) -> None:
     screen.width = min(_WIDTH, screen.width)
     with screen.capture() as printed:
         screen.print(tables.summary(inspection))
-        screen.print(_table(tables.task_vectors(inspection), screen.width, _KIND))
+        screen.print(_drawn(tables.task_vectors(inspection), screen.width, _KIND))
         if len(inspection.models) > 1:
-            screen.print(_table(tables.cosines(inspection), screen.width))
+            screen.print(_drawn(tables.cosines(inspection), screen.width))
         for k in range(len(inspection.settings)):
-            screen.print(_table(tables.competition(inspection, k), screen.width, _KIND))
+            screen.print(_drawn(tables.competition(inspection, k), screen.width, _KIND))
             if layers:
-                screen.print(_table(tables.by_layer(inspection, k), screen.width))
+                screen.print(_drawn(tables.by_layer(inspection, k), screen.width))
         screen.print()
         for warning in tables.warnings(inspection):
             screen.print(Text(warning, style="bold red"))
@@ -51,16 +53,14 @@ def show(inspection: Inspection, *, layers: bool, legend: bool) -> None:
     click.echo("\n".join(lines).rstrip())
 
 
-def _table(table: tables.Table, width: int, least: int = 0) -> Table:
+def _drawn(table: Table, width: int, least: int = 0) -> rich.table.Table:
     """The table for a screen; with ``least``, it is as wide, and so are its columns."""
-    rows = [("", *table.headings), *table.rows]
-    columns = [list(column) for column in zip_longest(*rows, fillvalue="")]
+    columns = [list(c) for c in zip_longest(table.headings, *table.rows, fillvalue="")]
+    widths = [_GAP + max(least, *map(len, column)) for column in columns]
     # Names are shortened where there is no room, never numbers.
-    names = columns.pop(table.names)
-    taken = sum(_GAP + max(least, *map(len, column)) for column in columns)
-    room = max(width - taken, _KIND)
-    columns.insert(table.names, [tables.clipped(name, room) for name in names])
-    drawn = Table(
+    room = max(width - sum(widths) + widths[table.words], _KIND)
+    columns[table.words] = [clipped(name, room) for name in columns[table.words]]
+    drawn = rich.table.Table(
         box=box.SIMPLE_HEAD,
         show_edge=False,
         padding=(0, 0, 0, 1),

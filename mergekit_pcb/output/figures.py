@@ -8,8 +8,6 @@ from functools import lru_cache
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mergekit_pcb.errors import PCBError
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -17,7 +15,7 @@ if TYPE_CHECKING:
 _DPI = 150
 _SHOWN = 110
 # Colours that colour-blind readers can tell apart as well (Okabe and Ito), and then
-# some; more models begin again.
+# some; more models begin again. Figures name them C0, C1 and so on, as matplotlib does.
 _COLOURS = (
     *("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"),
     *("#B3A300", "#7F5AA6", "#8C564B", "#4D8C8C", "#F28E8C", "#7FB069"),
@@ -28,17 +26,29 @@ _CHARACTERS, _LINES = 13, 5.5
 _NUMBERS = 2.8
 
 
-class Theme(NamedTuple):
-    """Colours of all that is not data."""
+def _theme(background: str, text: str, grid: str, muted: str) -> Any:
+    """Settings of matplotlib, with these colours for all that is not data."""
+    texts = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color")
+    return {
+        **dict.fromkeys(texts, text),
+        "figure.facecolor": background,
+        "axes.facecolor": background,
+        "axes.edgecolor": muted,
+        "grid.color": grid,
+        "axes.prop_cycle": f"cycler(color={_COLOURS})",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlelocation": "left",
+        "axes.titlesize": "medium",
+        "figure.constrained_layout.use": True,
+        **dict.fromkeys(("axes.labelsize", "xtick.labelsize", "ytick.labelsize"), 9),
+        "hatch.linewidth": 0.6,
+        "legend.frameon": False,
+    }
 
-    paper: str
-    ink: str
-    faint: str
-    nothing: str
 
-
-LIGHT = Theme(paper="#ffffff", ink="#1f2328", faint="#d8dee4", nothing="#b4bcc4")
-DARK = Theme(paper="#161b22", ink="#e6edf3", faint="#30363d", nothing="#59636e")
+LIGHT = _theme(background="#ffffff", text="#1f2328", grid="#d8dee4", muted="#b4bcc4")
+DARK = _theme(background="#161b22", text="#e6edf3", grid="#30363d", muted="#59636e")
 
 
 class Picture(NamedTuple):
@@ -47,25 +57,28 @@ class Picture(NamedTuple):
     Attributes:
         name: of its file, without the ending.
         caption: how to read it.
-        draw: draws it in a theme.
+        draw: draws it with matplotlib's settings of the moment.
         setting: which setting it is about, if it is about one.
     """
 
     name: str
     caption: str
-    draw: Callable[[Theme], Figure]
+    draw: Callable[[], Figure]
     setting: int | None = None
 
-    def png(self, theme: Theme = LIGHT) -> bytes:
-        """The picture as a PNG file."""
-        return _png(self.draw, theme)
+    def png(self, *, dark: bool = False) -> bytes:
+        """The picture as a PNG file, for light or dark pages."""
+        return _png(self.draw, dark)
 
 
 @lru_cache(maxsize=64)
-def _png(draw: Callable[[Theme], Figure], theme: Theme) -> bytes:
+def _png(draw: Callable[[], Figure], dark: bool) -> bytes:
     # A picture goes into a file of its own and into a page.
+    from matplotlib import rc_context
+
     file = io.BytesIO()
-    draw(theme).savefig(file, format="png", dpi=_DPI, facecolor=theme.paper)
+    with rc_context(DARK if dark else LIGHT):
+        draw().savefig(file, format="png", dpi=_DPI)
     return file.getvalue()
 
 
@@ -74,54 +87,33 @@ def shown_width(png: bytes) -> int:
     return int.from_bytes(png[16:20], "big") * _SHOWN // _DPI
 
 
-def require_matplotlib() -> None:
-    """Stop before the long work if there is nothing to draw with.
-
-    Raises:
-        PCBError: matplotlib is missing.
-    """
+def why_no_figures() -> str:
+    """What is missing to draw with, or nothing if nothing is."""
     try:
         import matplotlib.figure  # noqa: F401 - whether it can be imported
-    except ImportError as error:
-        raise PCBError(
+    except ImportError:
+        return (
             "the pictures of --out need matplotlib: pip install 'mergekit-pcb[report]'"
-        ) from error
+        )
+    return ""
 
 
 def new_figure(
-    theme: Theme, width: float, height: float, rows: int = 1, columns: int = 1
+    width: float, height: float, rows: int = 1, columns: int = 1
 ) -> tuple[Figure, list[Axes]]:
     """A figure of inches, and its axes row by row; nothing of pyplot's is touched."""
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    colours = dict.fromkeys(
-        ("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), theme.ink
-    )
-    settings: Any = {
-        **colours,
-        "axes.edgecolor": theme.nothing,
-        "axes.facecolor": theme.paper,
-        "hatch.linewidth": 0.6,
-        "font.size": 9,
-    }
-    with rc_context(settings):
-        figure = Figure((width, height), layout="constrained")
-        grid = figure.subplots(rows, columns, squeeze=False)
-    return figure, list(grid.flat)
+    figure = Figure((width, height))
+    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
-def colour(i: int) -> str:
-    """The colour of model or setting ``i``."""
-    return _COLOURS[i % len(_COLOURS)]
+def heat_map(axes: Axes, values: Sequence[Sequence[float]], **options: Any) -> Any:
+    """Values as colours; where there is none, the background is hatched."""
+    from matplotlib import rcParams
 
-
-def heat_map(
-    axes: Axes, values: Sequence[Sequence[float]], theme: Theme, **options: Any
-) -> Any:
-    """Values as colours; where there is none, hatched paper shows."""
     image = axes.imshow(values, **options)
-    axes.patch.set(facecolor=theme.paper, edgecolor=theme.faint, hatch="/////")
+    axes.patch.set(edgecolor=rcParams["grid.color"], hatch="/////")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     # Ticks elsewhere would widen the axes.
@@ -130,34 +122,21 @@ def heat_map(
 
 
 def colorbar(
-    figure: Figure, image: Any, axes: Axes | Sequence[Axes], theme: Theme, label: str
+    figure: Figure, image: Any, axes: Axes | Sequence[Axes], label: str
 ) -> None:
     """Say which colour is which value."""
     bar = figure.colorbar(image, ax=axes, label=label, fraction=0.05, pad=0.02)
     bar.outline.set_visible(False)
-    bar.ax.tick_params(colors=theme.ink, length=3)
-    bar.ax.yaxis.label.set_color(theme.ink)
+    bar.ax.tick_params(length=3)
 
 
-def title(axes: Axes, text: str) -> None:
-    """Say what is to be seen."""
-    axes.set_title(text, loc="left", fontsize="medium")
-
-
-def legend(figure: Figure, axes: Axes, theme: Theme) -> None:
+def legend(figure: Figure, axes: Axes) -> None:
     """Name the colours below the axes, in as many columns as fit."""
     handles, names = axes.get_legend_handles_labels()
     width, height = figure.get_size_inches()
     columns = max(int(width * _CHARACTERS / (max(map(len, names)) + 8)), 1)
     figure.set_size_inches(width, height - (-len(names) // columns) / _LINES)
-    figure.legend(
-        handles,
-        names,
-        loc="outside lower left",
-        ncols=columns,
-        frameon=False,
-        labelcolor=theme.ink,
-    )
+    figure.legend(handles, names, loc="outside lower left", ncols=columns)
 
 
 def spans(labels: Sequence[str]) -> list[tuple[int, int]]:
@@ -169,14 +148,14 @@ def spans(labels: Sequence[str]) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
     before = None
     for label in labels:
-        stack = stack_of(label)
+        stack = _stack_of(label)
         start = found[-1][1] + (0 if stack == before else wide) if found else 0
         found.append((start, start + (wide if stack == label else 1)))
         before = stack
     return found
 
 
-def stack_of(label: str) -> str:
+def _stack_of(label: str) -> str:
     """What stands before the number of a layer, or the whole label without one."""
     stack, _, number = label.rpartition(" ")
     return stack if number.isdecimal() else label
@@ -187,29 +166,25 @@ def layer_axis(axes: Axes, labels: Sequence[str], inches: float) -> None:
     where = spans(labels)
     room = inches * _NUMBERS
     every = next(n for n in (1, 2, 4, 5, 8, 10, 20, 50, 100) if len(labels) / n <= room)
-    shown: list[tuple[float, str]] = []
+    numbers: dict[float, str] = {}
+    stacks: dict[float, str] = {}
     for stack, members in groupby(
-        zip(where, labels, strict=True), lambda member: stack_of(member[1])
+        zip(where, labels, strict=True), lambda member: _stack_of(member[1])
     ):
         group = list(members)
-        middle = (group[0][0][0] + group[-1][0][1] - 1) / 2
+        end = group[-1][0][1]
+        middle = (group[0][0][0] + end - 1) / 2
         if stack == group[0][1]:
-            shown.append((middle, stack))
+            numbers[middle] = stack
             continue
+        stacks[middle] = f"{stack} layer".strip()
         for (start, _), label in group:
             number = label.rpartition(" ")[2]
             # The last ones would run into the name of what comes next.
-            if int(number) % every == 0 and start + every / 2 <= group[-1][0][1]:
-                shown.append((start, number))
-        axes.annotate(
-            f"{stack} layer".strip(),
-            (middle, 0),
-            (0, -18),
-            xycoords=axes.get_xaxis_transform(),
-            textcoords="offset points",
-            ha="center",
-            va="top",
-            color=axes.yaxis.label.get_color(),
-        )
-    axes.set_xticks([at for at, _ in shown], [text for _, text in shown])
-    axes.tick_params(axis="x", length=0)
+            if int(number) % every == 0 and start + every / 2 <= end:
+                numbers[start] = number
+    axes.set_xticks(list(numbers), list(numbers.values()))
+    axes.set_xticks(list(stacks), list(stacks.values()), minor=True)
+    axes.xaxis.remove_overlapping_locs = False
+    axes.tick_params(axis="x", which="both", length=0)
+    axes.tick_params(axis="x", which="minor", pad=18)

@@ -6,18 +6,18 @@ import base64
 from collections.abc import Iterable
 from html import escape
 
-from mergekit_pcb.output.figures import DARK, Picture, shown_width
+from mergekit_pcb.output.figures import Picture, shown_width
 
 _STYLE = """
-:root { color-scheme: light dark; --paper: #fff; --ink: #1f2328; --soft: #59636e;
-  --line: #d8dee4; --band: #f6f8fa; --mark: #b34700; }
-@media (prefers-color-scheme: dark) { :root { --paper: #161b22; --ink: #e6edf3;
-  --soft: #9198a1; --line: #30363d; --band: #1c2129; --mark: #ffa657; } }
-body { background: var(--paper); color: var(--ink); margin: 0 auto; padding: 2rem 1rem;
+:root { color-scheme: light dark; --page: #fff; --text: #1f2328; --muted: #59636e;
+  --line: #d8dee4; --stripe: #f6f8fa; --accent: #b34700; }
+@media (prefers-color-scheme: dark) { :root { --page: #161b22; --text: #e6edf3;
+  --muted: #9198a1; --line: #30363d; --stripe: #1c2129; --accent: #ffa657; } }
+body { background: var(--page); color: var(--text); margin: 0 auto; padding: 2rem 1rem;
   max-width: 76rem; font: 16px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.6rem; margin: 0 0 .5rem; }
 h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; }
-.verdict { border-left: 4px solid var(--mark); padding-left: 1rem; }
+.verdict { border-left: 4px solid var(--accent); padding-left: 1rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .875rem; margin: 1rem 0;
   font-variant-numeric: tabular-nums; }
@@ -25,17 +25,16 @@ th, td { padding: .25rem .75rem; text-align: right; white-space: nowrap; }
 th:first-child { text-align: left; padding-left: .25rem; }
 thead th { border-bottom: 1px solid var(--line); }
 tbody th { font-weight: 400; }
-tbody tr:nth-child(even) { background: var(--band); }
+tbody tr:nth-child(even) { background: var(--stripe); }
 tbody tr.first > * { border-top: 1px solid var(--line); }
 .words { text-align: left; white-space: normal; min-width: 12rem; }
-td.words, small, figcaption, footer, summary { color: var(--soft); }
-small, figcaption, footer, summary { font-size: .875rem; }
-b { color: var(--mark); }
+td.words, small, figcaption, footer, summary, dd { color: var(--muted);
+  font-size: .875rem; }
+b { color: var(--accent); }
 caption { text-align: left; font-weight: 600; padding-bottom: .25rem; }
 tbody th.member { padding-left: 1.5rem; }
 dt { font-weight: 600; margin-top: .5rem; }
-dd { color: var(--soft); font-size: .875rem; }
-.alarm { color: var(--mark); font-weight: 600; }
+.alarm { color: var(--accent); font-weight: 600; }
 figure { margin: 1.5rem 0; }
 img { max-width: 100%; height: auto; }
 summary { cursor: pointer; }
@@ -58,7 +57,7 @@ def page(title: str, body: Iterable[str]) -> str:
 
 def figure(picture: Picture) -> str:
     """A picture and its caption."""
-    light, dark = picture.png(), picture.png(DARK)
+    light, dark = picture.png(), picture.png(dark=True)
     return (
         '<figure><picture><source media="(prefers-color-scheme: dark)" '
         f'srcset="{_embedded(dark)}"><img src="{_embedded(light)}" '

@@ -14,11 +14,11 @@ from rich.console import Console
 
 from mergekit_pcb.compare.columns import digits, row_settings, shown_columns
 from mergekit_pcb.compare.evaluation import Score, per_item, standard_error
-from mergekit_pcb.compare.files import write
+from mergekit_pcb.compare.files import scores_table, write
 from mergekit_pcb.compare.report import Report, notes, verdict
 from mergekit_pcb.compare.scoreboard import BASE, EXPERT, MERGE, Row, Scoreboard, Tried
-from mergekit_pcb.compare.tables import markdown, scores_table
 from mergekit_pcb.compare.terminal import terminal_table
+from mergekit_pcb.output.table import markdown
 
 
 def row(
@@ -68,7 +68,7 @@ def test_the_best_peer_is_of_another_method() -> None:
     assert scoreboard.best_peer(model) is ties
     assert scoreboard.best_peer(pcb) is ties
     assert scoreboard.best_peer(ties) is model
-    gap = scoreboard.difference(pcb, ties)
+    gap = scoreboard.difference(pcb)
     assert gap is not None
     assert gap.value == pytest.approx(-0.05)
     assert gap.error is None
@@ -122,13 +122,13 @@ def test_errors_of_differences_are_paired() -> None:
     """Where both answered the same items, what is common to them cancels."""
     one = row(MERGE, "ties", 0.5, items=([0.0, 1.0, 0.0, 1.0],), errors=(0.3,))
     two = row(MERGE, "pcb", 0.75, items=([0.0, 1.0, 1.0, 1.0],), errors=(0.4,))
-    gap = Scoreboard([one, two]).difference(two, one)
+    gap = Scoreboard([one, two]).difference(two)
     assert gap is not None
     assert gap.value == pytest.approx(0.25)
     # Differences 0, 0, 1, 0: variance 1/4, and the error is sqrt(1/4 / 4).
     assert gap.error == pytest.approx(0.25)
     three = row(MERGE, "sce", 0.5, errors=(0.3,))
-    gap = Scoreboard([two, three]).difference(two, three)
+    gap = Scoreboard([two, three]).difference(two)
     assert gap is not None
     assert gap.error == pytest.approx(0.5), "unpaired: 0.3 and 0.4 make 0.5"
 

@@ -10,7 +10,8 @@ from click.testing import Result
 from mergekit.options import MergeOptions
 
 from mergekit_pcb.cli import main
-from mergekit_pcb.inspect import Inspection, inspect_recipe
+from mergekit_pcb.inspect.collect import inspect_recipe
+from mergekit_pcb.inspect.inspection import Inspection
 from tests.tiny import Model, invoke, write_recipe
 
 QUIET = MergeOptions(quiet=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import weakref
 from pathlib import Path
 
@@ -13,7 +11,6 @@ from mergekit.io.tasks import LoadTensor
 from mergekit.scripts import merge_raw_pytorch, run_yaml
 from safetensors.torch import save_file
 
-import mergekit_pcb.inspect
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.inspect.inspection import Inspection, Setting
 from tests.inspect.helpers import Family, inspect
@@ -202,12 +199,3 @@ def test_passes_are_shared(
     inspection = inspect(recipe, tmp_path, densities=[0.2, 0.3])
     assert len(inspection.settings) == 3
     assert len(loaded) == 4 * 4 * len(inspection.tensors)
-
-
-def test_public_function() -> None:
-    """What other tools may use is imported when it is used."""
-    assert mergekit_pcb.inspect.Inspection is Inspection
-    with pytest.raises(AttributeError, match="no attribute 'measure'"):
-        mergekit_pcb.inspect.measure  # noqa: B018 - looking it up is the test
-    code = "import sys, mergekit_pcb.inspect; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

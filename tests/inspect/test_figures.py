@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from mergekit_pcb.inspect.figures import pictures
@@ -16,7 +17,8 @@ from mergekit_pcb.output.figures import LIGHT
 
 def drawn(inspection: Inspection, name: str) -> Figure:
     (picture,) = (p for p in pictures(inspection) if p.name == name)
-    return picture.draw(LIGHT)
+    with rc_context(LIGHT):
+        return picture.draw()
 
 
 def texts(figure: Figure) -> list[str]:
@@ -36,6 +38,39 @@ def test_one_of_each_for_each_setting(found: Inspection) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "title", "label"),
+    [
+        (
+            "norms",
+            "Distance from the base",
+            "norm of the task vector,\n% of the base's",
+        ),
+        (
+            "merged",
+            "What the merge adds",
+            "norm of the merged task vector\nover that of the mean",
+        ),
+        (
+            "winners-density-0.2-scope-model",
+            "Winners: density 0.2, scope model",
+            "wins, %",
+        ),
+    ],
+)
+def test_axes_say_what_they_show(
+    found: Inspection, name: str, title: str, label: str
+) -> None:
+    """A title, a unit, the layers, and a vertical axis that begins at 0."""
+    (axes,) = drawn(found, name).axes
+    assert axes.get_title(loc="left") == title
+    assert axes.get_ylabel() == label
+    ticks = [text.get_text() for text in axes.get_xticklabels()]
+    assert ticks[:2] == ["0", "1"]
+    assert [text.get_text() for text in axes.get_xticklabels(minor=True)] == ["layer"]
+    assert axes.get_ylim()[0] == 0
+
+
 def test_cosine(found: Inspection) -> None:
     """A matrix without its diagonal, each number in its cell."""
     axes, bar = drawn(found, "cosine").axes
@@ -48,7 +83,9 @@ def test_cosine(found: Inspection) -> None:
     label = axes.texts[0]
     assert label.get_position() == (1, 0)
     assert float(label.get_text()) == pytest.approx(matrix[0, 1], abs=0.005)
-    assert [t.get_text() for t in axes.get_yticklabels()] == list(found.short_models())
+    for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
+        assert [text.get_text() for text in labels] == found.short_models()
+    assert axes.get_title(loc="left") == "Task vectors, whole model"
     assert bar.get_ylabel() == "cosine similarity"
 
 
@@ -118,6 +155,9 @@ def test_kept(found: Inspection) -> None:
         assert np.isnan(shown[2, 2:]).all()
         assert np.isnan(shown[4, :3]).all()
         assert shown[4, 3] == pytest.approx(100 * head.outcomes[0].kept_shares()[i])
+    assert panels[0].get_figure().get_suptitle() == "Kept: density 0.2, scope tensor"
+    layers = [[text.get_text() for text in axes.get_xticklabels()] for axes in panels]
+    assert layers == [[], [], ["0", "1", "outside"]]
     kinds = [text.get_text() for text in panels[0].get_yticklabels()]
     assert kinds == list(found.kinds())
     assert bar.get_ylabel() == "kept, %"
@@ -131,10 +171,10 @@ def test_stacks_are_set_apart(found: Inspection) -> None:
         for tensor in found.tensors
     )
     figure = drawn(dataclasses.replace(found, tensors=tensors), "norms")
-    lines = figure.axes[0].lines
-    assert [list(line.get_xdata()) for line in lines] == [[0, 1]] * 3 + [[3, 4]] * 3
+    for line in figure.axes[0].lines:
+        assert np.isnan(line.get_ydata()).tolist() == [False, False, True, False, False]
     assert texts(figure) == found.short_models()
-    labels = [text.get_text() for text in figure.axes[0].texts]
+    labels = [t.get_text() for t in figure.axes[0].get_xticklabels(minor=True)]
     assert labels == ["encoder layer", "decoder layer"]
 
 

@@ -33,7 +33,7 @@ def test_summary(found: Inspection) -> None:
 def test_task_vectors_by_kind(found: Inspection) -> None:
     """Weights, sign conflicts and norms, each kind in its column."""
     table = tables.task_vectors(found)
-    assert list(table.headings) == ["embed", "attn", "MLP", "norm", "head", "all"]
+    assert list(table.headings) == ["", "embed", "attn", "MLP", "norm", "head", "all"]
     weights, conflicts, title, *norms = table.rows
     assert list(weights) == ["weights", "1.0k", "2.0k", "3.1k", "80", "1.0k", "7.2k"]
     mlp, whole = found.kinds()["MLP"], found.whole
@@ -94,7 +94,7 @@ def test_ties_are_shown_where_there_are_any(family: Family, tmp_path: Path) -> N
 def test_cosines(found: Inspection) -> None:
     """Few models stand side by side; the diagonal is empty."""
     table = tables.cosines(found)
-    assert list(table.headings) == ["1", "2", "3"]
+    assert list(table.headings) == ["", "1", "2", "3"]
     matrix = found.whole.cosines()
     assert table.rows[0] == ["1 tuned0", "", cosine(matrix[0][1]), cosine(matrix[0][2])]
 
@@ -109,7 +109,7 @@ def test_cosines_of_many_models(tmp_path: Path) -> None:
         for i, tensors in enumerate([weights, *tuned, opposite, weights])
     )
     table = tables.cosines(inspect(recipe_of(base, models), tmp_path))
-    assert list(table.headings) == ["highest", "with", "lowest", "with"]
+    assert list(table.headings) == ["", "highest", "with", "lowest", "with"]
     assert table.rows[0] == ["1 m1", "1.00", "7", "-1.00", "8"]
     assert table.rows[8] == ["9 m9"], "the base model has no direction"
 
@@ -118,9 +118,19 @@ def test_by_layer(found: Inspection) -> None:
     """One row a layer, with the model that wins most there."""
     table = tables.by_layer(found, 1)
     assert table.headings == [
-        *("weights", "disagree", "none", "one", "several", "merged", "wins most", "%")
+        *(
+            "",
+            "weights",
+            "disagree",
+            "none",
+            "one",
+            "several",
+            "merged",
+            "wins most",
+            "%",
+        )
     ]
-    assert table.headings[table.names - 1] == "wins most"
+    assert table.headings[table.words] == "wins most"
     assert [row[0] for row in table.rows] == ["0", "1", "outside"]
     layer = found.layers()["1"]
     wins = layer.outcomes[1].win_shares()

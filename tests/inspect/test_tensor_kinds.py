@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mergekit_pcb.inspect.tensor_kinds import Layer, kind_of, layer_labels, layer_of
+from mergekit_pcb.inspect.tensor_kinds import kind_of, layer_labels, layer_of
 
 
 @pytest.mark.parametrize(
@@ -40,15 +40,15 @@ def test_kinds_of_tensors(name: str, kind: str) -> None:
 @pytest.mark.parametrize(
     ("name", "layer"),
     [
-        ("model.layers.12.mlp.up_proj.weight", Layer("model.layers", 12)),
-        ("model.layers.3.moe.experts.7.w1.weight", Layer("model.layers", 3)),
-        ("encoder.block.3.layer.0.SelfAttention.q.weight", Layer("encoder.block", 3)),
-        ("0.weight", Layer("", 0)),
+        ("model.layers.12.mlp.up_proj.weight", ("model.layers", 12)),
+        ("model.layers.3.moe.experts.7.w1.weight", ("model.layers", 3)),
+        ("encoder.block.3.layer.0.SelfAttention.q.weight", ("encoder.block", 3)),
+        ("0.weight", ("", 0)),
         ("conv1.weight", None),
         ("lm_head.weight", None),
     ],
 )
-def test_layers_of_tensors(name: str, layer: Layer | None) -> None:
+def test_layers_of_tensors(name: str, layer: tuple[str, int] | None) -> None:
     """The first number that stands alone is the layer's."""
     assert layer_of(name) == layer
 

@@ -42,7 +42,7 @@ def test_numbers_are_never_cut(
     assert max(map(len, lines)) <= 80
     table = tables.by_layer(inspection, 0)
     start = lines.index("The same by layer")
-    assert lines[start + 1].split() == [*table.headings[:-2], "wins", "most", "%"]
+    assert lines[start + 1].split() == [*table.headings[1:-2], "wins", "most", "%"]
     for line, row in zip(lines[start + 3 :], table.rows, strict=False):
         assert line.startswith(row[0] + " ")
         *numbers, name, share = line.removeprefix(row[0]).split()
@@ -58,9 +58,22 @@ def test_tables_by_kind_stand_below_each_other(
     show(found, layers=False, legend=False)
     lines = capsys.readouterr().out.splitlines()
     headings = {line for line in lines if line.endswith(" all")}
-    assert len(headings) == 1
-    (line,) = headings
-    assert len(line) == 80
+    (heading,) = headings
+    assert len(heading) == 80
+
+
+def test_everything_is_printed_in_order(
+    found: Inspection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The summary, the task vectors, and then each setting."""
+    show(found, layers=True, legend=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("recipe.yml: pcb, 3 models fine-tuned from base")
+    layers = tables.by_layer(found, 0).title
+    titles = ["Task vectors", "Cosine similarity"]
+    for k in (0, 1):
+        titles += [tables.competition(found, k).title, layers]
+    assert [line for line in lines if line in titles] == titles
 
 
 def test_warnings_legend_and_layers(

@@ -1,21 +1,77 @@
-"""An inspection as plain data: one JSON document, and one CSV line a tensor."""
+"""The files of an inspection: a page that needs no other file, its data, and pictures.
+
+The data are one JSON document, and CSV with one line a tensor and setting.
+"""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from pathlib import Path
 from typing import Any
 
 from mergekit_pcb import __version__
+from mergekit_pcb.inspect import tables
+from mergekit_pcb.inspect.figures import pictures
 from mergekit_pcb.inspect.inspection import Inspection
-from mergekit_pcb.inspect.quantities import BY_MODEL, setting_values, values
+from mergekit_pcb.inspect.quantities import (
+    BY_MODEL,
+    DEFINITIONS,
+    setting_values,
+    values,
+)
 from mergekit_pcb.inspect.tensor_kinds import layer_labels
 from mergekit_pcb.kernel.metrics import Metrics
+from mergekit_pcb.output.figures import Picture
+from mergekit_pcb.output.html import figure, page
+from mergekit_pcb.output.table import as_csv, html
 
 FORMAT = 1
 """Raised when a key of the JSON document changes its meaning or goes."""
+
+
+def write_report(inspection: Inspection, folder: Path) -> None:
+    """Write the page, its pictures, JSON and CSV into a new folder."""
+    folder.mkdir()
+    (folder / "inspect.json").write_text(as_json(inspection), encoding="utf-8")
+    (folder / "tensors.csv").write_text(tensors_csv(inspection), encoding="utf-8")
+    drawn = pictures(inspection)
+    for picture in drawn:
+        (folder / f"{picture.name}.png").write_bytes(picture.png())
+    index = report_page(inspection, drawn)
+    (folder / "index.html").write_text(index, encoding="utf-8")
+
+
+def report_page(inspection: Inspection, drawn: Sequence[Picture]) -> str:
+    """The HTML page, with these pictures in it."""
+    return page(f"Inside {inspection.recipe}", _body(inspection, drawn))
+
+
+def _body(inspection: Inspection, drawn: Sequence[Picture]) -> Iterator[str]:
+    yield f"<p>{escape(tables.summary(inspection))}</p>"
+    for warning in tables.warnings(inspection):
+        yield f'<p class="alarm">{escape(warning)}</p>'
+    yield html(tables.task_vectors(inspection))
+    if len(inspection.models) > 1:
+        yield html(tables.cosines(inspection))
+    yield from (figure(picture) for picture in drawn if picture.setting is None)
+    for k in range(len(inspection.settings)):
+        table = tables.competition(inspection, k)
+        yield f"<h2>{escape(table.title)}</h2>"
+        yield html(table._replace(title=""))
+        yield from (figure(picture) for picture in drawn if picture.setting == k)
+        layers = tables.by_layer(inspection, k)
+        yield f"<details><summary>{escape(layers.title)}</summary>"
+        yield html(layers._replace(title="")) + "</details>"
+    yield "<h2>What the words mean</h2>\n<dl>"
+    for word, meaning in DEFINITIONS.items():
+        yield f"<dt>{escape(word)}</dt><dd>{escape(meaning)}</dd>"
+    yield "</dl>\n<footer>"
+    yield f"<p>base: {escape(inspection.base)}</p>"
+    for i, model in enumerate(inspection.models):
+        yield f"<p>{i + 1}: {escape(model)}</p>"
+    yield f"<p>mergekit-pcb {__version__}</p>\n</footer>"
 
 
 def as_dict(inspection: Inspection) -> dict[str, Any]:
@@ -58,7 +114,7 @@ def as_json(inspection: Inspection) -> str:
     return json.dumps(as_dict(inspection), indent=1, ensure_ascii=False) + "\n"
 
 
-def as_csv(inspection: Inspection) -> str:
+def tensors_csv(inspection: Inspection) -> str:
     """A table with one line a tensor and setting, and one column a number."""
     layer_of = layer_labels([tensor.name for tensor in inspection.tensors])
     models = inspection.short_models()
@@ -74,11 +130,7 @@ def as_csv(inspection: Inspection) -> str:
         for tensor in inspection.tensors
         for k, setting in enumerate(inspection.settings)
     ]
-    table = io.StringIO(newline="")
-    writer = csv.DictWriter(table, lines[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return table.getvalue()
+    return as_csv(lines)
 
 
 def _all_values(metrics: Metrics) -> dict[str, Any]:
