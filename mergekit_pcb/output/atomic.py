@@ -61,6 +61,8 @@ def complete_or_absent(out_path: Path) -> Iterator[Path]:
                         own = written.name == name
                         place = target if own else target.parent / written.name
                         _publish(written, place)
+    except PCBError:
+        raise
     except Exception as error:
         # Neither safetensors nor a write says where, or it says the hidden folder.
         if _is_full(error):
