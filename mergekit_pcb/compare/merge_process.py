@@ -1,6 +1,6 @@
 """One merge in a process of its own, with the time and the memory it took.
 
-As a program, ``python -m mergekit_pcb.compare.merge_process FACTS RECIPE OUT OPTION…``
+As a program, ``python -m mergekit_pcb.compare.merge_process FACTS RECIPE OUT OPTIONS``
 merges as ``mergekit-pcb merge`` does and writes what it measured to the file FACTS.
 """
 
@@ -15,9 +15,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import click
 
 from mergekit_pcb.atomic_files import write_file
 from mergekit_pcb.errors import PCBError
@@ -36,25 +38,24 @@ class Cost(NamedTuple):
     peak_bytes: int | None
 
 
-def measured_merge(recipe: Path, out: Path, options: Sequence[str]) -> Cost:
+def measured_merge(recipe: Path, out: Path, options: Mapping[str, Any]) -> Cost:
     """Run a recipe, and print what mergekit prints; ``out`` is complete, or absent.
 
     Args:
         recipe: the file.
         out: the folder for the merged model.
-        options: of mergekit-yaml.
+        options: of mergekit-yaml, by the names of its parameters, for ``json.dumps``.
 
     Raises:
         PCBError: mergekit could not do it; the message is its own.
     """
     with tempfile.TemporaryDirectory() as scratch:
         facts = Path(scratch, "facts.json")
-        command = [sys.executable, "-m", __name__]
-        command += [str(argument) for argument in (facts, recipe, out, *options)]
+        arguments = [str(facts), str(recipe), str(out), json.dumps(options)]
         # Ctrl-C reaches a process in the terminal's group directly, and again from
         # here; the second of two would interrupt the cleaning-up that the first began.
         with subprocess.Popen(
-            command,
+            [sys.executable, "-m", __name__, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -122,29 +123,26 @@ def peak_memory() -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def merge_here(recipe: Path, out: Path, options: Sequence[str]) -> Cost:
+def merge_here(recipe: Path, out: Path, options: Mapping[str, Any]) -> Cost:
     """Run a recipe in this process, whose memory is not that of the merge."""
     from mergekit_pcb.commands.merge import merge
 
     start = time.perf_counter()
-    arguments = [str(recipe), str(out), *options]
-    merge.main(arguments, "mergekit-pcb merge", standalone_mode=False)
+    files = {"config_file": str(recipe), "out_path": str(out)}
+    click.Context(merge).invoke(merge, **files, **options)
     return Cost(round(time.perf_counter() - start, 2), None)
 
 
-def _main(facts: str, recipe: str, out: str, *options: str) -> None:
-    cost = merge_here(Path(recipe), Path(out), options)
+@click.command()
+@click.argument("facts")
+@click.argument("recipe")
+@click.argument("out")
+@click.argument("options")
+def _main(facts: str, recipe: str, out: str, options: str) -> None:
+    cost = merge_here(Path(recipe), Path(out), json.loads(options))
     cost = cost._replace(peak_bytes=peak_memory())
     write_file(Path(facts), json.dumps(cost._asdict()))
 
 
 if __name__ == "__main__":
-    import click
-
-    try:
-        _main(*sys.argv[1:])
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        sys.exit(130)
+    _main()

@@ -80,7 +80,7 @@ def compare_recipe(
         document = _read(recipe)
         inputs = inputs_of(document)
         options = _with_defaults(merge_options or {}, inputs, out)
-        inputs = replace(inputs, find=_finder(options))
+        inputs = replace(inputs, find=partial(_find, options))
         try:
             merges = candidates(document, methods, fixed, swept)
             evaluate = evaluation(inputs)
@@ -93,7 +93,7 @@ def compare_recipe(
                 inputs=inputs,
                 candidates=merges,
                 evaluation=evaluate,
-                merge=partial(merge, options=_as_arguments(options)),
+                merge=partial(merge, options=options),
                 merge_options=options,
                 keep=keep,
                 display=display,
@@ -132,28 +132,11 @@ def _with_defaults(
     return options
 
 
-def _as_arguments(options: Mapping[str, Any]) -> list[str]:
-    arguments = ["--no-quiet"]
-    for parameter in MERGEKIT_OPTIONS:
-        if parameter.name not in options:
-            continue
-        value = options[parameter.name]
-        if isinstance(value, bool):
-            arguments.append((parameter.opts if value else parameter.secondary_opts)[0])
-        else:
-            arguments += [parameter.opts[0], str(value)]
-    return arguments
-
-
-def _finder(options: Mapping[str, Any]) -> Callable[[str], Path]:
-    """How mergekit finds models, downloads them, and merges adapters into them."""
-
-    def find(model: str) -> Path:
-        whole = ModelReference.parse(model).merged(
-            options.get("lora_merge_cache"),
-            options.get("trust_remote_code", False),
-            options.get("lora_merge_dtype"),
-        )
-        return Path(whole.local_path(options.get("transformers_cache")))
-
-    return find
+def _find(options: Mapping[str, Any], model: str) -> Path:
+    """The folder of a model, downloaded or with its adapter merged if need be."""
+    whole = ModelReference.parse(model).merged(
+        options.get("lora_merge_cache"),
+        options.get("trust_remote_code", False),
+        options.get("lora_merge_dtype"),
+    )
+    return Path(whole.local_path(options.get("transformers_cache")))

@@ -22,7 +22,7 @@ from mergekit_pcb.errors import PCBError
 from mergekit_pcb.output.progress import Progress, new_bars
 
 if TYPE_CHECKING:
-    from mergekit_pcb.compare import Report
+    from mergekit_pcb.compare.report import Report
 
 METHODS = ("pcb", "ties", "dare_ties", "task_arithmetic", "linear")
 PARAMETERS = {"weight": 1.0, "density": 0.1, "lambda": 1.0}
@@ -86,7 +86,7 @@ def demo(out: Path, seed: int, force: bool, quiet: bool) -> None:
         if not quiet:
             click.echo(introduction())
         reports = _run(out, seed, quiet=quiet)
-    from mergekit_pcb.compare import show
+    from mergekit_pcb.compare.terminal import show
 
     for title, report in reports.items():
         click.echo(f"\n{title}")
@@ -195,7 +195,7 @@ def _run(out: Path, seed: int, *, quiet: bool) -> dict[str, Report]:
             loaded(100)
             with repeatable(seed):
                 train_all(out / "models", Random(seed), open_bar)  # noqa: S311 - no secret
-        from mergekit_pcb.compare import compare_recipe
+        from mergekit_pcb.compare.recipe import compare_recipe
 
         recipe = out / "recipes" / "pcb.yml"
         write_file(recipe, recipe_text(out / "models"))

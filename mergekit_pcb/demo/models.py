@@ -26,7 +26,7 @@ from transformers import (
     get_cosine_schedule_with_warmup,
 )
 
-from mergekit_pcb.compare import Score
+from mergekit_pcb.compare.evaluation import Score
 from mergekit_pcb.demo.tasks import (
     DOMAINS,
     END,

@@ -129,7 +129,7 @@ def test_a_merge_that_is_interrupted_leaves_nothing(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt), redirect_stdout(Interrupting()):
-        measured_merge(family, tmp_path / "merged" / "m", ["--no-quiet"])
+        measured_merge(family, tmp_path / "merged" / "m", {})
     assert list((tmp_path / "merged").glob("*")) == []
 
     # As if the interruption came when the merge had just been done.
@@ -140,7 +140,7 @@ def test_a_merge_that_is_interrupted_leaves_nothing(
 
     monkeypatch.setattr("mergekit_pcb.compare.merge_process._printed", late)
     with pytest.raises(KeyboardInterrupt):
-        measured_merge(family, tmp_path / "merged" / "m", [])
+        measured_merge(family, tmp_path / "merged" / "m", {})
     assert list((tmp_path / "merged").glob("*")) == []
 
 
