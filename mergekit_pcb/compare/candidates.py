@@ -13,8 +13,13 @@ from mergekit.merge_methods.base import ParameterSpec
 from pydantic import ValidationError
 
 from mergekit_pcb.compare.budget import SCALE, Values, require_same_budget, tries
-from mergekit_pcb.compare.method_defaults import add_defaults, take_over
-from mergekit_pcb.compare.names import effective_parameters, find_method, require_known
+from mergekit_pcb.compare.methods import (
+    add_defaults,
+    effective_parameters,
+    find_method,
+    require_known,
+    take_over,
+)
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.recipes import edits
 from mergekit_pcb.recipes.model_names import short_names

@@ -41,6 +41,8 @@ def _pairs(
     return pairs
 
 
+_HARNESS_OPTIONS = ("batch_size", "device", "num_fewshot", "apply_chat_template")
+
 _OPTIONS: list[click.Parameter] = [
     click.Argument(["recipe"], type=click.Path(exists=True, dir_okay=False)),
     click.Option(
@@ -228,8 +230,5 @@ def _evaluation(more: Mapping[str, Any], inputs: Inputs) -> Evaluation:
         limit=more["limit"],
         model_args=arguments,
         tokenizer=lambda: inputs.find(inputs.base),
-        batch_size=more["batch_size"],
-        device=more["device"],
-        num_fewshot=more["num_fewshot"],
-        apply_chat_template=more["apply_chat_template"],
+        options={name: more[name] for name in _HARNESS_OPTIONS},
     )

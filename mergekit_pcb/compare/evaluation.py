@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import inspect
 import math
+import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,21 +22,11 @@ from mergekit_pcb.suggestions import did_you_mean
 VALIDATION, TEST, ALL = "validation", "test", "all"
 """Parts of the items: to choose settings by, to show, or everything for both."""
 
-_LOWER_IS_BETTER = (
-    "perplexity",
-    "ppl",
-    "loss",
-    "nll",
-    "bits_per_byte",
-    "bpb",
-    "error",
-    "wer",
-    "cer",
-    "ter",
-    "brier",
-    "mse",
-    "rmse",
-    "mae",
+# As a whole word of the name.
+_LOWER_IS_BETTER = re.compile(
+    r"(?<![^-_/])(perplexity|ppl|loss|nll|bits[-_/]per[-_/]byte|bpb|error|wer|cer|ter"
+    r"|brier|mse|rmse|mae)(?![^-_/])",
+    re.IGNORECASE,
 )
 
 
@@ -177,18 +168,12 @@ class Function:
                 number = math.nan
             if not math.isfinite(number):
                 raise PCBError(f"{self._where} gave {value!r:.40} for {name}")
-            higher = name not in self._lower and not _is_lower_better(name)
-            scores[str(name)] = Score(number, str(name), higher)
+            lower = name in self._lower or _LOWER_IS_BETTER.search(str(name))
+            scores[str(name)] = Score(number, str(name), not lower)
         if unknown := self._lower - scores.keys():
             hint = did_you_mean(min(unknown), scores) or f"it gave {', '.join(scores)}"
             raise PCBError(f"{self._where} gave no metric `{min(unknown)}`; {hint}")
         return scores
-
-
-def _is_lower_better(name: str) -> bool:
-    words = str(name).lower().replace("-", "_").replace("/", "_")
-    padded = f"_{words}_"
-    return any(f"_{cost}_" in padded for cost in _LOWER_IS_BETTER)
 
 
 def _imported(where: str) -> Callable[..., Any]:

@@ -87,11 +87,7 @@ def _screen() -> Iterator[TextIO]:
 @contextmanager
 def _other_programs_to(log: IO[str]) -> Iterator[None]:
     """Send to a log what programs print that are started meanwhile."""
-    try:
-        descriptor = os.dup(_STANDARD_ERROR)
-    except OSError:
-        yield
-        return
+    descriptor = os.dup(_STANDARD_ERROR)
     os.dup2(log.fileno(), _STANDARD_ERROR)
     try:
         yield

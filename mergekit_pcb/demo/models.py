@@ -7,6 +7,7 @@ import string
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -157,6 +158,7 @@ def train_all(folder: Path, rng: Random, open_bar: Callable[[str], Progress]) ->
             tokenizer.save_pretrained(unfinished)
 
 
+@dataclass
 class Accuracy:
     """How many held-out words of each language a model answers; for `compare`."""
 
@@ -165,18 +167,16 @@ class Accuracy:
     splits = True
     can_rank = True
 
-    def __init__(self, seed: int) -> None:
-        """Take the seed of the words."""
-        self._seed = seed
+    seed: int
 
     def identity(self, part: str) -> Any:
         """The seed and the split."""
-        return ["accuracy", self._seed, _split(part)]
+        return ["accuracy", self.seed, _split(part)]
 
     def __call__(self, model: Path, part: str, progress: Progress) -> dict[str, Score]:
         """Score the model in a folder on the items of one split."""
         split = _split(part)
-        rng = Random(f"{self._seed} {split}")  # noqa: S311 - no secret
+        rng = Random(f"{self.seed} {split}")  # noqa: S311 - no secret
         loaded = AutoModelForCausalLM.from_pretrained(model)
         tokenizer = AutoTokenizer.from_pretrained(model)
         scores = {}
