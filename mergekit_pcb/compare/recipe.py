@@ -11,7 +11,6 @@ from typing import Any
 import click
 import yaml
 from mergekit.common import ModelReference
-from mergekit.scripts import run_yaml
 
 from mergekit_pcb.check.linter import check_recipe
 from mergekit_pcb.compare.candidates import (
@@ -34,10 +33,6 @@ from mergekit_pcb.errors import PCBError
 from mergekit_pcb.output.error_lines import one_line_errors
 from mergekit_pcb.recipes.edits import Recipe, with_absolute_paths
 from mergekit_pcb.recipes.findings import require_no_errors
-
-# Options of mergekit-yaml that mean something else here, or nothing.
-_NOT_PASSED = {"config_file", "out_path", "device", "quiet", "verbosity"}
-MERGEKIT_OPTIONS = [p for p in run_yaml.main.params if p.name not in _NOT_PASSED]
 
 
 def compare_recipe(

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from mergekit_pcb.atomic_files import write_file
+from mergekit_pcb.compare import result_cache as cache
 from mergekit_pcb.compare.candidates import Candidate, Inputs
 from mergekit_pcb.compare.evaluation import (
     ALL,
@@ -26,13 +27,6 @@ from mergekit_pcb.compare.evaluation import (
 )
 from mergekit_pcb.compare.merge_process import Cost
 from mergekit_pcb.compare.progress import BarsAndLog
-from mergekit_pcb.compare.result_cache import (
-    fingerprint,
-    key_of,
-    load,
-    save,
-    versions,
-)
 from mergekit_pcb.compare.scoreboard import BASE, EXPERT, MERGE, Row, Scoreboard, Tried
 from mergekit_pcb.errors import PCBError
 
@@ -148,7 +142,7 @@ class Comparison:
         models += [(EXPERT, name, path) for name, path in self.inputs.experts.items()]
         rows = []
         for kind, name, model in models:
-            identity = [model, fingerprint(Path(model))]
+            identity = [model, cache.fingerprint(Path(model))]
             find = partial(self.inputs.find, model)
             scores, failed = self._scores_or_reason(name, "", identity, part, find)
             rows.append(Row(kind, name, scores, failed=failed))
@@ -191,7 +185,7 @@ class Comparison:
         self, winner: Candidate, shown: Tried, tried: Sequence[Tried]
     ) -> Row:
         key = self._key(winner)
-        cost = load(self._result_file("merge", key)) or {}
+        cost = cache.load(self._result_file("merge", key)) or {}
         return Row(
             MERGE,
             winner.name,
@@ -220,10 +214,10 @@ class Comparison:
 
     def _is_scored(self, candidate: Candidate) -> bool:
         about = self._about_score(self._merge_identity(candidate), self.parts[0])
-        return self._result_file("score", key_of(candidate.name, about)).exists()
+        return self._result_file("score", cache.key_of(candidate.name, about)).exists()
 
     def _about_score(self, identity: Any, part: str) -> list[Any]:
-        return [identity, self.evaluation.identity(part), versions()]
+        return [identity, self.evaluation.identity(part), cache.versions()]
 
     def _scores_or_reason(
         self,
@@ -237,19 +231,19 @@ class Comparison:
     ) -> tuple[Scores, str]:
         """The scores of a model, or no scores and why; from the cache if possible."""
         about = self._about_score(identity, part)
-        file = self._result_file("score", key_of(name, about))
+        file = self._result_file("score", cache.key_of(name, about))
         model = f"{name} ({label})" if label else name
         try:
             if always_find:
                 find()
-            known = load(file)
+            known = cache.load(file)
             if known is None:
                 folder = find()
                 with self.display.working_on(f"evaluating {model}") as progress:
                     scores = self.evaluation(folder, part, progress)
                 plain = {task: _plain(score) for task, score in scores.items()}
                 known = {"model": model, "part": part, "scores": plain, "about": about}
-                save(file, known)
+                cache.save(file, known)
         except Exception as error:
             return {}, self._in_few_words(error)
         finally:
@@ -270,7 +264,7 @@ class Comparison:
         with self.display.working_on(step):
             cost = self.merge(recipe, folder)
         about = self._merge_identity(candidate)
-        save(cost_file, {**cost._asdict(), "about": about})
+        cache.save(cost_file, {**cost._asdict(), "about": about})
         return folder
 
     def _discard(self, candidate: Candidate) -> None:
@@ -278,14 +272,14 @@ class Comparison:
 
     def _merge_identity(self, candidate: Candidate) -> list[Any]:
         models = [self.inputs.base, *self.inputs.experts.values()]
-        found = [fingerprint(Path(model)) for model in models]
-        return [candidate.recipe, found, self.merge_options, versions()]
+        found = [cache.fingerprint(Path(model)) for model in models]
+        return [candidate.recipe, found, self.merge_options, cache.versions()]
 
     def _result_file(self, kind: str, key: str) -> Path:
         return self.folder / "runs" / f"{kind}-{key}.json"
 
     def _key(self, candidate: Candidate) -> str:
-        return key_of(candidate.name, self._merge_identity(candidate))
+        return cache.key_of(candidate.name, self._merge_identity(candidate))
 
     def _in_few_words(self, error: Exception) -> str:
         self.display.failed(traceback.format_exc())
