@@ -36,15 +36,7 @@ METHODS = (
 )
 
 # Parameters that a label names even where they are at the method's default.
-_ALWAYS_IN_LABEL = (
-    "density",
-    "epsilon",
-    "gamma",
-    "select_topk",
-    "t",
-    "weight",
-    "lambda",
-)
+_IN_LABEL = ("density", "epsilon", "gamma", "select_topk", "t", "weight", "lambda")
 _NEVER_IN_LABEL = ("int8_mask", "scope")
 
 
@@ -207,7 +199,7 @@ def _do_without_base(
 def _label(draft: edits.Recipe, method: MergeMethod, setting: Mapping[str, Any]) -> str:
     specs = {parameter.name: parameter for parameter in method.spec.parameters}
     known = effective_parameters(method) - set(_NEVER_IN_LABEL)
-    names = [name for name in _ALWAYS_IN_LABEL if name in known]
+    names = [name for name in _IN_LABEL if name in known]
     names += sorted(n for n in known if n not in names and edits.mentions(draft, n))
     words = [f"{SCALE} {setting[SCALE]:g}"] if SCALE in setting else []
     for name in names:
@@ -220,8 +212,7 @@ def _in_words(values: Sequence[Any]) -> str:
     if any(isinstance(value, (list, dict)) for value in values):
         return "by layer"
     texts = [_in_word(value) for value in values]
-    different = list(dict.fromkeys(texts))
-    return texts[0] if len(different) == 1 else "/".join(texts)
+    return texts[0] if len(set(texts)) == 1 else "/".join(texts)
 
 
 def _in_word(value: Any) -> str:

@@ -284,9 +284,8 @@ class Comparison:
     def _in_few_words(self, error: Exception) -> str:
         self.display.failed(traceback.format_exc())
         text = error.message if isinstance(error, PCBError) else str(error)
-        lines = text.strip().splitlines() or [""]
         kind = "" if isinstance(error, PCBError) else f"{type(error).__name__}: "
-        words = f"{kind}{lines[0]}".rstrip(": ")
+        words = f"{kind}{text.strip()}\n".splitlines()[0].rstrip(": ")
         return words if len(words) <= 200 else f"{words[:199]}…"
 
 
