@@ -187,9 +187,7 @@ def _do_without_base(
 ) -> None:
     base = edits.base_of(draft)
     edits.without_base(draft, keep_entries=keep_entries and scale is None)
-    if scale is None or base is None:
-        return
-    if not edits.mix_base_in(draft, base, scale):
+    if base and scale is not None and not edits.mix_base_in(draft, base, scale):
         raise PCBError(
             f"weights by layer cannot be swept for {name}: leave the method out "
             "(--methods), or give it a plain weight (--set)"

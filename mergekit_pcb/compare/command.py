@@ -150,7 +150,10 @@ def compare(
     their own density. DIR gets comparison.html, .md, .csv and .json and the
     pictures, and is resumed after an interruption.
     """  # noqa: D205 - click prints it as it is
-    _require_consistent(more, sweep)
+    if more["tasks"] and more["evaluate"]:
+        raise click.UsageError("evaluate by --tasks or by --evaluate, not by both")
+    if more["validation_tasks"] and not (more["tasks"] and sweep):
+        raise click.UsageError("--validation-tasks goes with --tasks and --sweep")
     merge_options = {
         parameter.name: more[parameter.name]
         for parameter in _MERGEKIT_OPTIONS
@@ -181,13 +184,6 @@ def compare(
 _NOT_PASSED = {"config_file", "out_path", "device", "quiet", "verbosity"}
 _MERGEKIT_OPTIONS = [p for p in run_yaml.main.params if p.name not in _NOT_PASSED]
 compare.params += _MERGEKIT_OPTIONS
-
-
-def _require_consistent(more: Mapping[str, Any], sweep: Sequence[Any]) -> None:
-    if more["tasks"] and more["evaluate"]:
-        raise click.UsageError("evaluate by --tasks or by --evaluate, not by both")
-    if more["validation_tasks"] and not (more["tasks"] and sweep):
-        raise click.UsageError("--validation-tasks goes with --tasks and --sweep")
 
 
 def _by_place(pairs: Iterable[tuple[str, Any]]) -> dict[str, dict[str, Any]]:

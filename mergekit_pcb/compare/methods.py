@@ -115,16 +115,10 @@ def _hint(word: str, known: Collection[str]) -> str:
 def take_over(
     draft: edits.Recipe, source: str, target: str, known: set[str]
 ) -> list[str]:
-    """Drop from a recipe the parameters that another method does not share.
+    """Make of a recipe for method ``source`` one for ``target``, in place.
 
-    Args:
-        draft: changed in place.
-        source: the method it was written for.
-        target: the other method.
-        known: the parameters that have an effect on the other method.
-
-    Returns:
-        The names of what was dropped.
+    Of the parameters only those stay that are ``known`` to the target and mean the
+    same to it. Returns the names of the others.
     """
     dropped = edits.drop_unknown(draft, known - _OWN_PARAMETERS)
     weight = _DEFAULTS.get(target, {}).get("weight")

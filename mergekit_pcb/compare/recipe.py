@@ -31,7 +31,7 @@ from mergekit_pcb.compare.result_cache import versions
 from mergekit_pcb.compare.run import Comparison
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.output.error_lines import one_line_errors
-from mergekit_pcb.recipes.edits import Recipe, with_absolute_paths
+from mergekit_pcb.recipes.edits import with_absolute_paths
 from mergekit_pcb.recipes.findings import require_no_errors
 
 
@@ -72,9 +72,14 @@ def compare_recipe(
             there is no such evaluation.
     """
     with one_line_errors(recipe, verbose=False):
-        document = _read(recipe)
+        text = Path(recipe).read_text(encoding="utf-8")
+        require_no_errors(check_recipe(text, recipe, "yaml"), recipe)
+        document = with_absolute_paths(yaml.safe_load(text))
         inputs = inputs_of(document)
-        options = _with_defaults(merge_options or {}, inputs, out)
+        # Methods that draw at random must draw the same when they run again.
+        options = {"random_seed": 0, **(merge_options or {})}
+        if any("+" in model for model in (inputs.base, *inputs.experts.values())):
+            options.setdefault("lora_merge_cache", str((out / "adapters").resolve()))
         inputs = replace(inputs, find=partial(_find, options))
         try:
             merges = candidates(document, methods, fixed, swept)
@@ -108,23 +113,6 @@ def compare_recipe(
         )
         write(report)
         return report
-
-
-def _read(file: str) -> Recipe:
-    text = Path(file).read_text(encoding="utf-8")
-    require_no_errors(check_recipe(text, file, "yaml"), file)
-    document: Recipe = yaml.safe_load(text)
-    return with_absolute_paths(document)
-
-
-def _with_defaults(
-    given: Mapping[str, Any], inputs: Inputs, out: Path
-) -> dict[str, Any]:
-    # Methods that draw at random must draw the same when they run again.
-    options = {"random_seed": 0, **given}
-    if any("+" in model for model in (inputs.base, *inputs.experts.values())):
-        options.setdefault("lora_merge_cache", str((out / "adapters").resolve()))
-    return options
 
 
 def _find(options: Mapping[str, Any], model: str) -> Path:
