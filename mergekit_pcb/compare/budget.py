@@ -7,8 +7,6 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from mergekit_pcb.errors import PCBError
-
 SCALE = "scale"
 """What `linear` tries: how far to go from the base towards the average."""
 
@@ -71,20 +69,6 @@ def _equivalent(
         fractions = swept.get("density") or _NO_FRACTION_GIVEN
         return {"select_topk": spread(fractions, count, evenly_in_logarithm=True)}
     return {}
-
-
-def require_same_budget(settings: Mapping[str, Sequence[Any]]) -> None:
-    """Refuse a comparison in which one method may try more than another.
-
-    A method with nothing to vary is tried once, and that is accepted.
-
-    Raises:
-        PCBError: names the methods and their numbers of tries.
-    """
-    counts = {name: len(tried) for name, tried in settings.items() if len(tried) > 1}
-    if len(set(counts.values())) > 1:
-        listed = ", ".join(f"{name} {count}" for name, count in counts.items())
-        raise PCBError(f"every method needs the same number of tries: {listed}")
 
 
 def spread(

@@ -12,7 +12,7 @@ from mergekit.merge_methods import BasePolicy, MergeMethod
 from mergekit.merge_methods.base import ParameterSpec
 from pydantic import ValidationError
 
-from mergekit_pcb.compare.budget import SCALE, Values, require_same_budget, tries
+from mergekit_pcb.compare.budget import SCALE, Values, tries
 from mergekit_pcb.compare.methods import (
     add_defaults,
     effective_parameters,
@@ -128,7 +128,11 @@ def candidates(
         )
         for name, method in methods.items()
     }
-    require_same_budget(settings)
+    # A method with nothing to vary is tried once, and that is accepted.
+    counts = {name: len(tried) for name, tried in settings.items() if len(tried) > 1}
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise PCBError(f"every method needs the same number of tries: {listed}")
     return [
         _candidate(recipe, name, methods[name], fixed, setting)
         for name, of_method in settings.items()

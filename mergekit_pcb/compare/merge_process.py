@@ -24,8 +24,6 @@ import click
 from mergekit_pcb.atomic_files import write_file
 from mergekit_pcb.errors import PCBError
 
-_ERROR = re.compile(r"^Error: (.*)$", re.MULTILINE)
-
 
 class Cost(NamedTuple):
     """What a merge took: wall time without start-up, and peak resident memory.
@@ -67,7 +65,11 @@ def measured_merge(recipe: Path, out: Path, options: Mapping[str, Any]) -> Cost:
             try:
                 output = _printed(process)
             except BaseException:
-                _end(process)
+                process.send_signal(signal.SIGINT)
+                try:
+                    process.wait(timeout=30)
+                except subprocess.TimeoutExpired:
+                    process.kill()
                 # The merge may be complete all the same, but its cost is unknown.
                 shutil.rmtree(out, ignore_errors=True)
                 raise
@@ -88,17 +90,8 @@ def _printed(process: subprocess.Popen[str]) -> str:
     return "".join(output)
 
 
-def _end(process: subprocess.Popen[str]) -> None:
-    process.send_signal(signal.SIGINT)
-    try:
-        process.wait(timeout=30)
-    except subprocess.TimeoutExpired:
-        process.kill()
-
-
 def _reason(output: str, status: int) -> str:
-    errors = _ERROR.findall(output)
-    if errors:
+    if errors := re.findall(r"^Error: (.*)$", output, re.MULTILINE):
         return str(errors[-1])
     if status < 0:
         name = signal.Signals(-status).name

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from mergekit_pcb.compare.report import Report
 
 METHODS = ("pcb", "ties", "dare_ties", "task_arithmetic", "linear")
-PARAMETERS = {"weight": 1.0, "density": 0.1, "lambda": 1.0}
-"""Settings for pcb without tuning; `compare` has those for the other methods."""
 
 _DENSITIES, _SCALES = (0.1, 0.2, 0.5), (0.7, 1.0, 1.4)
 GRID: dict[str, dict[str, Sequence[float]]] = {
@@ -211,7 +209,7 @@ def recipe_text(models: Path) -> str:
         "merge_method": "pcb",
         "base_model": str(folder / "base"),
         "models": [{"model": str(folder / domain)} for domain in DOMAINS],
-        "parameters": PARAMETERS,
+        "parameters": {"weight": 1.0, "density": 0.1, "lambda": 1.0},
         "dtype": "float32",
     }
     return yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=10_000)

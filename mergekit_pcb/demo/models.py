@@ -104,32 +104,23 @@ def train(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     items: Sequence[Item],
-    learning_rate: float,
-) -> Iterator[float]:
-    """Train a model on the answers of ``items``, each seen once.
+    peak_rate: float,
+    progress: Progress,
+) -> None:
+    """Train a model, in place, on the answers of ``items``, each seen once.
 
-    Args:
-        model: changed in place.
-        tokenizer: the model's tokenizer.
-        items: training items, a whole number of batches.
-        learning_rate: the peak, after a short warm-up.
-
-    Yields:
-        The loss of each step, when the step is done.
+    There must be a whole number of batches.
     """
-    inputs, labels = _encode(tokenizer, items)
-    optimizer = torch.optim.AdamW(model.parameters(), learning_rate, betas=(0.9, 0.98))
-    schedule = get_cosine_schedule_with_warmup(optimizer, 20, len(items) // BATCH)
-    for batch, targets in zip(
-        torch.split(inputs, BATCH), torch.split(labels, BATCH), strict=True
-    ):
-        loss = model(input_ids=batch, labels=targets, use_cache=False).loss
-        loss.backward()
+    inputs, labels = (torch.split(each, BATCH) for each in _encode(tokenizer, items))
+    optimizer = torch.optim.AdamW(model.parameters(), peak_rate, betas=(0.9, 0.98))
+    schedule = get_cosine_schedule_with_warmup(optimizer, 20, len(inputs))
+    for step, (batch, targets) in enumerate(zip(inputs, labels, strict=True), start=1):
+        model(input_ids=batch, labels=targets, use_cache=False).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        yield loss.item()
+        progress(100 * step / len(inputs))
 
 
 def train_all(folder: Path, rng: Random, open_bar: Callable[[str], Progress]) -> None:
@@ -145,14 +136,12 @@ def train_all(folder: Path, rng: Random, open_bar: Callable[[str], Progress]) ->
     base = new_model(tokenizer)
     for name in ("base", *DOMAINS):
         if name == "base":
-            model, steps, rate = base, BASE_STEPS, BASE_RATE
-            items = training_items(steps * BATCH, rng)
+            model, rate = base, BASE_RATE
+            items = training_items(BASE_STEPS * BATCH, rng)
         else:
-            model, steps, rate = deepcopy(base), SPECIALIST_STEPS, SPECIALIST_RATE
-            items = training_items(steps * BATCH, rng, name, OWN_SHARE)
-        progress = open_bar(f"training {name}")
-        for step, _ in enumerate(train(model, tokenizer, items, rate), start=1):
-            progress(100 * step / steps)
+            model, rate = deepcopy(base), SPECIALIST_RATE
+            items = training_items(SPECIALIST_STEPS * BATCH, rng, name, OWN_SHARE)
+        train(model, tokenizer, items, rate, open_bar(f"training {name}"))
         with complete_or_absent(folder / name) as unfinished:
             model.save_pretrained(unfinished)
             tokenizer.save_pretrained(unfinished)
