@@ -102,9 +102,8 @@ def examine() -> dict[str, Any]:
         "startup_file": str(startup_file) if startup_file else None,
         **probe,
         "autoload": os.environ.get("MERGEKIT_PCB_AUTOLOAD"),
-        "notes": messages + _path_notes(),
+        "notes": messages + _path_notes() + _speed_notes(probe),
     }
-    report["notes"] += _speed_notes(report)
     report["advice"] = _advice(report)
     return report
 
@@ -164,10 +163,10 @@ def _path_notes() -> list[str]:
     return [f"`mergekit-yaml` on your PATH belongs to another environment: {found}"]
 
 
-def _speed_notes(report: dict[str, Any]) -> list[str]:
+def _speed_notes(probe: dict[str, Any]) -> list[str]:
     """Return a note if merges run without the compiled loops, and how to have them."""
-    reason = report["numba_problem"]
-    if not reason or not report["registered"]:
+    reason = probe["numba_problem"]
+    if not reason or not probe["registered"]:
         return []
     switches = ("MERGEKIT_PCB_NUMBA", "NUMBA_DISABLE_JIT")
     unset = [f"unset {name}" for name in switches if name in reason]
