@@ -59,9 +59,7 @@ merge.params[:0] = run_yaml.main.params
 
 def _require_pcb() -> None:
     # Importing this package has registered the method or said why it could not.
-    if not any(
-        method.spec.name == "pcb" for method in merge_methods.registered_methods()
-    ):
+    if "pcb" not in {m.spec.name for m in merge_methods.registered_methods()}:
         raise PCBError(
             "mergekit did not take the method `pcb`: run `mergekit-pcb doctor`"
         )

@@ -168,7 +168,13 @@ def _candidate(
         add_defaults(draft, method)
     label = _label(draft, method, setting)
     if spec.contract.base == BasePolicy.IGNORED:
-        _do_without_base(draft, name, setting.get(SCALE), keep_entries=own)
+        scale, base = setting.get(SCALE), edits.base_of(draft)
+        edits.without_base(draft, keep_entries=own and scale is None)
+        if base and scale is not None and not edits.mix_base_in(draft, base, scale):
+            raise PCBError(
+                f"weights by layer cannot be swept for {name}: leave the method out "
+                "(--methods), or give it a plain weight (--set)"
+            )
     note = f"without {', '.join(dropped)}" if dropped else ""
     return Candidate(name, spec.name, draft, label, setting, note)
 
@@ -184,18 +190,6 @@ def _require_valid(parameter: ParameterSpec, value: Any, name: str) -> None:
             raise PCBError(
                 f"{name}: {parameter.name} is {single!r}: {reason}"
             ) from error
-
-
-def _do_without_base(
-    draft: edits.Recipe, name: str, scale: float | None, *, keep_entries: bool
-) -> None:
-    base = edits.base_of(draft)
-    edits.without_base(draft, keep_entries=keep_entries and scale is None)
-    if base and scale is not None and not edits.mix_base_in(draft, base, scale):
-        raise PCBError(
-            f"weights by layer cannot be swept for {name}: leave the method out "
-            "(--methods), or give it a plain weight (--set)"
-        )
 
 
 def _label(draft: edits.Recipe, method: MergeMethod, setting: Mapping[str, Any]) -> str:
