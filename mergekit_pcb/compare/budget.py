@@ -45,30 +45,22 @@ def tries(
     missing = math.prod(len(swept[name]) for name in swept if name not in axes)
     if missing > 1 or not axes:
         numeric = [name for name, values in axes.items() if _are_numbers(values)]
+        scales = swept.get("lambda") or _NO_SCALE_GIVEN
         if numeric:
             values = axes[numeric[0]]
             axes[numeric[0]] = spread(values, len(values) * missing)
-        else:
-            axes |= _equivalent(method, parameters, swept, missing)
+        elif "lambda" in parameters:
+            axes["lambda"] = spread(scales, missing)
+        elif method == "linear":
+            axes[SCALE] = spread(scales, missing)
+        elif "select_topk" in parameters:
+            # It is a density: the fraction of coordinates that are kept.
+            fractions = swept.get("density") or _NO_FRACTION_GIVEN
+            axes["select_topk"] = spread(fractions, missing, evenly_in_logarithm=True)
     return [
         dict(zip(axes, values, strict=True))
         for values in itertools.product(*axes.values())
     ]
-
-
-def _equivalent(
-    method: str, parameters: Collection[str], swept: Values, count: int
-) -> dict[str, list[float]]:
-    scales = swept.get("lambda") or _NO_SCALE_GIVEN
-    if "lambda" in parameters:
-        return {"lambda": spread(scales, count)}
-    if method == "linear":
-        return {SCALE: spread(scales, count)}
-    if "select_topk" in parameters:
-        # It is a density: the fraction of coordinates that are kept.
-        fractions = swept.get("density") or _NO_FRACTION_GIVEN
-        return {"select_topk": spread(fractions, count, evenly_in_logarithm=True)}
-    return {}
 
 
 def spread(
