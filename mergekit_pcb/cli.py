@@ -9,30 +9,18 @@ import click
 from mergekit_pcb import __version__
 from mergekit_pcb.suggestions import did_you_mean
 
-# name -> (where its click command is, its line in --help)
+# name -> (the module here that has a click command of this name, its line in --help)
 SUBCOMMANDS = {
-    "check": (
-        "mergekit_pcb.check.command:check",
-        "Read a recipe and say what is wrong in it.",
-    ),
+    "check": ("check.command", "Read a recipe and say what is wrong in it."),
     "compare": (
-        "mergekit_pcb.compare.command:compare",
+        "compare.command",
         "Merge by several methods, and say which is best here.",
     ),
-    "demo": (
-        "mergekit_pcb.demo.command:demo",
-        "Train, merge and compare four tiny models.",
-    ),
-    "doctor": (
-        "mergekit_pcb.commands.doctor:doctor",
-        "Say whether mergekit accepts `pcb`.",
-    ),
-    "inspect": (
-        "mergekit_pcb.inspect.command:inspect",
-        "Show what a recipe would do to its models.",
-    ),
+    "demo": ("demo.command", "Train, merge and compare four tiny models."),
+    "doctor": ("commands.doctor", "Say whether mergekit accepts `pcb`."),
+    "inspect": ("inspect.command", "Show what a recipe would do to its models."),
     "merge": (
-        "mergekit_pcb.commands.merge:merge",
+        "commands.merge",
         "Merge as mergekit-yaml does, without the start-up file.",
     ),
 }
@@ -47,8 +35,8 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in SUBCOMMANDS:
             return None
-        module, _, attribute = SUBCOMMANDS[cmd_name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
+        module = importlib.import_module(f"mergekit_pcb.{SUBCOMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(module, cmd_name)
         return command
 
     def resolve_command(

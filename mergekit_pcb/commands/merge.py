@@ -19,8 +19,16 @@ from mergekit_pcb.output.error_lines import one_line_errors
 from mergekit_pcb.plugin import statistics_file
 
 
+@click.command(cls=PrettyPrintHelp)
+@click.option(
+    "--save-statistics",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write the whole-model statistics of scope: model to FILE, which another "
+    "merge of the same models reads by the parameter `statistics`",
+)
 @click.pass_context
-def _merge(
+def merge(
     context: click.Context,
     /,
     config_file: str,
@@ -28,6 +36,10 @@ def _merge(
     save_statistics: Path | None,
     **options: Any,
 ) -> None:
+    """Run the recipe CONFIG_FILE and write the model to OUT_PATH. Takes what
+    mergekit-yaml takes, and needs no start-up file. OUT_PATH appears when the model is
+    complete; -v shows where an error came from.
+    """  # noqa: D205 - click prints one paragraph
     with one_line_errors(config_file, verbose=options["verbosity"] > 0):
         _require_pcb()
         with (
@@ -42,34 +54,12 @@ def _merge(
             )
 
 
-merge = PrettyPrintHelp(
-    "merge",
-    params=[
-        *run_yaml.main.params,
-        click.Option(
-            ["--save-statistics"],
-            type=click.Path(dir_okay=False, path_type=Path),
-            metavar="FILE",
-            help=(
-                "Write the whole-model statistics of scope: model to FILE, which "
-                "another merge of the same models reads by the parameter `statistics`"
-            ),
-        ),
-    ],
-    callback=_merge,
-    help=(
-        "Run the recipe CONFIG_FILE and write the model to OUT_PATH. Takes what "
-        "mergekit-yaml takes, and needs no start-up file. OUT_PATH appears when the "
-        "model is complete; -v shows where an error came from."
-    ),
-)
+merge.params[:0] = run_yaml.main.params
 
 
 def _require_pcb() -> None:
     # Importing this package has registered the method or said why it could not.
-    if not any(
-        method.spec.name == "pcb" for method in merge_methods.registered_methods()
-    ):
+    if "pcb" not in {m.spec.name for m in merge_methods.registered_methods()}:
         raise PCBError(
             "mergekit did not take the method `pcb`: run `mergekit-pcb doctor`"
         )

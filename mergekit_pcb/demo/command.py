@@ -22,11 +22,9 @@ from mergekit_pcb.errors import PCBError
 from mergekit_pcb.output.progress import Progress, new_bars
 
 if TYPE_CHECKING:
-    from mergekit_pcb.compare import Report
+    from mergekit_pcb.compare.report import Report
 
 METHODS = ("pcb", "ties", "dare_ties", "task_arithmetic", "linear")
-PARAMETERS = {"weight": 1.0, "density": 0.1, "lambda": 1.0}
-"""Settings for pcb without tuning; `compare` has those for the other methods."""
 
 _DENSITIES, _SCALES = (0.1, 0.2, 0.5), (0.7, 1.0, 1.4)
 GRID: dict[str, dict[str, Sequence[float]]] = {
@@ -86,7 +84,7 @@ def demo(out: Path, seed: int, force: bool, quiet: bool) -> None:
         if not quiet:
             click.echo(introduction())
         reports = _run(out, seed, quiet=quiet)
-    from mergekit_pcb.compare import show
+    from mergekit_pcb.compare.terminal import show
 
     for title, report in reports.items():
         click.echo(f"\n{title}")
@@ -149,70 +147,56 @@ def _remove_demo(out: Path) -> None:
             entry.unlink(missing_ok=True)
 
 
-@contextmanager
-def _quiet_offline_libraries() -> Iterator[None]:
-    """Keep the hub away, and transformers' hints and bars out of the demo's own."""
-    before = os.environ.get("HF_HUB_OFFLINE")
+def _keep_libraries_quiet_and_offline() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     from transformers.utils import logging as untyped
 
     logging: Any = untyped
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
-        if before is None:
-            del os.environ["HF_HUB_OFFLINE"]
-        else:
-            os.environ["HF_HUB_OFFLINE"] = before
 
 
 def _run(out: Path, seed: int, *, quiet: bool) -> dict[str, Report]:
     """Train the models and compare their merges; return the reports by title."""
-    with _quiet_offline_libraries():
-        with new_bars(Console(stderr=True), hidden=quiet) as bars:
+    _keep_libraries_quiet_and_offline()
+    with new_bars(Console(stderr=True), hidden=quiet) as bars:
 
-            def open_bar(step: str) -> Progress:
-                bar = bars.add_task(step, total=100)
-                return lambda percent: bars.update(bar, completed=percent)
+        def open_bar(step: str) -> Progress:
+            bar = bars.add_task(step, total=100)
+            return lambda percent: bars.update(bar, completed=percent)
 
-            loaded = open_bar("loading libraries")
-            # Not at the top of this file: --help and refusals do not wait for torch.
-            from mergekit import merge_methods
+        loaded = open_bar("loading libraries")
+        # Not at the top of this file: --help and refusals do not wait for torch.
+        from mergekit import merge_methods
 
-            from mergekit_pcb.demo.models import Accuracy, repeatable, train_all
+        from mergekit_pcb.demo.models import Accuracy, repeatable, train_all
 
-            # Better said now than after the training.
-            if "pcb" not in {m.spec.name for m in merge_methods.registered_methods()}:
-                raise PCBError(
-                    "mergekit did not take the method `pcb`: run `mergekit-pcb doctor`"
-                )
-            loaded(100)
-            with repeatable(seed):
-                train_all(out / "models", Random(seed), open_bar)  # noqa: S311 - no secret
-        from mergekit_pcb.compare import compare_recipe
-
-        recipe = out / "recipes" / "pcb.yml"
-        write_file(recipe, recipe_text(out / "models"))
-        shared: dict[str, Any] = {
-            "evaluation": lambda inputs: Accuracy(seed),
-            "merge_options": {"random_seed": seed},
-            "quiet": quiet,
-            # They take a tenth of a second; a process each would take some more.
-            "in_this_process": True,
-        }
+        # Better said now than after the training.
+        if "pcb" not in {m.spec.name for m in merge_methods.registered_methods()}:
+            raise PCBError(
+                "mergekit did not take the method `pcb`: run `mergekit-pcb doctor`"
+            )
+        loaded(100)
         with repeatable(seed):
-            untuned = compare_recipe(
-                str(recipe), out / "untuned", methods=METHODS, keep="all", **shared
-            )
-            tuned = compare_recipe(
-                str(recipe), out / "tuned", methods=list(GRID), swept=GRID, **shared
-            )
+            train_all(out / "models", Random(seed), open_bar)  # noqa: S311 - no secret
+    from mergekit_pcb.compare.recipe import compare_recipe
+
+    recipe = out / "recipes" / "pcb.yml"
+    write_file(recipe, recipe_text(out / "models"))
+    shared: dict[str, Any] = {
+        "evaluation": lambda inputs: Accuracy(seed),
+        "merge_options": {"random_seed": seed},
+        "quiet": quiet,
+        # They take a tenth of a second; a process each would take some more.
+        "in_this_process": True,
+    }
+    with repeatable(seed):
+        untuned = compare_recipe(
+            str(recipe), out / "untuned", methods=METHODS, keep="all", **shared
+        )
+        tuned = compare_recipe(
+            str(recipe), out / "tuned", methods=list(GRID), swept=GRID, **shared
+        )
     return {"Merges, untuned": untuned, "Merges, tuned": tuned}
 
 
@@ -225,7 +209,7 @@ def recipe_text(models: Path) -> str:
         "merge_method": "pcb",
         "base_model": str(folder / "base"),
         "models": [{"model": str(folder / domain)} for domain in DOMAINS],
-        "parameters": PARAMETERS,
+        "parameters": {"weight": 1.0, "density": 0.1, "lambda": 1.0},
         "dtype": "float32",
     }
     return yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=10_000)
