@@ -44,6 +44,8 @@ def _theme(background: str, text: str, grid: str, muted: str) -> Any:
         **dict.fromkeys(("axes.labelsize", "xtick.labelsize", "ytick.labelsize"), 9),
         "hatch.linewidth": 0.6,
         "legend.frameon": False,
+        # A dollar sign in a name is a dollar sign.
+        "text.parse_math": False,
     }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from html import escape
 
 from mergekit_pcb.output.figures import Picture, shown_width
+from mergekit_pcb.output.text import printable
 
 _STYLE = """
 :root { color-scheme: light dark; --page: #fff; --text: #1f2328; --muted: #59636e;
@@ -42,13 +43,18 @@ footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: 1rem;
 """
 
 
+def escaped(text: str) -> str:
+    """Text that a page shows as it is, on one line."""
+    return escape(printable(text))
+
+
 def page(title: str, body: Iterable[str]) -> str:
     """A whole page around lines of HTML."""
     lines = [
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>",
-        f"<h1>{escape(title)}</h1>",
+        f"<title>{escaped(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>",
+        f"<h1>{escaped(title)}</h1>",
         *body,
         "</body>\n</html>\n",
     ]
@@ -61,8 +67,8 @@ def figure(picture: Picture) -> str:
     return (
         '<figure><picture><source media="(prefers-color-scheme: dark)" '
         f'srcset="{_embedded(dark)}"><img src="{_embedded(light)}" '
-        f'width="{shown_width(light)}" alt="{escape(picture.name)}"></picture>'
-        f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
+        f'width="{shown_width(light)}" alt="{escaped(picture.name)}"></picture>'
+        f"<figcaption>{escaped(picture.caption)}</figcaption></figure>"
     )
 
 
