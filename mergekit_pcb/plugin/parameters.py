@@ -14,7 +14,7 @@ from mergekit.merge_methods.base import ParameterSpec
 from pydantic import BeforeValidator, ValidationError
 
 from mergekit_pcb.errors import PCBError
-from mergekit_pcb.kernel.formula import INTER_FORMS
+from mergekit_pcb.kernel.domain import INTER_FORMS
 from mergekit_pcb.suggestions import closest
 
 SCOPES = ("tensor", "model")
