@@ -60,7 +60,7 @@ _FILE_RULES: dict[str, Callable[[Sequence[Document]], Iterator[Finding]]] = {
 }
 
 RULES = {
-    "not-text": "A file that is not UTF-8 text.",
+    "not-text": "A file that is no text, or too large for a recipe.",
     "yaml-syntax": "Text that is not valid YAML.",
     "duplicate-key": "Keys that are written twice, of which the last counts.",
     "wrong-document": "Documents that are empty, too many, or for another command.",
