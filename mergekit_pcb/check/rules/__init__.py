@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from mergekit_pcb.check.rules import (
+    filters,
     habits,
     inputs,
     models,
@@ -40,8 +41,8 @@ _RULES: dict[str, Callable[[Document], Iterator[Finding]]] = {
     "parameter-level": parameters.wrong_levels,
     "value-form": values.wrong_shapes,
     "refused-value": values.wrong_values,
-    "uncovered-tensors": values.uncovered,
-    "filter": values.wrong_filters,
+    "uncovered-tensors": filters.uncovered,
+    "filter": filters.wrong_filters,
     "layer-range": shapes.wrong_layer_ranges,
     "different-models": shapes.different_models,
     "unknown-module": shapes.unknown_modules,
