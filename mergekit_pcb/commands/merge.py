@@ -16,7 +16,6 @@ from mergekit.config import MergeConfiguration
 from mergekit.options import MergeOptions, PrettyPrintHelp
 from mergekit.scripts import run_yaml
 
-from mergekit_pcb.atomic_files import read_small_file
 from mergekit_pcb.check.linter import examine
 from mergekit_pcb.commands.after_weights import weights_kept
 from mergekit_pcb.commands.room import room_required
@@ -28,9 +27,7 @@ from mergekit_pcb.plugin import statistics_file
 from mergekit_pcb.plugin.adapters import merge_adapters
 from mergekit_pcb.recipes.findings import require_no_errors
 from mergekit_pcb.recipes.models import local_folders, located
-
-# Bytes; those that people write are a thousand times smaller.
-_LARGEST_RECIPE = 2_000_000
+from mergekit_pcb.recipes.reading import recipe_text
 
 
 @click.command(cls=PrettyPrintHelp)
@@ -59,7 +56,9 @@ def merge(
     out = Path(out_path)
     with one_line_errors(config_file, verbose=verbose):
         _require_pcb()
-        config, models = _checked(config_file)
+        options_for_shapes = ("allow_crimes", "unsafe_truncate_embeddings")
+        any_shape = any(options[name] for name in options_for_shapes)
+        config, models = _checked(config_file, any_shape=any_shape)
         located_models = map(located, models)
         inputs = [path for model in located_models for path in local_folders(model)]
         require_apart(out, inputs)
@@ -81,17 +80,19 @@ def merge(
 merge.params[:0] = run_yaml.main.params
 
 
-def _checked(file: str) -> tuple[MergeConfiguration, set[ModelReference]]:
+def _checked(
+    file: str, *, any_shape: bool = False
+) -> tuple[MergeConfiguration, set[ModelReference]]:
     """A recipe, and all models in it, also those whose tokenizer alone is used.
+
+    Args:
+        file: the recipe.
+        any_shape: whether an option of mergekit allows models of different shapes.
 
     Raises:
         PCBError: `check` finds errors in it, or it is for another command.
     """
-    try:
-        text = read_small_file(Path(file), _LARGEST_RECIPE).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise PCBError(f"{file} is not UTF-8 text: save it as UTF-8") from error
-    findings, documents = examine(text, file)
+    findings, documents = examine(recipe_text(file), file)
     kind = documents[0].kind if documents else "yaml"
     if kind != "yaml":
         several = kind == "multi"
@@ -99,6 +100,8 @@ def _checked(file: str) -> tuple[MergeConfiguration, set[ModelReference]]:
         options = "-I OUT_FOLDER" if several else "OUT_FOLDER"
         command = f"mergekit-{kind} {shlex.quote(file)} {options}"
         raise PCBError(f"{file} lists {what}: run `{command}`")
+    if any_shape:
+        findings = [f for f in findings if f.rule != "different-models"]
     require_no_errors(findings, file)
     (document,) = documents
     config = MergeConfiguration.model_validate(document.root.value)

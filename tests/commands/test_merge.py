@@ -90,6 +90,18 @@ def test_errors_of_check_stop_the_merge_and_advice_does_not(
     assert (out / "model.safetensors").exists()
 
 
+def test_an_option_that_allows_different_shapes_is_not_refused(tmp_path: Path) -> None:
+    """Mergekit can cut vocabularies of different lengths to the shortest."""
+    base, tuned = save_family(tmp_path, 1)
+    wide = tiny.save_llama(tmp_path / "wide", tiny.llama_weights(3, vocab=70))
+    recipe = recipe_of(base, [*tuned, wide])
+    out = tmp_path / "out"
+    file = write_recipe(recipe, tmp_path / "recipe.yml")
+    assert "nothing aligns them" in error_line(invoke(merge, file, out, *QUIET))
+    tiny.merge(merge, recipe, out, "--unsafe-truncate-embeddings")
+    assert len(read(out)["model.embed_tokens.weight"]) == tiny.VOCAB
+
+
 def folder(path: Path) -> str:
     path.mkdir()
     return "is a folder"
