@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 import importlib
+import signal
+import threading
+from types import FrameType
+from typing import NoReturn
 
 import click
 
 from mergekit_pcb import __version__
 from mergekit_pcb.suggestions import did_you_mean
 
-# name -> (where its click command is, its line in --help)
+# name -> (the module here that has a click command of this name, its line in --help)
 SUBCOMMANDS = {
-    "check": (
-        "mergekit_pcb.check.command:check",
-        "Read a recipe and say what is wrong in it.",
-    ),
+    "check": ("check.command", "Read a recipe and say what is wrong in it."),
     "compare": (
-        "mergekit_pcb.compare.command:compare",
+        "compare.command",
         "Merge by several methods, and say which is best here.",
     ),
-    "demo": (
-        "mergekit_pcb.demo.command:demo",
-        "Train, merge and compare four tiny models.",
-    ),
-    "doctor": (
-        "mergekit_pcb.commands.doctor:doctor",
-        "Say whether mergekit accepts `pcb`.",
-    ),
-    "inspect": (
-        "mergekit_pcb.inspect.command:inspect",
-        "Show what a recipe would do to its models.",
-    ),
+    "demo": ("demo.command", "Train, merge and compare four tiny models."),
+    "doctor": ("commands.doctor", "Say whether mergekit accepts `pcb`."),
+    "inspect": ("inspect.command", "Show what a recipe would do to its models."),
     "merge": (
-        "mergekit_pcb.commands.merge:merge",
+        "commands.merge",
         "Merge as mergekit-yaml does, without the start-up file.",
     ),
 }
@@ -47,8 +39,8 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in SUBCOMMANDS:
             return None
-        module, _, attribute = SUBCOMMANDS[cmd_name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
+        module = importlib.import_module(f"mergekit_pcb.{SUBCOMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(module, cmd_name)
         return command
 
     def resolve_command(
@@ -71,5 +63,17 @@ class _LazyGroup(click.Group):
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="mergekit-pcb")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """PCB-Merging for mergekit: `merge_method: pcb`, and tools around it."""
+    # Python lets only the main thread say what a signal does.
+    if threading.current_thread() is threading.main_thread():
+        before = signal.signal(signal.SIGTERM, _interrupt)
+        ctx.call_on_close(
+            lambda: signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        )
+
+
+def _interrupt(_: int, __: FrameType | None) -> NoReturn:
+    """Stop as on Ctrl-C, which cleans up; Python's own answer to SIGTERM does not."""
+    raise KeyboardInterrupt

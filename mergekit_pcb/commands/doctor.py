@@ -102,9 +102,8 @@ def examine() -> dict[str, Any]:
         "startup_file": str(startup_file) if startup_file else None,
         **probe,
         "autoload": os.environ.get("MERGEKIT_PCB_AUTOLOAD"),
-        "notes": messages + _path_notes(),
+        "notes": messages + _path_notes() + _speed_notes(probe),
     }
-    report["notes"] += _speed_notes(report)
     report["advice"] = _advice(report)
     return report
 
@@ -131,30 +130,20 @@ def _run_probe() -> tuple[dict[str, Any], list[str]]:
     )
     messages = [x for x in run.stderr.splitlines() if x.startswith("mergekit-pcb:")]
     try:
-        found: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
+        return json.loads(run.stdout.splitlines()[-1]), messages
     except (IndexError, ValueError):
         last = (run.stderr.strip().splitlines() or ["no output"])[-1]
         error = f"importing mergekit ended Python with status {run.returncode}: {last}"
-        found = {
-            "registered": None,
-            "error": error,
-            "startup_active": False,
-            "numba_problem": "not examined",
-        }
-    return found, messages
+        found = {"registered": None, "error": error, "startup_active": False}
+        return {**found, "numba_problem": "not examined"}, messages
 
 
 def _interpreter_flags() -> list[str]:
     """Return the flags of this process that decide about start-up files."""
-    return [
-        flag
-        for flag, is_set in (
-            ("-S", sys.flags.no_site),
-            ("-E", sys.flags.ignore_environment),
-            ("-s", sys.flags.no_user_site),
-        )
-        if is_set
-    ]
+    flags = sys.flags
+    given = {"-S": flags.no_site, "-E": flags.ignore_environment}
+    given["-s"] = flags.no_user_site
+    return [flag for flag, is_set in given.items() if is_set]
 
 
 def _startup_file() -> Path | None:
@@ -167,19 +156,17 @@ def _startup_file() -> Path | None:
 def _path_notes() -> list[str]:
     """Return a note if the shell would run another environment's mergekit-yaml."""
     found = shutil.which("mergekit-yaml")
-    if found is None:
-        return []
     ours = {Path(sys.executable).parent, Path(sysconfig.get_path("scripts"))}
     ours.add(Path(sys.argv[0]).absolute().parent)
-    if Path(found).parent in ours:
+    if found is None or Path(found).parent in ours:
         return []
     return [f"`mergekit-yaml` on your PATH belongs to another environment: {found}"]
 
 
-def _speed_notes(report: dict[str, Any]) -> list[str]:
+def _speed_notes(probe: dict[str, Any]) -> list[str]:
     """Return a note if merges run without the compiled loops, and how to have them."""
-    reason = report["numba_problem"]
-    if not reason or not report["registered"]:
+    reason = probe["numba_problem"]
+    if not reason or not probe["registered"]:
         return []
     switches = ("MERGEKIT_PCB_NUMBA", "NUMBA_DISABLE_JIT")
     unset = [f"unset {name}" for name in switches if name in reason]
@@ -220,22 +207,20 @@ def _advice(report: dict[str, Any]) -> list[str]:
 
 
 def _as_text(report: dict[str, Any]) -> str:
-    rows = [
-        (name, version or "missing") for name, version in report["versions"].items()
-    ]
+    rows = {name: found or "missing" for name, found in report["versions"].items()}
     where = report["startup_file"] or "missing"
     active = "active" if report["startup_active"] else "not active"
-    rows += [
-        ("executable", report["executable"]),
-        ("start-up file", f"{where} ({active})"),
-        ("MERGEKIT_PCB_AUTOLOAD", report["autoload"] or "not set"),
-        ("pcb registered by", report["registered"] or "nobody"),
-        ("compiled loops", report["numba_problem"] or "available"),
-    ]
+    rows |= {
+        "executable": report["executable"],
+        "start-up file": f"{where} ({active})",
+        "MERGEKIT_PCB_AUTOLOAD": report["autoload"] or "not set",
+        "pcb registered by": report["registered"] or "nobody",
+        "compiled loops": report["numba_problem"] or "available",
+    }
     if report["error"]:
-        rows.append(("error", report["error"]))
-    width = max(len(name) for name, _ in rows)
-    lines = [f"{name:<{width}}  {value}" for name, value in rows]
+        rows["error"] = report["error"]
+    width = max(map(len, rows))
+    lines = [f"{name:<{width}}  {value}" for name, value in rows.items()]
     lines += ["", *report["notes"]] if report["notes"] else [""]
     if report["ok"]:
         lines.append("Good: `mergekit-yaml` accepts `merge_method: pcb`.")

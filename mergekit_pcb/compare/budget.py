@@ -7,8 +7,6 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from mergekit_pcb.errors import PCBError
-
 SCALE = "scale"
 """What `linear` tries: how far to go from the base towards the average."""
 
@@ -47,44 +45,22 @@ def tries(
     missing = math.prod(len(swept[name]) for name in swept if name not in axes)
     if missing > 1 or not axes:
         numeric = [name for name, values in axes.items() if _are_numbers(values)]
+        scales = swept.get("lambda") or _NO_SCALE_GIVEN
         if numeric:
             values = axes[numeric[0]]
             axes[numeric[0]] = spread(values, len(values) * missing)
-        else:
-            axes |= _equivalent(method, parameters, swept, missing)
+        elif "lambda" in parameters:
+            axes["lambda"] = spread(scales, missing)
+        elif method == "linear":
+            axes[SCALE] = spread(scales, missing)
+        elif "select_topk" in parameters:
+            # It is a density: the fraction of coordinates that are kept.
+            fractions = swept.get("density") or _NO_FRACTION_GIVEN
+            axes["select_topk"] = spread(fractions, missing, evenly_in_logarithm=True)
     return [
         dict(zip(axes, values, strict=True))
         for values in itertools.product(*axes.values())
     ]
-
-
-def _equivalent(
-    method: str, parameters: Collection[str], swept: Values, count: int
-) -> dict[str, list[float]]:
-    scales = swept.get("lambda") or _NO_SCALE_GIVEN
-    if "lambda" in parameters:
-        return {"lambda": spread(scales, count)}
-    if method == "linear":
-        return {SCALE: spread(scales, count)}
-    if "select_topk" in parameters:
-        # It is a density: the fraction of coordinates that are kept.
-        fractions = swept.get("density") or _NO_FRACTION_GIVEN
-        return {"select_topk": spread(fractions, count, evenly_in_logarithm=True)}
-    return {}
-
-
-def require_same_budget(settings: Mapping[str, Sequence[Any]]) -> None:
-    """Refuse a comparison in which one method may try more than another.
-
-    A method with nothing to vary is tried once, and that is accepted.
-
-    Raises:
-        PCBError: names the methods and their numbers of tries.
-    """
-    counts = {name: len(tried) for name, tried in settings.items() if len(tried) > 1}
-    if len(set(counts.values())) > 1:
-        listed = ", ".join(f"{name} {count}" for name, count in counts.items())
-        raise PCBError(f"every method needs the same number of tries: {listed}")
 
 
 def spread(

@@ -12,9 +12,14 @@ from mergekit.merge_methods import BasePolicy, MergeMethod
 from mergekit.merge_methods.base import ParameterSpec
 from pydantic import ValidationError
 
-from mergekit_pcb.compare.budget import SCALE, Values, require_same_budget, tries
-from mergekit_pcb.compare.method_defaults import add_defaults, take_over
-from mergekit_pcb.compare.names import effective_parameters, find_method, require_known
+from mergekit_pcb.compare.budget import SCALE, Values, tries
+from mergekit_pcb.compare.methods import (
+    add_defaults,
+    effective_parameters,
+    find_method,
+    require_known,
+    take_over,
+)
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.recipes import edits
 from mergekit_pcb.recipes.model_names import short_names
@@ -31,15 +36,7 @@ METHODS = (
 )
 
 # Parameters that a label names even where they are at the method's default.
-_ALWAYS_IN_LABEL = (
-    "density",
-    "epsilon",
-    "gamma",
-    "select_topk",
-    "t",
-    "weight",
-    "lambda",
-)
+_IN_LABEL = ("density", "epsilon", "gamma", "select_topk", "t", "weight", "lambda")
 _NEVER_IN_LABEL = ("int8_mask", "scope")
 
 
@@ -131,7 +128,11 @@ def candidates(
         )
         for name, method in methods.items()
     }
-    require_same_budget(settings)
+    # A method with nothing to vary is tried once, and that is accepted.
+    counts = {name: len(tried) for name, tried in settings.items() if len(tried) > 1}
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise PCBError(f"every method needs the same number of tries: {listed}")
     return [
         _candidate(recipe, name, methods[name], fixed, setting)
         for name, of_method in settings.items()
@@ -167,7 +168,13 @@ def _candidate(
         add_defaults(draft, method)
     label = _label(draft, method, setting)
     if spec.contract.base == BasePolicy.IGNORED:
-        _do_without_base(draft, name, setting.get(SCALE), keep_entries=own)
+        scale, base = setting.get(SCALE), edits.base_of(draft)
+        edits.without_base(draft, keep_entries=own and scale is None)
+        if base and scale is not None and not edits.mix_base_in(draft, base, scale):
+            raise PCBError(
+                f"weights by layer cannot be swept for {name}: leave the method out "
+                "(--methods), or give it a plain weight (--set)"
+            )
     note = f"without {', '.join(dropped)}" if dropped else ""
     return Candidate(name, spec.name, draft, label, setting, note)
 
@@ -185,24 +192,10 @@ def _require_valid(parameter: ParameterSpec, value: Any, name: str) -> None:
             ) from error
 
 
-def _do_without_base(
-    draft: edits.Recipe, name: str, scale: float | None, *, keep_entries: bool
-) -> None:
-    base = edits.base_of(draft)
-    edits.without_base(draft, keep_entries=keep_entries and scale is None)
-    if scale is None or base is None:
-        return
-    if not edits.mix_base_in(draft, base, scale):
-        raise PCBError(
-            f"weights by layer cannot be swept for {name}: leave the method out "
-            "(--methods), or give it a plain weight (--set)"
-        )
-
-
 def _label(draft: edits.Recipe, method: MergeMethod, setting: Mapping[str, Any]) -> str:
     specs = {parameter.name: parameter for parameter in method.spec.parameters}
     known = effective_parameters(method) - set(_NEVER_IN_LABEL)
-    names = [name for name in _ALWAYS_IN_LABEL if name in known]
+    names = [name for name in _IN_LABEL if name in known]
     names += sorted(n for n in known if n not in names and edits.mentions(draft, n))
     words = [f"{SCALE} {setting[SCALE]:g}"] if SCALE in setting else []
     for name in names:
@@ -215,8 +208,7 @@ def _in_words(values: Sequence[Any]) -> str:
     if any(isinstance(value, (list, dict)) for value in values):
         return "by layer"
     texts = [_in_word(value) for value in values]
-    different = list(dict.fromkeys(texts))
-    return texts[0] if len(different) == 1 else "/".join(texts)
+    return texts[0] if len(set(texts)) == 1 else "/".join(texts)
 
 
 def _in_word(value: Any) -> str:

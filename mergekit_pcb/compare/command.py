@@ -11,11 +11,12 @@ from typing import Any
 import click
 import yaml
 from mergekit.options import PrettyPrintHelp
+from mergekit.scripts import run_yaml
 
 from mergekit_pcb.compare.candidates import METHODS, Inputs
 from mergekit_pcb.compare.evaluation import Evaluation, Function
 from mergekit_pcb.compare.harness import Harness
-from mergekit_pcb.compare.recipe import MERGEKIT_OPTIONS, compare_recipe
+from mergekit_pcb.compare.recipe import compare_recipe
 from mergekit_pcb.compare.run import KEEP
 from mergekit_pcb.compare.terminal import show
 from mergekit_pcb.compare.weight_metrics import WeightMetrics
@@ -41,100 +42,96 @@ def _pairs(
     return pairs
 
 
-_OPTIONS: list[click.Parameter] = [
-    click.Argument(["recipe"], type=click.Path(exists=True, dir_okay=False)),
-    click.Option(
-        ["--out"],
-        required=True,
-        metavar="DIR",
-        type=click.Path(file_okay=False, path_type=Path),
-        help="Where everything goes; what it has already is not done again.",
-    ),
-    click.Option(
-        ["--methods"],
-        callback=_words,
-        default=",".join(METHODS),
-        show_default=True,
-        metavar="A,B,…",
-        help="Any of mergekit's methods; `pcb:model` is pcb with `scope: model`.",
-    ),
-    click.Option(
-        ["--set", "fixed"],
-        callback=_pairs,
-        multiple=True,
-        metavar="[METHOD.]NAME=VALUE",
-        help="A parameter, for one method or for all that know it.",
-    ),
-    click.Option(
-        ["--sweep"],
-        callback=_pairs,
-        multiple=True,
-        metavar="[METHOD.]NAME=A,B,…",
-        help="Values to choose from. Every method gets as many tries; one without that "
-        "parameter tries its nearest.",
-    ),
-    click.Option(
-        ["--tasks"],
-        callback=_words,
-        metavar="A,B,…",
-        help="Evaluate by these tasks of lm-evaluation-harness.",
-    ),
-    click.Option(
-        ["--validation-tasks"],
-        callback=_words,
-        metavar="A,B,…",
-        help="Choose swept settings by these.  [default: half of the items of --tasks]",
-    ),
-    click.Option(
-        ["--include-path"],
-        type=click.Path(exists=True, file_okay=False, path_type=Path),
-        metavar="DIR",
-        help="A folder with task files of your own.",
-    ),
-    click.Option(["--limit"], type=float, help="Only so many items of each task."),
-    click.Option(["--batch-size"], default="1", show_default=True, help="Or `auto`."),
-    click.Option(["--device"], help="Where to evaluate, such as cuda:0."),
-    click.Option(["--num-fewshot"], type=int, help="Examples before each item."),
-    click.Option(
-        ["--apply-chat-template"], is_flag=True, help="Ask as in a conversation."
-    ),
-    click.Option(
-        ["--model-args"],
-        metavar="NAME=VALUE,…",
-        help="For the harness's model, such as dtype=bfloat16.",
-    ),
-    click.Option(
-        ["--metric"],
-        callback=_pairs,
-        multiple=True,
-        metavar="TASK=NAME",
-        help="The metric of a task.  [default: the first that it lists]",
-    ),
-    click.Option(
-        ["--evaluate"],
-        metavar="MODULE:FUNCTION",
-        help="Evaluate by your own function of a model folder, which returns numbers "
-        "by name. If it takes `split`, it gets `validation` or `test`.",
-    ),
-    click.Option(
-        ["--lower-is-better"],
-        callback=_words,
-        default="",
-        metavar="A,B,…",
-        help="Names from --evaluate. Losses and perplexities are known by name.",
-    ),
-    click.Option(
-        ["--keep"],
-        type=click.Choice(KEEP),
-        default=KEEP[0],
-        show_default=True,
-        help="Which merged models stay. Any can be made again from DIR/recipes.",
-    ),
-    click.Option(["--quiet", "-q"], is_flag=True, help="Print the table only."),
-]
-
-
-def _compare(
+@click.command(cls=PrettyPrintHelp)
+@click.argument("recipe", type=click.Path(exists=True, dir_okay=False))
+@click.option(
+    "--out",
+    required=True,
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where everything goes; what it has already is not done again.",
+)
+@click.option(
+    "--methods",
+    callback=_words,
+    default=",".join(METHODS),
+    show_default=True,
+    metavar="A,B,…",
+    help="Any of mergekit's methods; `pcb:model` is pcb with `scope: model`.",
+)
+@click.option(
+    "--set",
+    "fixed",
+    callback=_pairs,
+    multiple=True,
+    metavar="[METHOD.]NAME=VALUE",
+    help="A parameter, for one method or for all that know it.",
+)
+@click.option(
+    "--sweep",
+    callback=_pairs,
+    multiple=True,
+    metavar="[METHOD.]NAME=A,B,…",
+    help="Values to choose from. Every method gets as many tries; one without that "
+    "parameter tries its nearest.",
+)
+@click.option(
+    "--tasks",
+    callback=_words,
+    metavar="A,B,…",
+    help="Evaluate by these tasks of lm-evaluation-harness.",
+)
+@click.option(
+    "--validation-tasks",
+    callback=_words,
+    metavar="A,B,…",
+    help="Choose swept settings by these.  [default: half of the items of --tasks]",
+)
+@click.option(
+    "--include-path",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="A folder with task files of your own.",
+)
+@click.option("--limit", type=float, help="Only so many items of each task.")
+@click.option("--batch-size", default="1", show_default=True, help="Or `auto`.")
+@click.option("--device", help="Where to evaluate, such as cuda:0.")
+@click.option("--num-fewshot", type=int, help="Examples before each item.")
+@click.option("--apply-chat-template", is_flag=True, help="Ask as in a conversation.")
+@click.option(
+    "--model-args",
+    metavar="NAME=VALUE,…",
+    help="For the harness's model, such as dtype=bfloat16.",
+)
+@click.option(
+    "--metric",
+    callback=_pairs,
+    multiple=True,
+    metavar="TASK=NAME",
+    help="The metric of a task.  [default: the first that it lists]",
+)
+@click.option(
+    "--evaluate",
+    metavar="MODULE:FUNCTION",
+    help="Evaluate by your own function of a model folder, which returns numbers "
+    "by name. If it takes `split`, it gets `validation` or `test`.",
+)
+@click.option(
+    "--lower-is-better",
+    callback=_words,
+    default="",
+    metavar="A,B,…",
+    help="Names from --evaluate. Losses and perplexities are known by name.",
+)
+@click.option(
+    "--keep",
+    type=click.Choice(KEEP),
+    default=KEEP[0],
+    show_default=True,
+    help="Which merged models stay. Any can be made again from DIR/recipes.",
+)
+@click.option("--quiet", "-q", is_flag=True, help="Print the table only.")
+def compare(
     recipe: str,
     out: Path,
     methods: Sequence[str],
@@ -144,10 +141,22 @@ def _compare(
     quiet: bool,
     **more: Any,
 ) -> None:
-    _require_consistent(more, sweep)
+    """Merge the models of RECIPE by several methods, and evaluate base, experts and
+    merges: by lm-evaluation-harness (--tasks), by a function of your own
+    (--evaluate), or, with neither, by measures of the weights alone.
+
+    RECIPE may be for any method. That method keeps its settings; the others take
+    those that mean the same to them, and customary ones for the rest, such as
+    their own density. DIR gets comparison.html, .md, .csv and .json and the
+    pictures, and is resumed after an interruption.
+    """  # noqa: D205 - click prints it as it is
+    if more["tasks"] and more["evaluate"]:
+        raise click.UsageError("evaluate by --tasks or by --evaluate, not by both")
+    if more["validation_tasks"] and not (more["tasks"] and sweep):
+        raise click.UsageError("--validation-tasks goes with --tasks and --sweep")
     merge_options = {
         parameter.name: more[parameter.name]
-        for parameter in MERGEKIT_OPTIONS
+        for parameter in _MERGEKIT_OPTIONS
         if parameter.name and more[parameter.name] != parameter.default
     }
     try:
@@ -171,27 +180,10 @@ def _compare(
         sys.exit(1)
 
 
-compare = PrettyPrintHelp(
-    "compare",
-    params=[*_OPTIONS, *MERGEKIT_OPTIONS],
-    callback=_compare,
-    help=(
-        "Merge the models of RECIPE by several methods, and evaluate base, experts and "
-        "merges: by lm-evaluation-harness (--tasks), by a function of your own "
-        "(--evaluate), or, with neither, by measures of the weights alone.\n\n"
-        "RECIPE may be for any method. That method keeps its settings; the others take "
-        "those that mean the same to them, and customary ones for the rest, such as "
-        "their own density. DIR gets comparison.html, .md, .csv and .json and the "
-        "pictures, and is resumed after an interruption."
-    ),
-)
-
-
-def _require_consistent(more: Mapping[str, Any], sweep: Sequence[Any]) -> None:
-    if more["tasks"] and more["evaluate"]:
-        raise click.UsageError("evaluate by --tasks or by --evaluate, not by both")
-    if more["validation_tasks"] and not (more["tasks"] and sweep):
-        raise click.UsageError("--validation-tasks goes with --tasks and --sweep")
+# Options of mergekit-yaml that mean something else here, or nothing.
+_NOT_PASSED = {"config_file", "out_path", "device", "quiet", "verbosity"}
+_MERGEKIT_OPTIONS = [p for p in run_yaml.main.params if p.name not in _NOT_PASSED]
+compare.params += _MERGEKIT_OPTIONS
 
 
 def _by_place(pairs: Iterable[tuple[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -228,8 +220,8 @@ def _evaluation(more: Mapping[str, Any], inputs: Inputs) -> Evaluation:
         limit=more["limit"],
         model_args=arguments,
         tokenizer=lambda: inputs.find(inputs.base),
-        batch_size=more["batch_size"],
-        device=more["device"],
-        num_fewshot=more["num_fewshot"],
-        apply_chat_template=more["apply_chat_template"],
+        options={
+            name: more[name]
+            for name in ("batch_size", "device", "num_fewshot", "apply_chat_template")
+        },
     )

@@ -48,13 +48,14 @@ def merged_size(base: str, dtype: str | None) -> int:
     if folder is None:
         return 0
     tensors = list(folder.glob("*.safetensors"))
-    files = tensors or list(folder.glob("*.bin"))
-    size = sum(file.stat().st_size for file in files)
-    stored = _stored_bytes(tensors[0]) if tensors else None
+    size = sum(file.stat().st_size for file in tensors or folder.glob("*.bin"))
     written = dtype_from_name(dtype)
-    if stored is None or written is None:
+    if not tensors or written is None:
         return size
-    return size * written.itemsize // stored
+    with safe_open(tensors[0], "pt") as opened:
+        names = list(opened.keys())
+        stored = _BYTES.get(opened.get_slice(names[0]).get_dtype()) if names else None
+    return size * written.itemsize // stored if stored else size
 
 
 def _folder(model: str) -> Path | None:
@@ -68,9 +69,3 @@ def _folder(model: str) -> Path | None:
     except (LocalEntryNotFoundError, HFValidationError):
         return None
     return Path(found)
-
-
-def _stored_bytes(file: Path) -> int | None:
-    with safe_open(file, "pt") as tensors:
-        names = list(tensors.keys())
-        return _BYTES.get(tensors.get_slice(names[0]).get_dtype()) if names else None

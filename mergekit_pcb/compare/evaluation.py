@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import inspect
 import math
+import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,21 +22,11 @@ from mergekit_pcb.suggestions import did_you_mean
 VALIDATION, TEST, ALL = "validation", "test", "all"
 """Parts of the items: to choose settings by, to show, or everything for both."""
 
-_LOWER_IS_BETTER = (
-    "perplexity",
-    "ppl",
-    "loss",
-    "nll",
-    "bits_per_byte",
-    "bpb",
-    "error",
-    "wer",
-    "cer",
-    "ter",
-    "brier",
-    "mse",
-    "rmse",
-    "mae",
+# As a whole word of the name.
+_LOWER_IS_BETTER = re.compile(
+    r"(?<![^-_/])(perplexity|ppl|loss|nll|bits[-_/]per[-_/]byte|bpb|error|wer|cer|ter"
+    r"|brier|mse|rmse|mae)(?![^-_/])",
+    re.IGNORECASE,
 )
 
 
@@ -127,6 +118,7 @@ def _is_pair_of_numbers(pair: Sequence[Any]) -> bool:
     )
 
 
+@dataclass
 class Function:
     """Scores by a function of the user's, ``module:function``.
 
@@ -137,16 +129,17 @@ class Function:
     how_chosen = 'split="validation" chose, split="test" is shown'
     can_rank = True
 
-    def __init__(self, where: str, lower_is_better: Collection[str] = ()) -> None:
+    where: str
+    lower_is_better: Collection[str] = ()
+
+    def __post_init__(self) -> None:
         """Import the function; modules are looked for in the current folder, too.
 
         Raises:
             PCBError: there is no such function.
         """
-        self._where = where
-        self._function = _imported(where)
-        self._lower = frozenset(lower_is_better)
-        self.what = f"Evaluated by {where}"
+        self._function = _imported(self.where)
+        self.what = f"Evaluated by {self.where}"
         self.splits = "split" in inspect.signature(self._function).parameters
 
     def identity(self, part: str) -> Any:
@@ -154,8 +147,8 @@ class Function:
         file = inspect.getsourcefile(inspect.unwrap(self._function))
         source = Path(file).read_bytes() if file else b""
         digest = hashlib.sha256(source).hexdigest()
-        lower = sorted(self._lower)
-        return [self._where, digest, lower, self._options(part)]
+        lower = sorted(self.lower_is_better)
+        return [self.where, digest, lower, self._options(part)]
 
     def _options(self, part: str) -> dict[str, str]:
         if not self.splits:
@@ -167,7 +160,7 @@ class Function:
         returned = self._function(str(model), **self._options(part))
         if not isinstance(returned, Mapping) or not returned:
             raise PCBError(
-                f"{self._where} must return a dict of numbers, not {returned!r:.60}"
+                f"{self.where} must return a dict of numbers, not {returned!r:.60}"
             )
         scores = {}
         for name, value in returned.items():
@@ -176,24 +169,18 @@ class Function:
             except (TypeError, ValueError):
                 number = math.nan
             if not math.isfinite(number):
-                raise PCBError(f"{self._where} gave {value!r:.40} for {name}")
-            higher = name not in self._lower and not _is_lower_better(name)
-            scores[str(name)] = Score(number, str(name), higher)
-        if unknown := self._lower - scores.keys():
-            hint = did_you_mean(min(unknown), scores) or f"it gave {', '.join(scores)}"
-            raise PCBError(f"{self._where} gave no metric `{min(unknown)}`; {hint}")
+                raise PCBError(f"{self.where} gave {value!r:.40} for {name}")
+            lower = name in self.lower_is_better or _LOWER_IS_BETTER.search(str(name))
+            scores[str(name)] = Score(number, str(name), not lower)
+        for name in sorted(set(self.lower_is_better) - scores.keys()):
+            hint = did_you_mean(name, scores) or f"it gave {', '.join(scores)}"
+            raise PCBError(f"{self.where} gave no metric `{name}`; {hint}")
         return scores
 
 
-def _is_lower_better(name: str) -> bool:
-    words = str(name).lower().replace("-", "_").replace("/", "_")
-    padded = f"_{words}_"
-    return any(f"_{cost}_" in padded for cost in _LOWER_IS_BETTER)
-
-
 def _imported(where: str) -> Callable[..., Any]:
-    module, colon, name = where.partition(":")
-    if not colon or not module or not name:
+    module, _, name = where.partition(":")
+    if not (module and name):
         raise PCBError(f"write `module:function`, not `{where}`")
     here = str(Path.cwd())
     if here not in sys.path:

@@ -6,6 +6,7 @@ import gc
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,43 +29,41 @@ from mergekit_pcb.suggestions import did_you_mean
 _BOOTSTRAP_DRAWS = 1000
 
 
+@dataclass
 class Harness:
     """Scores by tasks of lm-evaluation-harness.
 
     Where settings are chosen, that is done on other tasks, or else on every other item
     of the same tasks: items 0, 2, 4, … choose and items 1, 3, 5, … are shown.
+
+    Attributes:
+        tasks: names of tasks or groups of tasks.
+        validation_tasks: those to choose settings by, if not halves of ``tasks``.
+        metrics: by task; default is the first that the task lists.
+        include_path: a folder with further task files.
+        limit: only so many items of each task, or a fraction of them.
+        model_args: for the harness's model, such as ``{"dtype": "bfloat16"}``.
+        tokenizer: where to find one for models that come without.
+        options: for ``lm_eval.simple_evaluate``, such as ``batch_size``.
+
+    Raises:
+        PCBError: the harness is not installed, or does not know a task.
     """
 
     splits = True
     can_rank = True
 
-    def __init__(
-        self,
-        tasks: Sequence[str],
-        *,
-        validation_tasks: Sequence[str] = (),
-        metrics: Mapping[str, str] | None = None,
-        include_path: Path | None = None,
-        limit: float | None = None,
-        model_args: Mapping[str, Any] | None = None,
-        tokenizer: Callable[[], Path] | None = None,
-        **options: Any,
-    ) -> None:
-        """Find the tasks; no data is read yet.
+    tasks: Sequence[str]
+    validation_tasks: Sequence[str] = ()
+    metrics: Mapping[str, str] = field(default_factory=dict)
+    include_path: Path | None = None
+    limit: float | None = None
+    model_args: Mapping[str, Any] = field(default_factory=dict)
+    tokenizer: Callable[[], Path] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
-        Args:
-            tasks: names of tasks or groups of tasks.
-            validation_tasks: those to choose settings by, if not halves of ``tasks``.
-            metrics: by task; default is the first that the task lists.
-            include_path: a folder with further task files.
-            limit: only so many items of each task, or a fraction of them.
-            model_args: for the harness's model, such as ``{"dtype": "bfloat16"}``.
-            tokenizer: where to find one for models that come without.
-            options: for ``lm_eval.simple_evaluate``, such as ``batch_size``.
-
-        Raises:
-            PCBError: the harness is not installed, or does not know a task.
-        """
+    def __post_init__(self) -> None:
+        """Find the tasks; no data is read yet."""
         try:
             import lm_eval
         except ImportError as error:
@@ -72,39 +71,29 @@ class Harness:
                 "--tasks needs lm-evaluation-harness: pip install 'mergekit-pcb[eval]'"
             ) from error
         self._version = lm_eval.__version__
-        self._tasks = {ALL: tuple(tasks), TEST: tuple(tasks), VALIDATION: tuple(tasks)}
-        if validation_tasks:
-            self._tasks[VALIDATION] = tuple(validation_tasks)
-        self._halves = not validation_tasks
-        self._metrics = dict(metrics or {})
-        self._include_path = include_path
-        self._limit = limit
-        self._model_args = dict(model_args or {})
-        self._tokenizer = tokenizer
-        self._options = options
-        names = {name for names in self._tasks.values() for name in names}
-        self._manager = _task_manager(names, include_path)
+        names = {*self.tasks, *self.validation_tasks}
+        self._manager = _task_manager(names, self.include_path)
         self.what = (
-            f"Evaluated by lm-evaluation-harness {self._version}{_limited(limit)}"
+            f"Evaluated by lm-evaluation-harness {self._version}{_limited(self.limit)}"
         )
         self.how_chosen = (
-            "items 0, 2, 4, … of each task chose, items 1, 3, 5, … are shown"
-            if self._halves
-            else f"those of {', '.join(validation_tasks)}; "
-            f"shown are those of {', '.join(tasks)}"
+            f"those of {', '.join(self.validation_tasks)}; "
+            f"shown are those of {', '.join(self.tasks)}"
+            if self.validation_tasks
+            else "items 0, 2, 4, … of each task chose, items 1, 3, 5, … are shown"
         )
 
     def identity(self, part: str) -> Any:
         """Tasks, further task files, and everything that is passed on."""
         return {
             "harness": self._version,
-            "tasks": self._tasks[part],
-            "items": part if self._halves else ALL,
-            "metrics": self._metrics,
-            "files": fingerprint(self._include_path) if self._include_path else None,
-            "limit": self._limit,
-            "model_args": self._model_args,
-            "options": self._options,
+            "tasks": self._tasks(part),
+            "items": ALL if self.validation_tasks else part,
+            "metrics": self.metrics,
+            "files": fingerprint(self.include_path) if self.include_path else None,
+            "limit": self.limit,
+            "model_args": self.model_args,
+            "options": self.options,
         }
 
     def __call__(self, model: Path, part: str, progress: Progress) -> Scores:
@@ -112,12 +101,12 @@ class Harness:
         import torch
         from lm_eval import simple_evaluate
 
-        names = self._tasks[part]
-        arguments: dict[str, Any] = {"pretrained": str(model), **self._model_args}
-        if self._tokenizer and not (model / "tokenizer_config.json").exists():
-            arguments.setdefault("tokenizer", str(self._tokenizer()))
-        chosen: dict[str, Any] = {"limit": self._limit}
-        if self._halves and part != ALL:
+        names = self._tasks(part)
+        arguments: dict[str, Any] = {"pretrained": str(model), **self.model_args}
+        if self.tokenizer and not (model / "tokenizer_config.json").exists():
+            arguments.setdefault("tokenizer", str(self.tokenizer()))
+        chosen: dict[str, Any] = {"limit": self.limit}
+        if part != ALL and not self.validation_tasks:
             chosen = {"samples": self._half(names, part)}
         device = "cuda" if torch.cuda.is_available() else "cpu"
         # Its bootstrap would fork this process, whose threads the copy does not have.
@@ -130,20 +119,24 @@ class Harness:
             bootstrap_iters=_BOOTSTRAP_DRAWS,
             **chosen,
             # By default it takes "cuda" on a machine without one, and fails.
-            **{**self._options, "device": self._options.get("device") or device},
+            **{**self.options, "device": self.options.get("device") or device},
         )
         gc.collect()
         torch.cuda.empty_cache()
         assert found is not None, "the harness returns nothing in side processes only"
         columns = [column for name in names for column in _columns(found, name)]
-        return {name: _score(found, name, self._metrics.get(name)) for name in columns}
+        return {name: _score(found, name, self.metrics.get(name)) for name in columns}
+
+    def _tasks(self, part: str) -> Sequence[str]:
+        chooses_by_others = part == VALIDATION and self.validation_tasks
+        return self.validation_tasks if chooses_by_others else self.tasks
 
     def _half(self, names: Sequence[str], part: str) -> dict[str, list[int]]:
         halves = {}
         for name, task in self._manager.load(list(names))["tasks"].items():
             count = len(task.eval_docs)
-            if self._limit is not None:
-                limit = self._limit * count if self._limit < 1 else self._limit
+            if self.limit is not None:
+                limit = self.limit * count if self.limit < 1 else self.limit
                 count = min(count, math.ceil(limit))
             if count < 2:
                 raise PCBError(
@@ -158,8 +151,6 @@ def _task_manager(names: set[str], include_path: Path | None) -> Any:
     from lm_eval.tasks import TaskManager
 
     if include_path is not None:
-        if not include_path.is_dir():
-            raise PCBError(f"{include_path} is no folder (--include-path)")
         # Reading the thousands of files of its own tasks takes up to a minute.
         own = TaskManager(include_path=str(include_path), include_defaults=False)
         if names <= set(own.all_subtasks):

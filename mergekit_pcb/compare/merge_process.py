@@ -1,6 +1,6 @@
 """One merge in a process of its own, with the time and the memory it took.
 
-As a program, ``python -m mergekit_pcb.compare.merge_process FACTS RECIPE OUT OPTION…``
+As a program, ``python -m mergekit_pcb.compare.merge_process FACTS RECIPE OUT OPTIONS``
 merges as ``mergekit-pcb merge`` does and writes what it measured to the file FACTS.
 """
 
@@ -15,14 +15,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import click
 
 from mergekit_pcb.atomic_files import write_file
 from mergekit_pcb.errors import PCBError
-
-_ERROR = re.compile(r"^Error: (.*)$", re.MULTILINE)
 
 
 class Cost(NamedTuple):
@@ -36,25 +36,24 @@ class Cost(NamedTuple):
     peak_bytes: int | None
 
 
-def measured_merge(recipe: Path, out: Path, options: Sequence[str]) -> Cost:
+def measured_merge(recipe: Path, out: Path, options: Mapping[str, Any]) -> Cost:
     """Run a recipe, and print what mergekit prints; ``out`` is complete, or absent.
 
     Args:
         recipe: the file.
         out: the folder for the merged model.
-        options: of mergekit-yaml.
+        options: of mergekit-yaml, by the names of its parameters, for ``json.dumps``.
 
     Raises:
         PCBError: mergekit could not do it; the message is its own.
     """
     with tempfile.TemporaryDirectory() as scratch:
         facts = Path(scratch, "facts.json")
-        command = [sys.executable, "-m", __name__]
-        command += [str(argument) for argument in (facts, recipe, out, *options)]
+        arguments = [str(facts), str(recipe), str(out), json.dumps(options)]
         # Ctrl-C reaches a process in the terminal's group directly, and again from
         # here; the second of two would interrupt the cleaning-up that the first began.
         with subprocess.Popen(
-            command,
+            [sys.executable, "-m", __name__, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -66,7 +65,11 @@ def measured_merge(recipe: Path, out: Path, options: Sequence[str]) -> Cost:
             try:
                 output = _printed(process)
             except BaseException:
-                _end(process)
+                process.send_signal(signal.SIGINT)
+                try:
+                    process.wait(timeout=30)
+                except subprocess.TimeoutExpired:
+                    process.kill()
                 # The merge may be complete all the same, but its cost is unknown.
                 shutil.rmtree(out, ignore_errors=True)
                 raise
@@ -87,17 +90,8 @@ def _printed(process: subprocess.Popen[str]) -> str:
     return "".join(output)
 
 
-def _end(process: subprocess.Popen[str]) -> None:
-    process.send_signal(signal.SIGINT)
-    try:
-        process.wait(timeout=30)
-    except subprocess.TimeoutExpired:
-        process.kill()
-
-
 def _reason(output: str, status: int) -> str:
-    errors = _ERROR.findall(output)
-    if errors:
+    if errors := re.findall(r"^Error: (.*)$", output, re.MULTILINE):
         return str(errors[-1])
     if status < 0:
         name = signal.Signals(-status).name
@@ -122,29 +116,26 @@ def peak_memory() -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def merge_here(recipe: Path, out: Path, options: Sequence[str]) -> Cost:
+def merge_here(recipe: Path, out: Path, options: Mapping[str, Any]) -> Cost:
     """Run a recipe in this process, whose memory is not that of the merge."""
     from mergekit_pcb.commands.merge import merge
 
     start = time.perf_counter()
-    arguments = [str(recipe), str(out), *options]
-    merge.main(arguments, "mergekit-pcb merge", standalone_mode=False)
+    files = {"config_file": str(recipe), "out_path": str(out)}
+    click.Context(merge).invoke(merge, **files, **options)
     return Cost(round(time.perf_counter() - start, 2), None)
 
 
-def _main(facts: str, recipe: str, out: str, *options: str) -> None:
-    cost = merge_here(Path(recipe), Path(out), options)
+@click.command()
+@click.argument("facts")
+@click.argument("recipe")
+@click.argument("out")
+@click.argument("options")
+def _main(facts: str, recipe: str, out: str, options: str) -> None:
+    cost = merge_here(Path(recipe), Path(out), json.loads(options))
     cost = cost._replace(peak_bytes=peak_memory())
     write_file(Path(facts), json.dumps(cost._asdict()))
 
 
 if __name__ == "__main__":
-    import click
-
-    try:
-        _main(*sys.argv[1:])
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        sys.exit(130)
+    _main()

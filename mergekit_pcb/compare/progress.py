@@ -5,11 +5,10 @@ from __future__ import annotations
 import io
 import os
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import IO, TextIO
+from typing import IO
 
 import rich.progress
 from rich.console import Console
@@ -46,9 +45,13 @@ class BarsAndLog:
             self._bars.update(self._step, completed=percent)
 
         listener = _Listener(self.log, progress)
-        others = _other_programs_to(self.log)
-        with others, redirect_stdout(listener), redirect_stderr(listener):
-            yield progress
+        # Programs that are started meanwhile know of file descriptors only.
+        os.dup2(self.log.fileno(), _STANDARD_ERROR)
+        try:
+            with redirect_stdout(listener), redirect_stderr(listener):
+                yield progress
+        finally:
+            os.dup2(self._bars.console.file.fileno(), _STANDARD_ERROR)
         self._bars.update(self._step, visible=False)
 
     def done(self) -> None:
@@ -65,39 +68,12 @@ def bars_and_log(folder: Path, *, quiet: bool) -> Iterator[BarsAndLog]:
     """Open the bars on standard error, and ``log.txt`` in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     with (
-        _screen() as screen,
+        # A copy, because it will mean something else during each step.
+        os.fdopen(os.dup(_STANDARD_ERROR), "w", encoding="utf-8") as screen,
         (folder / "log.txt").open("a", encoding="utf-8", buffering=1) as log,
         new_bars(Console(file=screen), hidden=quiet) as bars,
     ):
         yield BarsAndLog(bars, log)
-
-
-@contextmanager
-def _screen() -> Iterator[TextIO]:
-    """Standard error as it is now: it will mean something else during each step."""
-    try:
-        descriptor = os.dup(sys.stderr.fileno())
-    except (OSError, ValueError):
-        yield sys.stderr
-        return
-    with os.fdopen(descriptor, "w", encoding="utf-8") as screen:
-        yield screen
-
-
-@contextmanager
-def _other_programs_to(log: IO[str]) -> Iterator[None]:
-    """Send to a log what programs print that are started meanwhile."""
-    try:
-        descriptor = os.dup(_STANDARD_ERROR)
-    except OSError:
-        yield
-        return
-    os.dup2(log.fileno(), _STANDARD_ERROR)
-    try:
-        yield
-    finally:
-        os.dup2(descriptor, _STANDARD_ERROR)
-        os.close(descriptor)
 
 
 class _Listener(io.TextIOBase):

@@ -11,7 +11,6 @@ from typing import Any
 import click
 import yaml
 from mergekit.common import ModelReference
-from mergekit.scripts import run_yaml
 
 from mergekit_pcb.check.linter import check_recipe
 from mergekit_pcb.compare.candidates import (
@@ -32,12 +31,8 @@ from mergekit_pcb.compare.result_cache import versions
 from mergekit_pcb.compare.run import Comparison
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.output.error_lines import one_line_errors
-from mergekit_pcb.recipes.edits import Recipe, with_absolute_paths
+from mergekit_pcb.recipes.edits import with_absolute_paths
 from mergekit_pcb.recipes.findings import require_no_errors
-
-# Options of mergekit-yaml that mean something else here, or nothing.
-_NOT_PASSED = {"config_file", "out_path", "device", "quiet", "verbosity"}
-MERGEKIT_OPTIONS = [p for p in run_yaml.main.params if p.name not in _NOT_PASSED]
 
 
 def compare_recipe(
@@ -77,10 +72,15 @@ def compare_recipe(
             there is no such evaluation.
     """
     with one_line_errors(recipe, verbose=False):
-        document = _read(recipe)
+        text = Path(recipe).read_text(encoding="utf-8")
+        require_no_errors(check_recipe(text, recipe, "yaml"), recipe)
+        document = with_absolute_paths(yaml.safe_load(text))
         inputs = inputs_of(document)
-        options = _with_defaults(merge_options or {}, inputs, out)
-        inputs = replace(inputs, find=_finder(options))
+        # Methods that draw at random must draw the same when they run again.
+        options = {"random_seed": 0, **(merge_options or {})}
+        if any("+" in model for model in (inputs.base, *inputs.experts.values())):
+            options.setdefault("lora_merge_cache", str((out / "adapters").resolve()))
+        inputs = replace(inputs, find=partial(_find, options))
         try:
             merges = candidates(document, methods, fixed, swept)
             evaluate = evaluation(inputs)
@@ -93,7 +93,7 @@ def compare_recipe(
                 inputs=inputs,
                 candidates=merges,
                 evaluation=evaluate,
-                merge=partial(merge, options=_as_arguments(options)),
+                merge=partial(merge, options=options),
                 merge_options=options,
                 keep=keep,
                 display=display,
@@ -115,45 +115,11 @@ def compare_recipe(
         return report
 
 
-def _read(file: str) -> Recipe:
-    text = Path(file).read_text(encoding="utf-8")
-    require_no_errors(check_recipe(text, file, "yaml"), file)
-    document: Recipe = yaml.safe_load(text)
-    return with_absolute_paths(document)
-
-
-def _with_defaults(
-    given: Mapping[str, Any], inputs: Inputs, out: Path
-) -> dict[str, Any]:
-    # Methods that draw at random must draw the same when they run again.
-    options = {"random_seed": 0, **given}
-    if any("+" in model for model in (inputs.base, *inputs.experts.values())):
-        options.setdefault("lora_merge_cache", str((out / "adapters").resolve()))
-    return options
-
-
-def _as_arguments(options: Mapping[str, Any]) -> list[str]:
-    arguments = ["--no-quiet"]
-    for parameter in MERGEKIT_OPTIONS:
-        if parameter.name not in options:
-            continue
-        value = options[parameter.name]
-        if isinstance(value, bool):
-            arguments.append((parameter.opts if value else parameter.secondary_opts)[0])
-        else:
-            arguments += [parameter.opts[0], str(value)]
-    return arguments
-
-
-def _finder(options: Mapping[str, Any]) -> Callable[[str], Path]:
-    """How mergekit finds models, downloads them, and merges adapters into them."""
-
-    def find(model: str) -> Path:
-        whole = ModelReference.parse(model).merged(
-            options.get("lora_merge_cache"),
-            options.get("trust_remote_code", False),
-            options.get("lora_merge_dtype"),
-        )
-        return Path(whole.local_path(options.get("transformers_cache")))
-
-    return find
+def _find(options: Mapping[str, Any], model: str) -> Path:
+    """The folder of a model, downloaded or with its adapter merged if need be."""
+    whole = ModelReference.parse(model).merged(
+        options.get("lora_merge_cache"),
+        options.get("trust_remote_code", False),
+        options.get("lora_merge_dtype"),
+    )
+    return Path(whole.local_path(options.get("transformers_cache")))

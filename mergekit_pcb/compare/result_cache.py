@@ -16,29 +16,18 @@ from mergekit_pcb.atomic_files import write_file
 _PACKAGES = ("mergekit", "torch", "transformers")
 
 
-class ResultCache:
-    """Results by kind and key, in a folder."""
+def load(file: Path) -> dict[str, Any] | None:
+    """A result, or None if there is none."""
+    try:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return found
 
-    def __init__(self, folder: Path) -> None:
-        """Take the folder, which need not exist yet."""
-        self._folder = folder
 
-    def load(self, kind: str, key: str) -> dict[str, Any] | None:
-        """A result, or None if there is none."""
-        try:
-            text = self._file(kind, key).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return None
-        found: dict[str, Any] = json.loads(text)
-        return found
-
-    def save(self, kind: str, key: str, content: Mapping[str, Any]) -> None:
-        """Keep a result."""
-        text = json.dumps(content, indent=1, ensure_ascii=False)
-        write_file(self._file(kind, key), text + "\n")
-
-    def _file(self, kind: str, key: str) -> Path:
-        return self._folder / f"{kind}-{key}.json"
+def save(file: Path, content: Mapping[str, Any]) -> None:
+    """Keep a result."""
+    write_file(file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def key_of(name: str, about: Any) -> str:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from mergekit_pcb.atomic_files import write_file
+from mergekit_pcb.compare import result_cache as cache
 from mergekit_pcb.compare.candidates import Candidate, Inputs
 from mergekit_pcb.compare.evaluation import (
     ALL,
@@ -26,7 +27,6 @@ from mergekit_pcb.compare.evaluation import (
 )
 from mergekit_pcb.compare.merge_process import Cost
 from mergekit_pcb.compare.progress import BarsAndLog
-from mergekit_pcb.compare.result_cache import ResultCache, fingerprint, key_of, versions
 from mergekit_pcb.compare.scoreboard import BASE, EXPERT, MERGE, Row, Scoreboard, Tried
 from mergekit_pcb.errors import PCBError
 
@@ -37,18 +37,11 @@ Merge = Callable[[Path, Path], Cost]
 
 
 class Ranked(NamedTuple):
-    """A candidate, its place among those of its name, and what it is ranked by."""
+    """A candidate, how it did, and what it is ranked by."""
 
     candidate: Candidate
-    number: int
+    tried: Tried
     rank_score: float
-
-
-class Result(NamedTuple):
-    """The rows of the table, and base and experts on the items that choose."""
-
-    rows: Sequence[Row]
-    references: Sequence[Row]
 
 
 @dataclass(frozen=True)
@@ -76,10 +69,6 @@ class Comparison:
     display: BarsAndLog
 
     @property
-    def _cache(self) -> ResultCache:
-        return ResultCache(self.folder / "runs")
-
-    @property
     def groups(self) -> list[list[Candidate]]:
         """The candidates of every row."""
         if not self.evaluation.can_rank:
@@ -88,23 +77,25 @@ class Comparison:
         return [list(group) for _, group in by_name]
 
     @property
-    def parts(self) -> tuple[str, str]:
-        """The part of the items that chooses settings, and the part that is shown."""
-        if not any(len(group) > 1 for group in self.groups):
-            return ALL, ALL
-        return (VALIDATION, TEST) if self.evaluation.splits else (ALL, ALL)
-
-    @property
-    def steps(self) -> int:
-        """How many times a model will be evaluated."""
-        parts = len(set(self.parts))
-        models = 1 + len(self.inputs.experts)
-        return models * parts + len(self.candidates) + (parts - 1) * len(self.groups)
+    def _chooses(self) -> bool:
+        return len(self.groups) < len(self.candidates)
 
     @property
     def chooses_apart(self) -> bool:
         """Whether other items choose settings than are shown."""
-        return len(set(self.parts)) > 1
+        return self._chooses and self.evaluation.splits
+
+    @property
+    def parts(self) -> tuple[str, str]:
+        """The part of the items that chooses settings, and the part that is shown."""
+        return (VALIDATION, TEST) if self.chooses_apart else (ALL, ALL)
+
+    @property
+    def steps(self) -> int:
+        """How many times a model will be evaluated."""
+        models = 1 + len(self.inputs.experts)
+        again = models + len(self.groups) if self.chooses_apart else 0
+        return models + len(self.candidates) + again
 
     @property
     def models_at_a_time(self) -> int:
@@ -113,12 +104,14 @@ class Comparison:
             return sum(not self.merged_folder(c).exists() for c in self.candidates)
         if all(map(self._is_scored, self.candidates)):
             return 0
-        best_of_group = any(len(group) > 1 for group in self.groups)
         best_of_all = self.keep == "best" and len(self.groups) > 1
-        return 1 + best_of_group + best_of_all
+        return 1 + self._chooses + best_of_all
 
-    def run(self) -> Result:
+    def run(self) -> tuple[list[Row], list[Row]]:
         """Merge and evaluate what has not been.
+
+        Returns:
+            The rows of the table, and base and experts on the items that choose.
 
         Raises:
             PCBError: not one of the inputs could be evaluated.
@@ -138,26 +131,22 @@ class Comparison:
                 best = self._better(best, best_of_group)
         if best is not None:
             self._merged(best.candidate)
-        return Result(rows, references)
+        return rows, references
 
     def merged_folder(self, candidate: Candidate) -> Path:
         """Where a merged model is, or would be."""
         return self.folder / "merged" / self._key(candidate)
 
-    def recipe_file(self, candidate: Candidate) -> Path:
-        """Where a candidate's recipe is."""
-        return self.folder / "recipes" / f"{self._key(candidate)}.yml"
-
     def _input_rows(self, part: str) -> list[Row]:
         models = [(BASE, BASE, self.inputs.base)]
         models += [(EXPERT, name, path) for name, path in self.inputs.experts.items()]
-        return [self._input_row(*model, part) for model in models]
-
-    def _input_row(self, kind: str, name: str, model: str, part: str) -> Row:
-        identity = [model, fingerprint(Path(model))]
-        find = partial(self.inputs.find, model)
-        scores, failed = self._scores_or_reason(name, "", identity, part, find)
-        return Row(kind, name, scores, failed=failed)
+        rows = []
+        for kind, name, model in models:
+            identity = [model, cache.fingerprint(Path(model))]
+            find = partial(self.inputs.find, model)
+            scores, failed = self._scores_or_reason(name, "", identity, part, find)
+            rows.append(Row(kind, name, scores, failed=failed))
+        return rows
 
     def _best_of(
         self, group: Sequence[Candidate], references: Sequence[Row]
@@ -168,19 +157,19 @@ class Comparison:
         best: Ranked | None = None
         for candidate in group:
             attempt = self._try(candidate, choosing)
+            tried.append(attempt)
             if not attempt.failed:
                 row = Row(MERGE, candidate.name, attempt.scores)
                 score = Scoreboard([*references, row]).rank_score(row)
                 score = -math.inf if score is None else score
-                best = self._better(best, Ranked(candidate, len(tried), score))
-            tried.append(attempt)
+                best = self._better(best, Ranked(candidate, attempt, score))
         if best is None:
             return self._merge_row(group[0], tried[0], tried), None
-        winner, shown = best.candidate, tried[best.number]
-        tried[best.number] = replace(shown, chosen=True)
-        if showing != choosing:
-            shown = self._try(winner, showing)
-        return self._merge_row(winner, shown, tried), best
+        tried = [replace(each, chosen=each is best.tried) for each in tried]
+        shown = best.tried
+        if self.chooses_apart:
+            shown = self._try(best.candidate, showing)
+        return self._merge_row(best.candidate, shown, tried), best
 
     def _better(self, best: Ranked | None, other: Ranked | None) -> Ranked | None:
         """The better of the two, of equals the first; the other's model may go."""
@@ -195,7 +184,8 @@ class Comparison:
     def _merge_row(
         self, winner: Candidate, shown: Tried, tried: Sequence[Tried]
     ) -> Row:
-        cost = self._cache.load("merge", self._key(winner)) or {}
+        key = self._key(winner)
+        cost = cache.load(self._result_file("merge", key)) or {}
         return Row(
             MERGE,
             winner.name,
@@ -207,8 +197,8 @@ class Comparison:
             seconds=cost.get("seconds"),
             peak_bytes=cost.get("peak_bytes"),
             tried=tried,
-            recipe=str(self.recipe_file(winner).relative_to(self.folder)),
-            model=str(self.merged_folder(winner).relative_to(self.folder)),
+            recipe=f"recipes/{key}.yml",
+            model=f"merged/{key}",
         )
 
     def _try(self, candidate: Candidate, part: str) -> Tried:
@@ -224,10 +214,10 @@ class Comparison:
 
     def _is_scored(self, candidate: Candidate) -> bool:
         about = self._about_score(self._merge_identity(candidate), self.parts[0])
-        return self._cache.load("score", key_of(candidate.name, about)) is not None
+        return self._result_file("score", cache.key_of(candidate.name, about)).exists()
 
     def _about_score(self, identity: Any, part: str) -> list[Any]:
-        return [identity, self.evaluation.identity(part), versions()]
+        return [identity, self.evaluation.identity(part), cache.versions()]
 
     def _scores_or_reason(
         self,
@@ -241,19 +231,19 @@ class Comparison:
     ) -> tuple[Scores, str]:
         """The scores of a model, or no scores and why; from the cache if possible."""
         about = self._about_score(identity, part)
-        key = key_of(name, about)
+        file = self._result_file("score", cache.key_of(name, about))
         model = f"{name} ({label})" if label else name
         try:
             if always_find:
                 find()
-            known = self._cache.load("score", key)
+            known = cache.load(file)
             if known is None:
                 folder = find()
                 with self.display.working_on(f"evaluating {model}") as progress:
                     scores = self.evaluation(folder, part, progress)
                 plain = {task: _plain(score) for task, score in scores.items()}
                 known = {"model": model, "part": part, "scores": plain, "about": about}
-                self._cache.save("score", key, known)
+                cache.save(file, known)
         except Exception as error:
             return {}, self._in_few_words(error)
         finally:
@@ -262,18 +252,19 @@ class Comparison:
 
     def _merged(self, candidate: Candidate) -> Path:
         key, folder = self._key(candidate), self.merged_folder(candidate)
-        if folder.exists() and self._cache.load("merge", key):
+        cost_file = self._result_file("merge", key)
+        if folder.exists() and cost_file.exists():
             return folder
         # The folder of a merge that was interrupted between the model and its facts.
         shutil.rmtree(folder, ignore_errors=True)
-        recipe = self.recipe_file(candidate)
+        recipe = self.folder / "recipes" / f"{key}.yml"
         text = yaml.safe_dump(candidate.recipe, sort_keys=False, allow_unicode=True)
         write_file(recipe, text)
         step = f"merging {candidate.name} ({candidate.label})"
         with self.display.working_on(step):
             cost = self.merge(recipe, folder)
         about = self._merge_identity(candidate)
-        self._cache.save("merge", key, {**cost._asdict(), "about": about})
+        cache.save(cost_file, {**cost._asdict(), "about": about})
         return folder
 
     def _discard(self, candidate: Candidate) -> None:
@@ -281,18 +272,20 @@ class Comparison:
 
     def _merge_identity(self, candidate: Candidate) -> list[Any]:
         models = [self.inputs.base, *self.inputs.experts.values()]
-        found = [fingerprint(Path(model)) for model in models]
-        return [candidate.recipe, found, self.merge_options, versions()]
+        found = [cache.fingerprint(Path(model)) for model in models]
+        return [candidate.recipe, found, self.merge_options, cache.versions()]
+
+    def _result_file(self, kind: str, key: str) -> Path:
+        return self.folder / "runs" / f"{kind}-{key}.json"
 
     def _key(self, candidate: Candidate) -> str:
-        return key_of(candidate.name, self._merge_identity(candidate))
+        return cache.key_of(candidate.name, self._merge_identity(candidate))
 
     def _in_few_words(self, error: Exception) -> str:
         self.display.failed(traceback.format_exc())
         text = error.message if isinstance(error, PCBError) else str(error)
-        lines = text.strip().splitlines() or [""]
         kind = "" if isinstance(error, PCBError) else f"{type(error).__name__}: "
-        words = f"{kind}{lines[0]}".rstrip(": ")
+        words = f"{kind}{text.strip()}\n".splitlines()[0].rstrip(": ")
         return words if len(words) <= 200 else f"{words[:199]}…"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from mergekit_pcb.output.progress import Progress
 NORM = "norm ratio"
 
 
+@dataclass
 class WeightMetrics:
     """Measures of what was added to the base; none says that a merge is good.
 
@@ -33,27 +35,24 @@ class WeightMetrics:
     )
     how_chosen = ""
 
-    def __init__(self, inputs: Inputs) -> None:
-        """Take the models to compare with."""
-        self._inputs = inputs
+    inputs: Inputs
 
     def identity(self, part: str) -> Any:
         """The models that are compared with."""
-        return [self._inputs.base, list(self._inputs.experts.items())]
+        return [self.inputs.base, list(self.inputs.experts.items())]
 
     def __call__(self, model: Path, part: str, progress: Progress) -> Scores:
         """Read all models once, tensor by tensor."""
-        inputs = self._inputs
+        inputs = self.inputs
         base = _open(inputs.find(inputs.base))
         others = [_open(inputs.find(expert)) for expert in inputs.experts.values()]
         others.append(_open(model))
         names = sorted(base.index.tensor_paths)
         tallies = []
-        for number, name in enumerate(names):
-            tally = _measured(name, base, others)
-            if tally is not None:
+        for number, name in enumerate(names, start=1):
+            if tally := _measured(name, base, others):
                 tallies.append(tally)
-            progress(100 * (number + 1) / len(names))
+            progress(100 * number / len(names))
         if not tallies:
             raise PCBError("no tensor of the base has the same shape in all models")
         return _scores(total(tallies), list(inputs.experts))

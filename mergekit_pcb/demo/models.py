@@ -7,6 +7,7 @@ import string
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -26,7 +27,7 @@ from transformers import (
     get_cosine_schedule_with_warmup,
 )
 
-from mergekit_pcb.compare import Score
+from mergekit_pcb.compare.evaluation import Score
 from mergekit_pcb.demo.tasks import (
     DOMAINS,
     END,
@@ -103,32 +104,23 @@ def train(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     items: Sequence[Item],
-    learning_rate: float,
-) -> Iterator[float]:
-    """Train a model on the answers of ``items``, each seen once.
+    peak_rate: float,
+    progress: Progress,
+) -> None:
+    """Train a model, in place, on the answers of ``items``, each seen once.
 
-    Args:
-        model: changed in place.
-        tokenizer: the model's tokenizer.
-        items: training items, a whole number of batches.
-        learning_rate: the peak, after a short warm-up.
-
-    Yields:
-        The loss of each step, when the step is done.
+    There must be a whole number of batches.
     """
-    inputs, labels = _encode(tokenizer, items)
-    optimizer = torch.optim.AdamW(model.parameters(), learning_rate, betas=(0.9, 0.98))
-    schedule = get_cosine_schedule_with_warmup(optimizer, 20, len(items) // BATCH)
-    for batch, targets in zip(
-        torch.split(inputs, BATCH), torch.split(labels, BATCH), strict=True
-    ):
-        loss = model(input_ids=batch, labels=targets, use_cache=False).loss
-        loss.backward()
+    inputs, labels = (torch.split(each, BATCH) for each in _encode(tokenizer, items))
+    optimizer = torch.optim.AdamW(model.parameters(), peak_rate, betas=(0.9, 0.98))
+    schedule = get_cosine_schedule_with_warmup(optimizer, 20, len(inputs))
+    for step, (batch, targets) in enumerate(zip(inputs, labels, strict=True), start=1):
+        model(input_ids=batch, labels=targets, use_cache=False).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        yield loss.item()
+        progress(100 * step / len(inputs))
 
 
 def train_all(folder: Path, rng: Random, open_bar: Callable[[str], Progress]) -> None:
@@ -144,19 +136,18 @@ def train_all(folder: Path, rng: Random, open_bar: Callable[[str], Progress]) ->
     base = new_model(tokenizer)
     for name in ("base", *DOMAINS):
         if name == "base":
-            model, steps, rate = base, BASE_STEPS, BASE_RATE
-            items = training_items(steps * BATCH, rng)
+            model, rate = base, BASE_RATE
+            items = training_items(BASE_STEPS * BATCH, rng)
         else:
-            model, steps, rate = deepcopy(base), SPECIALIST_STEPS, SPECIALIST_RATE
-            items = training_items(steps * BATCH, rng, name, OWN_SHARE)
-        progress = open_bar(f"training {name}")
-        for step, _ in enumerate(train(model, tokenizer, items, rate), start=1):
-            progress(100 * step / steps)
+            model, rate = deepcopy(base), SPECIALIST_RATE
+            items = training_items(SPECIALIST_STEPS * BATCH, rng, name, OWN_SHARE)
+        train(model, tokenizer, items, rate, open_bar(f"training {name}"))
         with complete_or_absent(folder / name) as unfinished:
             model.save_pretrained(unfinished)
             tokenizer.save_pretrained(unfinished)
 
 
+@dataclass
 class Accuracy:
     """How many held-out words of each language a model answers; for `compare`."""
 
@@ -165,18 +156,16 @@ class Accuracy:
     splits = True
     can_rank = True
 
-    def __init__(self, seed: int) -> None:
-        """Take the seed of the words."""
-        self._seed = seed
+    seed: int
 
     def identity(self, part: str) -> Any:
         """The seed and the split."""
-        return ["accuracy", self._seed, _split(part)]
+        return ["accuracy", self.seed, _split(part)]
 
     def __call__(self, model: Path, part: str, progress: Progress) -> dict[str, Score]:
         """Score the model in a folder on the items of one split."""
         split = _split(part)
-        rng = Random(f"{self._seed} {split}")  # noqa: S311 - no secret
+        rng = Random(f"{self.seed} {split}")  # noqa: S311 - no secret
         loaded = AutoModelForCausalLM.from_pretrained(model)
         tokenizer = AutoTokenizer.from_pretrained(model)
         scores = {}

@@ -70,10 +70,9 @@ def words(rng: Random, split: str) -> Iterator[str]:
 def held_out(domain: str, count: int, rng: Random, split: str) -> list[Item]:
     """Return ``count`` different items of a domain."""
     chosen: dict[str, None] = {}
-    for word in words(rng, split):
-        chosen.setdefault(word)
-        if len(chosen) == count:
-            break
+    source = words(rng, split)
+    while len(chosen) < count:
+        chosen.setdefault(next(source))
     return [Item(domain, word) for word in chosen]
 
 

@@ -15,7 +15,8 @@ from mergekit_pcb.errors import PCBError
 from mergekit_pcb.inspect.inspection import InspectedTensor, Inspection, Setting
 from mergekit_pcb.inspect.plan import plan
 from mergekit_pcb.inspect.tensor_kinds import kind_of
-from mergekit_pcb.kernel.formula import ModelStatistics, Options, model_statistics
+from mergekit_pcb.kernel.domain import ModelStatistics, Options
+from mergekit_pcb.kernel.formula import model_statistics
 from mergekit_pcb.kernel.metrics import Competition, Metrics, measure
 from mergekit_pcb.kernel.statistics import TensorDomain
 from mergekit_pcb.plugin.graph_scope import GraphDomain, parameters_of, run_work

@@ -75,7 +75,8 @@ def complete_or_absent(out_path: Path) -> Iterator[Path]:
 def _is_full(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return os.strerror(errno.ENOSPC) in str(error)
+    # Ours says itself which file it is about.
+    return not isinstance(error, PCBError) and os.strerror(errno.ENOSPC) in str(error)
 
 
 def _lock_file(hidden: Path) -> Path:

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import Result
+from mergekit.scripts import run_yaml
 
 from mergekit_pcb.compare.command import compare
 from mergekit_pcb.compare.evaluation import TEST, VALIDATION
-from mergekit_pcb.compare.merge_process import measured_merge
+from mergekit_pcb.compare.merge_process import measured_merge, merge_here
 from mergekit_pcb.errors import PCBError
 from tests import tiny
 
@@ -129,7 +130,7 @@ def test_a_merge_that_is_interrupted_leaves_nothing(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt), redirect_stdout(Interrupting()):
-        measured_merge(family, tmp_path / "merged" / "m", ["--no-quiet"])
+        measured_merge(family, tmp_path / "merged" / "m", {})
     assert list((tmp_path / "merged").glob("*")) == []
 
     # As if the interruption came when the merge had just been done.
@@ -140,8 +141,23 @@ def test_a_merge_that_is_interrupted_leaves_nothing(
 
     monkeypatch.setattr("mergekit_pcb.compare.merge_process._printed", late)
     with pytest.raises(KeyboardInterrupt):
-        measured_merge(family, tmp_path / "merged" / "m", [])
+        measured_merge(family, tmp_path / "merged" / "m", {})
     assert list((tmp_path / "merged").glob("*")) == []
+
+
+def test_ctrl_c_in_a_merge_in_this_process_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends the comparison, and is not the reason of a row without scores."""
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_yaml, "run_merge", interrupted)
+    recipe = tiny.recipe_of("org/base", ["org/a"])
+    file = tiny.write_recipe(recipe, tmp_path / "recipe.yml")
+    with pytest.raises(KeyboardInterrupt):
+        merge_here(file, tmp_path / "merged", {})
 
 
 def write_tasks(folder: Path, count: int = 12) -> Path:
