@@ -19,8 +19,8 @@ import click
 from mergekit import card
 from mergekit import merge as mergekit_merge
 
-from mergekit_pcb.output.text import printable
 from mergekit_pcb.plugin.checkpoint_files import checkpoint_problem
+from mergekit_pcb.printable import printable
 
 
 @contextmanager

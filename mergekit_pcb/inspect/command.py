@@ -20,8 +20,9 @@ from mergekit_pcb.output.atomic import complete_or_absent
 from mergekit_pcb.output.error_lines import one_line_errors
 from mergekit_pcb.output.figures import why_no_figures
 from mergekit_pcb.output.places import require_room
-from mergekit_pcb.output.text import echo, printable
+from mergekit_pcb.output.text import echo
 from mergekit_pcb.plugin.parameters import PARAMETERS, SCOPES
+from mergekit_pcb.printable import printable
 
 # Options of mergekit's that say how to write a merge, or how to draw at random: a
 # command line for a merge is accepted as it is, but its help is not filled with them.

@@ -24,7 +24,7 @@ from mergekit_pcb.output.figures import (
     new_figure,
     spans,
 )
-from mergekit_pcb.output.text import printable
+from mergekit_pcb.printable import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

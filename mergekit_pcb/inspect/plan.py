@@ -29,11 +29,13 @@ from mergekit_pcb.check.linter import examine
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.inspect.dropped import dropped_tensors
 from mergekit_pcb.output.places import require_apart
+from mergekit_pcb.plugin.adapters import merge_adapters
 from mergekit_pcb.plugin.graph_scope import pcb_tasks
 from mergekit_pcb.plugin.input_tensors import require_input_tensors
 from mergekit_pcb.recipes.edits import groups
 from mergekit_pcb.recipes.findings import require_no_errors
 from mergekit_pcb.recipes.models import local_folders, located
+from mergekit_pcb.recipes.reading import recipe_text
 
 
 class Plan(NamedTuple):
@@ -71,7 +73,7 @@ def plan(
         PCBError: the recipe has errors that `mergekit-pcb check` finds, or its models
             cannot be merged.
     """
-    text = Path(file).read_text(encoding="utf-8")
+    text = recipe_text(file)
     kind = _checked(text, file, base)
     data = yaml.safe_load(text)
     method = data["merge_method"]
@@ -174,7 +176,9 @@ def _replace_base(data: dict[str, Any], base: str) -> None:
 def _layered(
     config: MergeConfiguration, options: MergeOptions
 ) -> list[ExecuteMergeMethodTask]:
-    for model in sorted(config.referenced_models(), key=str):
+    models = sorted(config.referenced_models(), key=str)
+    merge_adapters(models, options)
+    for model in models:
         if not model.config(options.trust_remote_code).architectures:
             raise PCBError(
                 f"{model.model.path}/config.json names no `architectures`, by which "

@@ -16,7 +16,8 @@ from mergekit_pcb.inspect.inspection import Inspection
 from mergekit_pcb.inspect.quantities import DEFINITIONS
 from mergekit_pcb.inspect.tables import clipped
 from mergekit_pcb.output.table import Table
-from mergekit_pcb.output.text import echo, printable
+from mergekit_pcb.output.text import echo
+from mergekit_pcb.printable import printable
 
 _WIDTH = 80
 # Between two columns.

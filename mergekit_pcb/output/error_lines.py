@@ -15,7 +15,6 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 
 from mergekit_pcb.errors import PCBError
-from mergekit_pcb.output.text import printable
 
 # What a bad recipe, a bad checkpoint or a full disk raises somewhere below. Any other
 # exception is a defect, whose traceback is worth more than a line.
@@ -27,9 +26,6 @@ _EXPECTED = (
     SafetensorError,
     yaml.YAMLError,
 )
-
-# What mergekit says about an adapter without a folder for its merged copy.
-_ADAPTER = "Need to specify cache dir to merge adapters"
 
 
 @contextmanager
@@ -45,11 +41,9 @@ def one_line_errors(config_file: str, *, verbose: bool) -> Iterator[None]:
     """
     try:
         yield
-    except click.ClickException as error:
+    except click.ClickException:
         if verbose:
             traceback.print_exc()
-        if isinstance(error, PCBError) and not error.message.isprintable():
-            raise PCBError(printable(error.message)) from error
         raise
     except _EXPECTED as error:
         if verbose:
@@ -75,14 +69,9 @@ def _describe(error: BaseException, config_file: str) -> str:
     ):
         # What is not a folder here is taken for a name on the hub.
         text = f"a model is neither a folder here nor a name on the hub: {error}"
-    elif str(error) == _ADAPTER:
-        text = (
-            "the recipe has an adapter, which mergekit first merges into its model: "
-            "say where to keep the result with --lora-merge-cache DIR"
-        )
     elif isinstance(error, OSError) and error.strerror:
         named = os.fspath(error.filename) if error.filename is not None else ""
         text = ": ".join(filter(None, [str(named), error.strerror]))
     else:
         text = str(error)
-    return printable(" ".join(text.split())) or type(error).__name__
+    return " ".join(text.split()) or type(error).__name__

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from html import escape
 
 from mergekit_pcb.output.figures import Picture, shown_width
-from mergekit_pcb.output.text import printable
+from mergekit_pcb.printable import printable
 
 # Pixels of a page: 40rem, as below.
 _WIDE = 640

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mergekit_pcb.output.html import escaped
-from mergekit_pcb.output.text import printable
+from mergekit_pcb.printable import printable
 
 # What begins or ends something in Markdown. An underscore inside a word does not.
 _MARKDOWN = re.compile(r"[\\`|<*\[~&]|\b_|_\b")

@@ -1,4 +1,4 @@
-"""Text for people: names without control characters, sizes, and standard output."""
+"""Text for people: sizes, and standard output."""
 
 from __future__ import annotations
 
@@ -10,22 +10,6 @@ from pathlib import Path
 import click
 
 from mergekit_pcb.errors import PCBError
-
-
-def printable(text: str) -> str:
-    r"""A name on one line, with escapes for what a terminal or a page would act on.
-
-    Line breaks, control characters, invisible characters, those that change the
-    direction of writing, and bytes of a path that are no text.
-
-    Example:
-        >>> printable("a\x1b[31m\nb")
-        'a\\x1b[31m\\nb'
-    """
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii")
-        for c in text
-    )
 
 
 def size(count: float) -> str:

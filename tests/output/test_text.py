@@ -1,4 +1,4 @@
-"""Printable names, sizes, and a standard output that cannot be written."""
+"""Sizes, and a standard output that cannot be written."""
 
 from __future__ import annotations
 
@@ -7,23 +7,7 @@ import sys
 
 import pytest
 
-from mergekit_pcb.output.text import printable, size
-
-
-@pytest.mark.parametrize(
-    ("name", "shown"),
-    [
-        ("models/größe 7", "models/größe 7"),
-        ("a\x1b[31mred\x07", r"a\x1b[31mred\x07"),
-        ("two\nlines\r", r"two\nlines\r"),
-        ("\u202egnp.\u2028", r"\u202egnp.\u2028"),
-        ("\x9b2J", r"\x9b2J"),
-        ("\udcff", r"\udcff"),
-    ],
-)
-def test_printable(name: str, shown: str) -> None:
-    """Letters of any language stay; what acts on a terminal is shown as an escape."""
-    assert printable(name) == shown
+from mergekit_pcb.output.text import size
 
 
 @pytest.mark.parametrize(
