@@ -29,6 +29,7 @@ Subject = TypeVar("Subject", Document, Sequence[Document])
 
 _RULES: dict[str, Callable[[Document], Iterator[Finding]]] = {
     "unknown-key": structure.unknown_keys,
+    "misplaced-parameter": structure.misplaced_parameters,
     "unknown-method": inputs.unknown_method,
     "model-lists": structure.one_kind_of_input,
     "empty-slice": structure.empty_slices,
@@ -53,6 +54,8 @@ _RULES: dict[str, Callable[[Document], Iterator[Finding]]] = {
     "no-effect": habits.flags,
     "weight-sum": habits.weights,
     "union-tokenizer": habits.union_tokenizer,
+    "list-by-model": habits.lists_by_model,
+    "no-base": inputs.no_base,
 }
 _FILE_RULES: dict[str, Callable[[Sequence[Document]], Iterator[Finding]]] = {
     "merge-name": multi.wrong_names,

@@ -33,6 +33,8 @@ def wrong_references(document: Document) -> Iterator[Finding]:
             yield place.error(problem, fix)
             continue
         path = model.model.path
+        if place.value in document.siblings:
+            continue  # by its name in this file, whatever that looks like
         if path.startswith("~"):
             yield place.error(
                 f"mergekit does not expand `~` in `{path}`",
