@@ -37,6 +37,12 @@ class Examined(NamedTuple):
     findings: list[Finding]
     documents: list[Document]
 
+    @property
+    def command(self) -> str:
+        """The command of mergekit that takes the recipe, such as ``mergekit-yaml``."""
+        kind = self.documents[0].kind if self.documents else YAML
+        return f"mergekit-{kind}"
+
 
 def check_recipe(text: str, file: str, kind: str = "auto") -> list[Finding]:
     """Everything that is wrong with a mergekit recipe, in the order of its lines.

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from mergekit_pcb.check.rules import (
+    checkpoints,
     filters,
     habits,
     inputs,
@@ -47,6 +48,10 @@ _RULES: dict[str, Callable[[Document], Iterator[Finding]]] = {
     "layer-range": shapes.wrong_layer_ranges,
     "different-models": shapes.different_models,
     "unknown-module": shapes.unknown_modules,
+    "damaged-files": checkpoints.damaged,
+    "quantised": checkpoints.quantised,
+    "base-lacks-tensor": checkpoints.base_lacks,
+    "dropped-tensors": checkpoints.dropped,
     "dtype": output.wrong_dtypes,
     "tokenizer": output.wrong_tokenizers,
     "chat-template": output.wrong_chat_template,
