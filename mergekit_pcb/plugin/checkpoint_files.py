@@ -18,6 +18,17 @@ _POINTER = b"version https://git-lfs.github.com/spec/"
 # Headers of the largest models are some ten megabytes.
 _LARGEST_HEADER = 200_000_000
 _AGAIN = "download it again"
+# What safetensors calls the dtypes of torch that tell weights from other tensors.
+_SAFETENSORS_NAMES = {
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.int16: "I16",
+    torch.int32: "I32",
+    torch.int64: "I64",
+    torch.bool: "BOOL",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+}
 
 
 def checkpoint_problem(path: Path) -> str | None:
@@ -94,15 +105,22 @@ def missing_tensor(path: Path, tensor: str) -> str | None:
     return f"{path} has no tensor {tensor}, which the index says is in it: {_AGAIN}"
 
 
+def torch_dtypes(path: Path) -> dict[str, str] | None:
+    """As `tensor_dtypes`, of a file of torch; None if it holds something else."""
+    content = _without_weights(path)
+    if content is None:
+        return None
+    return {
+        name: _SAFETENSORS_NAMES.get(value.dtype, str(value.dtype))
+        for name, value in content.items()
+        if isinstance(value, torch.Tensor)
+    }
+
+
 def wrapped_problem(path: Path) -> str | None:
     """The problem that a file of torch holds its tensors one level down, if it does."""
-    if path.suffix.lower() == ".safetensors":
-        return None
-    try:
-        content = torch.load(path, map_location="meta", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError):
-        return None
-    if not isinstance(content, dict) or _has_tensors(content):
+    content = None if path.suffix.lower() == ".safetensors" else _without_weights(path)
+    if content is None or _has_tensors(content):
         return None
     for key, value in content.items():
         if isinstance(value, dict) and _has_tensors(value):
@@ -111,6 +129,14 @@ def wrapped_problem(path: Path) -> str | None:
                 f"save what torch.load(…)[{key!r}] gives as a file of its own"
             )
     return f"{path} holds no tensors by their names"
+
+
+def _without_weights(path: Path) -> dict[Any, Any] | None:
+    try:
+        content = torch.load(path, map_location="meta", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def _has_tensors(content: dict[Any, Any]) -> bool:

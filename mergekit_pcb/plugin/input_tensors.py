@@ -22,13 +22,15 @@ from mergekit_pcb.plugin.checkpoint_files import (
     file_problem,
     missing_tensor,
     tensor_dtypes,
+    torch_dtypes,
+    wrapped_problem,
 )
 from mergekit_pcb.plugin.method import PCB
 
 _INTEGERS = {"I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64", "BOOL"}
 _WORDS = {"I8": "int8", "U8": "uint8", "F8_E4M3": "float8", "F8_E5M2": "float8"}
 # What quantisers call the factors of a tensor, behind its name.
-_SCALES = ("_scale_inv", "_scale", ".absmax", ".SCB")
+SCALES = ("_scale_inv", "_scale", ".absmax", ".SCB")
 
 
 class _Load(NamedTuple):
@@ -74,10 +76,12 @@ def require_input_tensors(
             if dtypes is None:
                 continue
             if name not in dtypes:
-                raise PCBError(missing_tensor(shard, name) or "")
-            scaled = any(name + end in loader.index.tensor_paths for end in _SCALES)
+                if problem := missing_tensor(shard, name) or wrapped_problem(shard):
+                    raise PCBError(problem)
+                continue
+            scaled = any(name + end in loader.index.tensor_paths for end in SCALES)
             stored[f"{shard}: {name}"] = dtypes[name] + "*" * scaled
-        _require_weights(stored, loads[0].dtype if loads else None)
+        require_weights(stored, loads[0].dtype if loads else None)
         models = [load.model for load in present]
         base = merge.base_model
         try:
@@ -93,13 +97,15 @@ def require_input_tensors(
 
 
 def _dtypes_in(shard: Path) -> dict[str, str] | None:
-    """The tensors in a weight file, or None if that takes reading all of it."""
+    """The tensors in a weight file, or None if that takes more than its header."""
     if problem := file_problem(shard):
         raise PCBError(problem)
-    return tensor_dtypes(shard) if shard.suffix.lower() == ".safetensors" else None
+    if shard.suffix.lower() == ".safetensors":
+        return tensor_dtypes(shard)
+    return torch_dtypes(shard)
 
 
-def _require_weights(stored: Mapping[str, str], dtype: str | None) -> None:
+def require_weights(stored: Mapping[str, str], dtype: str | None) -> None:
     """Refuse quantised weights among the inputs of one tensor.
 
     mergekit would convert integers to the dtype of the merge, and ignore scales.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -119,8 +120,33 @@ def _unreadable(error: Exception, text: str, file: str) -> Finding:
         problem = f"the character {text[error.position]!a} is not allowed"
     if isinstance(error, _TooMuch):
         return Finding(file, line, column, ERROR, problem, rule="yaml-syntax")
+    if key := _missing_list_key(text):
+        number, column, name = key
+        return Finding(
+            file,
+            number,
+            column,
+            ERROR,
+            "the key of this list is missing above it",
+            f"write `{name}:` above it",
+            rule="yaml-syntax",
+        )
     message, fix = _PLAIN_WORDS.get(problem, (f"not valid YAML: {problem}", ""))
     return Finding(file, line, column, ERROR, message, fix, rule="yaml-syntax")
+
+
+def _missing_list_key(text: str) -> tuple[int, int, str] | None:
+    """Line and column of a list of models or slices that has no key, and the key."""
+    before = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        entry = re.match(r"\s*(?=- +(model|sources) *:)", line)
+        # In a list that has one, the line above is the key or belongs to an entry.
+        if entry and (not before or re.match(r"(?! )[^-#].*: +[^&#|>]", before)):
+            key = "models" if entry[1] == "model" else "slices"
+            return number, entry.end() + 1, key
+        if line.strip() and not line.lstrip().startswith("#"):
+            before = line
+    return None
 
 
 class _TooMuch(yaml.MarkedYAMLError):

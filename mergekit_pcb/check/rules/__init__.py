@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from mergekit_pcb.check.rules import (
+    checkpoints,
     filters,
     habits,
     inputs,
@@ -29,6 +30,7 @@ Subject = TypeVar("Subject", Document, Sequence[Document])
 
 _RULES: dict[str, Callable[[Document], Iterator[Finding]]] = {
     "unknown-key": structure.unknown_keys,
+    "misplaced-parameter": structure.misplaced_parameters,
     "unknown-method": inputs.unknown_method,
     "model-lists": structure.one_kind_of_input,
     "empty-slice": structure.empty_slices,
@@ -46,6 +48,10 @@ _RULES: dict[str, Callable[[Document], Iterator[Finding]]] = {
     "layer-range": shapes.wrong_layer_ranges,
     "different-models": shapes.different_models,
     "unknown-module": shapes.unknown_modules,
+    "damaged-files": checkpoints.damaged,
+    "quantised": checkpoints.quantised,
+    "base-lacks-tensor": checkpoints.base_lacks,
+    "dropped-tensors": checkpoints.dropped,
     "dtype": output.wrong_dtypes,
     "tokenizer": output.wrong_tokenizers,
     "chat-template": output.wrong_chat_template,
@@ -53,6 +59,8 @@ _RULES: dict[str, Callable[[Document], Iterator[Finding]]] = {
     "no-effect": habits.flags,
     "weight-sum": habits.weights,
     "union-tokenizer": habits.union_tokenizer,
+    "list-by-model": habits.lists_by_model,
+    "no-base": inputs.no_base,
 }
 _FILE_RULES: dict[str, Callable[[Sequence[Document]], Iterator[Finding]]] = {
     "merge-name": multi.wrong_names,
