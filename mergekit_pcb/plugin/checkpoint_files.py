@@ -98,6 +98,20 @@ def tensor_dtypes(path: Path) -> dict[str, str]:
     return {name: entry["dtype"] for name, entry in header.items()}
 
 
+def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor in a weight file; empty if it is not known.
+
+    Raises:
+        ValueError: it is no such file.
+    """
+    if path.suffix.lower() == ".safetensors":
+        header, _ = _header(path)
+        header.pop("__metadata__", None)
+        return {name: tuple(entry["shape"]) for name, entry in header.items()}
+    tensors = (_without_weights(path) or {}).items()
+    return {n: tuple(t.shape) for n, t in tensors if isinstance(t, torch.Tensor)}
+
+
 def missing_tensor(path: Path, tensor: str) -> str | None:
     """The problem that a weight file lacks a tensor, if it does."""
     if path.suffix.lower() != ".safetensors" or tensor in tensor_dtypes(path):

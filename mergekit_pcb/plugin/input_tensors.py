@@ -11,7 +11,7 @@ import torch
 from mergekit.common import ModelReference
 from mergekit.graph import Task
 from mergekit.io.lazy_tensor_loader import LazyTensorLoader
-from mergekit.io.tasks import LoaderCache, LoadTensor
+from mergekit.io.tasks import GatherTensors, LoaderCache, LoadTensor
 from mergekit.merge_methods.task_adapter import (
     ExecuteMergeMethodTask,
     TensorDictWrapper,
@@ -22,6 +22,7 @@ from mergekit_pcb.plugin.checkpoint_files import (
     file_problem,
     missing_tensor,
     tensor_dtypes,
+    tensor_shapes,
     torch_dtypes,
     wrapped_problem,
 )
@@ -64,11 +65,13 @@ def require_input_tensors(
             of integers that differs between the models.
     """
     dtypes_in = functools.cache(_dtypes_in)
+    shapes_in = functools.cache(tensor_shapes)
     for merge in merges:
         tensor = merge.output_weight.name
         loads = list(_loads(merge.gather_tensors))
         present = [load for load in loads if load.name is not None]
         stored: dict[str, str] = {}
+        shapes: dict[str, tuple[int, ...]] = {}
         for _, loader, name, _ in present:
             assert name is not None
             shard = Path(loader.index.base_path, loader.index.tensor_paths[name])
@@ -81,7 +84,11 @@ def require_input_tensors(
                 continue
             scaled = any(name + end in loader.index.tensor_paths for end in SCALES)
             stored[f"{shard}: {name}"] = dtypes[name] + "*" * scaled
+            shapes[f"{shard}: {name}"] = shapes_in(shard)[name]
         require_weights(stored, loads[0].dtype if loads else None)
+        # Others make vocabularies of different sizes equal.
+        if isinstance(merge.gather_tensors, (GatherTensors, TensorDictWrapper)):
+            _require_one_shape(shapes)
         models = [load.model for load in present]
         base = merge.base_model
         try:
@@ -126,6 +133,16 @@ def require_weights(stored: Mapping[str, str], dtype: str | None) -> None:
             raise PCBError(
                 f"{where} is {word}, which cannot be merged as it is: write "
                 "`dtype: bfloat16` in the recipe"
+            )
+
+
+def _require_one_shape(shapes: Mapping[str, tuple[int, ...]]) -> None:
+    (first, shape), *others = shapes.items() or [("", ())]
+    for where, other in others:
+        if other != shape:
+            raise PCBError(
+                f"{where} is {other} in shape, and {first} {shape}: "
+                "tensors of different shapes cannot be merged"
             )
 
 

@@ -261,3 +261,14 @@ def test_wrapped_files_of_mergekit_pytorch(tmp_path: Path) -> None:
     said = failure(call(recipe, tmp_path))
     assert said.startswith(f"{tmp_path}/tuned.bin is a training checkpoint")
     assert "['state_dict']" in said
+
+
+def test_tensors_of_different_shapes(tmp_path: Path) -> None:
+    """Both files, the tensor and the shapes are named, and no weights are read."""
+    base, tuned = save_family(tmp_path, 2)
+    name = "model.layers.1.mlp.up_proj.weight"
+    weights = tuned[1].tensors | {name: torch.ones(3, 16)}
+    save_file(weights, tuned[1].path / "model.safetensors")
+    said = failure(call(recipe_of(base, tuned), tmp_path))
+    assert f"tuned1/model.safetensors: {name} is (3, 16) in shape, and" in said
+    assert f"tuned0/model.safetensors: {name} (32, 16): tensors of different" in said
