@@ -15,7 +15,7 @@ from mergekit_pcb.check.rules.document import (
     YAML,
     Document,
 )
-from mergekit_pcb.recipes.findings import Finding
+from mergekit_pcb.recipes.findings import ERROR, Finding
 from mergekit_pcb.recipes.positions import Place, read
 
 # Keys that only the recipes of other commands have at their top level.
@@ -36,6 +36,12 @@ class Examined(NamedTuple):
 
     findings: list[Finding]
     documents: list[Document]
+
+    @property
+    def command(self) -> str:
+        """The command of mergekit that takes the recipe, such as ``mergekit-yaml``."""
+        kind = self.documents[0].kind if self.documents else YAML
+        return f"mergekit-{kind}"
 
 
 def check_recipe(text: str, file: str, kind: str = "auto") -> list[Finding]:
@@ -83,6 +89,9 @@ def examine(text: str, file: str, kind: str = "auto") -> Examined:
     siblings = tuple(n.value for n in names if n and isinstance(n.value, str))
     documents = [Document(root, kind, siblings) for root in roots]
     findings += findings_of(documents)
+    if any(finding.severity == ERROR for finding in findings):
+        # Which model's configuration is taken matters once everything else is right.
+        findings = [finding for finding in findings if finding.rule != "no-base"]
     # A value with a YAML alias is part of several places and is reported once.
     distinct = {(f.line, f.column, f.message): f for f in reversed(findings)}
     return Examined(sorted(distinct.values()), documents)

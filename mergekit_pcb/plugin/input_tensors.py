@@ -28,7 +28,7 @@ from mergekit_pcb.plugin.method import PCB
 _INTEGERS = {"I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64", "BOOL"}
 _WORDS = {"I8": "int8", "U8": "uint8", "F8_E4M3": "float8", "F8_E5M2": "float8"}
 # What quantisers call the factors of a tensor, behind its name.
-_SCALES = ("_scale_inv", "_scale", ".absmax", ".SCB")
+SCALES = ("_scale_inv", "_scale", ".absmax", ".SCB")
 
 
 class _Load(NamedTuple):
@@ -68,9 +68,9 @@ def require_input_tensors(merges: Iterable[ExecuteMergeMethodTask]) -> None:
                 continue
             if name not in dtypes:
                 raise PCBError(missing_tensor(shard, name) or "")
-            scaled = any(name + end in loader.index.tensor_paths for end in _SCALES)
+            scaled = any(name + end in loader.index.tensor_paths for end in SCALES)
             stored[f"{shard}: {name}"] = dtypes[name] + "*" * scaled
-        _require_weights(stored, loads[0].dtype if loads else None)
+        require_weights(stored, loads[0].dtype if loads else None)
         if stored and set(stored.values()) <= _INTEGERS:
             _require_equal(present, tensor)
         models = [load.model for load in present]
@@ -87,7 +87,7 @@ def _dtypes_in(shard: Path) -> dict[str, str] | None:
     return tensor_dtypes(shard) if shard.suffix.lower() == ".safetensors" else None
 
 
-def _require_weights(stored: Mapping[str, str], dtype: str | None) -> None:
+def require_weights(stored: Mapping[str, str], dtype: str | None) -> None:
     """Refuse quantised weights among the inputs of one tensor.
 
     mergekit would convert integers to the dtype of the merge, and ignore scales.

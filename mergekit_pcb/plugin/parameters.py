@@ -42,7 +42,9 @@ def _number(name: str, takes: str, fits: Callable[[float], bool]) -> Any:
         if fits(number):
             return number
         hint = ""
-        if 1 < number <= 100 and fits(number / 100):
+        # A number just above 1, where 1 fits, is no percentage.
+        least = 2 if fits(1) else 1
+        if least <= number <= 100 and fits(number / 100):
             hint = f"; did you mean {number / 100:g}?"
         elif math.isfinite(number) and not _fits_float32(number):
             hint = "; float32 ends at 3.4e38"

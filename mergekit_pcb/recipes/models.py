@@ -8,9 +8,11 @@ resolved, so that equal references are equal models.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
+import yaml
 from mergekit.common import ModelPath, ModelReference
 
 from mergekit_pcb.errors import PCBError
@@ -60,6 +62,14 @@ def as_written(model: ModelReference) -> str | dict[str, Any]:
     if model.override_architecture is not None:
         long_form["override_architecture"] = model.override_architecture
     return long_form
+
+
+def in_one_line(model: ModelReference) -> str:
+    """The YAML that `as_written` becomes."""
+    text: str = yaml.safe_dump(
+        as_written(model), default_flow_style=True, allow_unicode=True, width=math.inf
+    )
+    return text.removesuffix("...\n").strip()
 
 
 def local_folders(model: ModelReference) -> list[Path]:

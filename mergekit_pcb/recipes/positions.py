@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,6 +12,11 @@ import yaml
 from mergekit_pcb.recipes.findings import ADVICE, ERROR, Finding
 
 _UNQUOTED_BRACES = "a list or mapping cannot be a key"
+
+# A recipe that people write has some hundred values. With aliases of aliases a file of
+# a kilobyte has more values than fit into memory.
+_MOST_VALUES = 20_000
+_MOST_MERGED = 1_000
 
 _DASH = (
     "this `-` does not line up with the list above it",
@@ -112,8 +118,43 @@ def _unreadable(error: Exception, text: str, file: str) -> Finding:
         before = text[: error.position]
         line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
         problem = f"the character {text[error.position]!a} is not allowed"
+    if isinstance(error, _TooMuch):
+        return Finding(file, line, column, ERROR, problem, rule="yaml-syntax")
+    if key := _missing_list_key(text):
+        number, column, name = key
+        return Finding(
+            file,
+            number,
+            column,
+            ERROR,
+            "the key of this list is missing above it",
+            f"write `{name}:` above it",
+            rule="yaml-syntax",
+        )
     message, fix = _PLAIN_WORDS.get(problem, (f"not valid YAML: {problem}", ""))
     return Finding(file, line, column, ERROR, message, fix, rule="yaml-syntax")
+
+
+def _missing_list_key(text: str) -> tuple[int, int, str] | None:
+    """Line and column of a list of models or slices that has no key, and the key."""
+    before = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        entry = re.match(r"\s*(?=- +(model|sources) *:)", line)
+        # In a list that has one, the line above is the key or belongs to an entry.
+        if entry and (not before or re.match(r"(?! )[^-#].*: +[^&#|>]", before)):
+            key = "models" if entry[1] == "model" else "slices"
+            return number, entry.end() + 1, key
+        if line.strip() and not line.lstrip().startswith("#"):
+            before = line
+    return None
+
+
+class _TooMuch(yaml.MarkedYAMLError):
+    """More values than a recipe can have."""
+
+    def __init__(self, where: str, most: int, node: yaml.Node) -> None:
+        problem = f"more than {most:,} values{where}, which no recipe has"
+        super().__init__(problem=problem, problem_mark=node.start_mark)
 
 
 class _Reader(yaml.SafeLoader):
@@ -127,10 +168,15 @@ class _Reader(yaml.SafeLoader):
         self._aliased: set[int] = set()
         self._own_keys: dict[int, set[int]] = {}
         self._open: set[int] = set()
+        self._composed = 0
+        self._values = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         is_alias = self.check_event(yaml.AliasEvent)
         node = super().compose_node(parent, index)
+        self._composed += 1
+        if node is not None and self._composed > _MOST_VALUES:
+            raise _TooMuch("", _MOST_VALUES, node)
         if is_alias:
             self._aliased.add(id(node))
         elif isinstance(node, yaml.MappingNode):
@@ -153,6 +199,9 @@ class _Reader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(
                 None, None, f"the alias at `{path}` contains itself", node.start_mark
             )
+        self._values += 1
+        if self._values > _MOST_VALUES:
+            raise _TooMuch(", aliases put in", _MOST_VALUES, node)
         self._open.add(id(node))
         fields: dict[str, Place] = {}
         keys: dict[str, Place] = {}
@@ -181,6 +230,14 @@ class _Reader(yaml.SafeLoader):
             anchored=id(node) in self._aliased
             or any(child.anchored for child in (*fields.values(), *items)),
         )
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        for key, value in node.value:
+            if key.tag == "tag:yaml.org,2002:merge" and len(value.value) > _MOST_MERGED:
+                raise _TooMuch(" behind `<<`", _MOST_MERGED, key)
+        super().flatten_mapping(node)
+        if len(node.value) > _MOST_VALUES:
+            raise _TooMuch(" behind `<<`", _MOST_VALUES, node)
 
     def _mapping(
         self, node: yaml.MappingNode, path: str

@@ -19,7 +19,7 @@ from mergekit.config import MergeConfiguration
 
 from mergekit_pcb.check import command as check_module
 from mergekit_pcb.check.command import check
-from mergekit_pcb.check.linter import check_recipe
+from mergekit_pcb.check.linter import check_recipe, examine
 from mergekit_pcb.check.rules import RULES
 from mergekit_pcb.plugin.unknown_parameters import unknown_parameters
 from mergekit_pcb.recipes.findings import Finding
@@ -141,7 +141,7 @@ def test_not_text() -> None:
     """A file that is no text is an error of its own."""
     Path("model.yml").write_bytes(b"\xff\xfe\x00")
     result = _run("model.yml")
-    assert result.output.startswith("model.yml:1:1: error: the file is not UTF-8 text")
+    assert result.output.startswith("model.yml:1:1: error: model.yml is not UTF-8 text")
     assert result.exit_code == 1
     report = json.loads(_run("--format", "json", "model.yml").output)
     assert report["findings"][0]["rule"] == "not-text"
@@ -198,8 +198,9 @@ def test_kind_can_be_forced() -> None:
 
 def test_kind_pytorch_is_seen() -> None:
     """Models that are weight files make a recipe for mergekit-pytorch."""
-    for name in ("math.bin", "code.pt", "base.safetensors"):
-        Path(name).touch()
+    for name in ("math.bin", "code.pt"):
+        Path(name).write_bytes(b"\x80\x02")
+    Path("base.safetensors").write_bytes(b"\x02" + b"\0" * 7 + b"{}")
     text = RIGHT.replace("org/math", "math.bin").replace("org/code", "code.pt")
     text = text.replace("org/base", "base.safetensors")
     assert check_recipe(text, "r.yml") == []
@@ -209,6 +210,17 @@ def test_kind_pytorch_is_seen() -> None:
     refused, gradient = check_recipe(text + lists, "r.yml")
     assert refused.message.endswith("got 'high'")
     assert gradient.message.startswith("mergekit-pytorch knows no layers")
+
+
+@pytest.mark.parametrize("kind", ["yaml", "multi", "pytorch"])
+def test_the_command_that_takes_a_recipe(kind: str) -> None:
+    """It is seen from the recipe, so that others can be named."""
+    text = {
+        "yaml": RIGHT,
+        "multi": f"name: first\n{RIGHT}---\n{RIGHT}",
+        "pytorch": "merge_method: linear\nmodels: [{model: a.bin}, {model: b.bin}]\n",
+    }[kind]
+    assert examine(text, "r.yml").command == f"mergekit-{kind}"
 
 
 def test_aliases_are_told_once() -> None:

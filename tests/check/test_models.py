@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mergekit_pcb.check.linter import check_recipe
 
@@ -16,8 +18,9 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _folder(name: str, **config: object) -> None:
-    """A model folder without weights."""
+    """A model folder with one tensor."""
     Path(name).mkdir()
+    _weights(name, {"model.norm.weight": "F32"})
     written = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -27,6 +30,18 @@ def _folder(name: str, **config: object) -> None:
         **config,
     }
     Path(name, "config.json").write_text(json.dumps(written))
+
+
+def _weights(file: str, dtypes: dict[str, str]) -> None:
+    """A safetensors file of tensors without values, for a folder or as a file."""
+    header = {
+        name: {"dtype": dtype, "shape": [0], "data_offsets": [0, 0]}
+        for name, dtype in dtypes.items()
+    }
+    text = json.dumps(header).encode()
+    path = Path(file)
+    path = path / "model.safetensors" if path.is_dir() else path
+    path.write_bytes(len(text).to_bytes(8, "little") + text)
 
 
 def _lines(text: str) -> list[str]:
@@ -154,12 +169,147 @@ def test_folder_without_a_config() -> None:
     )
 
 
-def test_unreadable_config_is_no_reason_to_fail() -> None:
-    """What a folder does not tell is not held against it."""
+@pytest.mark.parametrize("text", ["{", "", "[]", "\xff", "[" * 100_000])
+def test_a_config_that_is_no_json(text: str) -> None:
+    """The file is named; transformers would say so after the download."""
     _folder("base")
     _folder("math")
-    Path("math", "config.json").write_text("{")
+    Path("math", "config.json").write_text(text, encoding="latin-1")
+    assert _line(TWO) == (
+        "r.yml:3:12: error: math/config.json cannot be read as JSON: download it again"
+    )
+
+
+def test_a_config_that_is_a_pipe() -> None:
+    """It is not waited for."""
+    _folder("base")
+    _folder("math")
+    Path("math", "config.json").unlink()
+    os.mkfifo("math/config.json")
+    assert "math/config.json is a pipe or a device" in _line(TWO)
+
+
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [(None, "no architecture"), ([], "no architecture"), (["A", "B"], "several")],
+)
+def test_a_config_without_its_architecture(names: object, problem: str) -> None:
+    """Mergekit stops with a TypeError there."""
+    _folder("base")
+    _folder("math", architectures=names)
+    line = _line(TWO)
+    assert line.startswith(f"r.yml:3:12: error: math/config.json names {problem}")
+    assert '"architectures": ["LlamaForCausalLM"]' in line
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid", "is a git-LFS pointer"),
+        (b"", "is empty"),
+        (b"\x40" + b"\0" * 7 + b"{", "is cut off in its header"),
+        (None, "has no weights"),
+    ],
+)
+def test_a_damaged_weight_file(content: bytes | None, problem: str) -> None:
+    """Once for each model, in the words of the merge, without the weights."""
+    _folder("base")
+    _folder("math")
+    file = Path("base", "model.safetensors")
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
+    line = _line(TWO)
+    assert line.startswith("r.yml:2:12: error: base")
+    assert problem in line
+
+
+def test_a_damaged_adapter() -> None:
+    """The files of an adapter are looked at as well."""
+    _folder("base")
+    Path("lora").mkdir()
+    Path("lora/adapter_model.safetensors").touch()
+    text = "models:\n  - model: ./base+./lora\nmerge_method: passthrough\n"
+    assert "lora/adapter_model.safetensors is empty" in _lines(text)[1]
+
+
+NORM = "model.norm.weight"
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "problem"),
+    [
+        ({NORM: "I8"}, "is int8, the form of quantised weights"),
+        ({NORM: "F8_E4M3", f"{NORM}_scale_inv": "F32"}, "is float8, the form of quan"),
+        ({NORM: "F8_E4M3"}, "is float8, which cannot be merged as it is; write `dtype"),
+        ({NORM: "F32", "model.layers.0.mlp.up_proj.qweight": "I32"}, "is a quantised"),
+    ],
+)
+def test_quantised_weights(dtypes: dict[str, str], problem: str) -> None:
+    """They are seen by the dtypes and names in the header."""
+    _folder("base")
+    _folder("math")
+    _weights("math", dtypes)
+    line = _line(TWO)
+    assert line.startswith("r.yml:3:12: error: math/model.safetensors: model.")
+    assert problem in line
+
+
+def test_float8_with_a_dtype_is_merged() -> None:
+    """The fix that is proposed is one."""
+    _folder("base")
+    _folder("math")
+    _weights("math", {NORM: "F8_E4M3"})
+    assert _lines(TWO + "dtype: bfloat16\n") == []
+
+
+def test_a_configuration_that_says_quantised() -> None:
+    """Of weights that are floats it is advice; of unknown ones an error."""
+    _folder("base")
+    _folder("math", quantization_config={"quant_method": "gptq"})
+    assert "r.yml:3:12: advice: math/config.json has a `quantization_" in _line(TWO)
+    Path("math/model.safetensors").unlink()
+    Path("math/pytorch_model.bin").write_bytes(b"\x80\x02")
+    assert "r.yml:3:12: error: math/config.json has a `quantization_" in _line(TWO)
+
+
+def test_a_base_without_a_tensor() -> None:
+    """Optional tensors that only other models have stop a merge with a base."""
+    _folder("base")
+    _folder("math")
+    _weights("math", {NORM: "F32", "lm_head.weight": "F32"})
+    assert _line(TWO) == (
+        "r.yml:5:13: error: the base model `./base` lacks `lm_head.weight`, which "
+        "`./math` has, and mergekit stops; take a base model that has the same tensors"
+    )
+    # Where the head is tied to the embeddings, either stands for both.
+    _weights("base", {NORM: "F32", "model.embed_tokens.weight": "F32"})
     assert _lines(TWO) == []
+
+
+def test_tensors_that_the_merge_drops() -> None:
+    """Tensors outside mergekit's definition are named once."""
+    for name in ("base", "math"):
+        _folder(name)
+        extra = ["model.mtp.0.weight", "model.layers.0.self_attn.rotary_emb.inv_freq"]
+        _weights(name, dict.fromkeys([NORM, *extra], "F32"))
+    line = _line(TWO)
+    assert line.startswith("r.yml:2:12: advice: the merged model will not have")
+    assert "`model.mtp.0.weight` of `./base`" in line
+
+
+def test_filters_are_looked_for_in_local_models() -> None:
+    """Of models on this machine the names are known."""
+    _folder("base")
+    _folder("math")
+    text = TWO + (
+        "parameters:\n  density:\n    - {filter: layers.9., value: 0.2}\n"
+        "    - value: 0.1\n"
+    )
+    assert "advice: no tensor of these models has `layers.9.` in its name" in _line(
+        text
+    )
+    assert _lines(text.replace("layers.9.", "layers.3.")) == []
 
 
 def test_models_beside_an_unreadable_config_are_compared() -> None:
@@ -168,7 +318,7 @@ def test_models_beside_an_unreadable_config_are_compared() -> None:
         _folder(name, hidden_size=128 if name == "code" else 64)
     Path("base", "config.json").write_text("{")
     text = TWO.replace("merge_method", "  - model: ./code\nmerge_method")
-    assert "`./code` has 128 hidden dimensions, `./math` 64" in _line(text)
+    assert "`./code` has 128 hidden dimensions, `./math` 64" in _lines(text)[1]
 
 
 def test_file_in_place_of_a_folder() -> None:
@@ -184,7 +334,7 @@ def test_file_in_place_of_a_folder() -> None:
 def test_folder_in_place_of_a_file() -> None:
     """Nor does `mergekit-pytorch` read folders."""
     _folder("base")
-    Path("a.safetensors").touch()
+    _weights("a.safetensors", {})
     text = "models:\n  - model: a.safetensors\nmerge_method: pcb\nbase_model: ./base\n"
     assert _line(text) == (
         "r.yml:4:13: error: `./base` is a folder, and mergekit-pytorch reads single "
@@ -220,3 +370,73 @@ def test_missing_adapter_folder() -> None:
         "r.yml:2:12: error: the adapter folder `./lora` does not exist; mend the path, "
         "or the folder it is in"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "is_there"),
+    [
+        *((name, True) for name in ("c++", "me@lab", "a+b@c", "x@y@z")),
+        *((name, False) for name in ("x@y@z", "p+q+r")),
+    ],
+)
+def test_paths_that_mergekit_reads_apart(name: str, is_there: bool) -> None:
+    """Folders with `+` or `@` in their path need the long form, which is written."""
+    for model in ("base", "math"):
+        if is_there:
+            Path(name).mkdir(exist_ok=True)
+            _folder(f"{name}/{model}")
+    text = TWO.replace("./", f"./{name}/")
+    findings = check_recipe(text, "r.yml")
+    assert len(findings) == 3
+    recipe = yaml.safe_load(text)
+    for found in findings:
+        assert "with a revision or an adapter" in found.message
+        key, _, value = (
+            found.fix.removeprefix("write `").removesuffix("`").partition(": ")
+        )
+        holder = recipe["models"][int(found.path[7])] if key == "model" else recipe
+        holder[key] = yaml.safe_load(value)
+    assert recipe["base_model"] == {"model": {"path": f"./{name}/base"}}
+    if is_there:
+        assert _lines(yaml.safe_dump(recipe)) == []
+
+
+def test_an_adapter_in_a_folder_that_is_read_apart() -> None:
+    """Of `model+adapter` both parts are put where they belong."""
+    Path("c++").mkdir()
+    _folder("c++/base")
+    Path("c++/lora").mkdir()
+    text = "models:\n  - model: ./c++/base+./c++/lora\nmerge_method: passthrough\n"
+    (finding,) = check_recipe(text, "r.yml")
+    assert finding.fix == (
+        "write `model: {lora: {path: ./c++/lora}, model: {path: ./c++/base}}`"
+    )
+
+
+@pytest.mark.parametrize("name", ["m@1.safetensors", "m+1.bin", "a+b@c/m.bin"])
+def test_files_that_mergekit_pytorch_drops(name: str) -> None:
+    """Their names are read apart after planning, and the model is left out."""
+    Path("a+b@c").mkdir()
+    for file in (name, "base.bin"):
+        Path(file).write_bytes(b"\x80\x02")
+    if name.endswith("safetensors"):
+        _weights(name, {})
+    text = (
+        "merge_method: pcb\nbase_model: base.bin\nmodels:\n"
+        f"  - model: {name}\n  - model: base.bin\n"
+    )
+    (finding,) = check_recipe(text, "r.yml")
+    assert (finding.severity, finding.line) == ("error", 4)
+    assert f"leaves `{name}` out of the merge in silence" in finding.message
+
+
+@pytest.mark.parametrize("base", ["base", "./base/", "x/../base", ".//base", "link"])
+def test_spellings_of_one_folder(base: str) -> None:
+    """Mergekit takes them for two models, also where one is the base."""
+    _folder("base")
+    _folder("math")
+    Path("x").mkdir()
+    Path("link").symlink_to("base")
+    text = TWO.replace("base_model: ./base", f"base_model: {base}")
+    (line,) = [line for line in _lines(text) if "vocabular" not in line]
+    assert "look like one model, and mergekit takes them for two" in line

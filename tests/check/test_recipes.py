@@ -136,7 +136,7 @@ def test_example_raises_no_alarm(path: Path) -> None:
     text = path.read_text()
     for name in re.findall(r"\S+\.safetensors", text):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).touch()
+        Path(name).write_bytes(b"\x02" + b"\0" * 7 + b"{}")
     findings = check_recipe(text, path.name)
     needed = "run mergekit with `--lora-merge-cache DIR`"
     assert [str(found) for found in findings if found.fix != needed] == []
@@ -186,7 +186,15 @@ def test_every_rule_has_a_wrong_recipe() -> None:
         for path in (RECIPES / "wrong").iterdir()
         for finding in check_recipe(path.read_text(), path.name)
     }
-    assert set(RULES) - found == {"not-text", "different-models", "unknown-module"}
+    assert set(RULES) - found == {
+        "not-text",
+        "different-models",
+        "unknown-module",
+        "damaged-files",
+        "quantised",
+        "base-lacks-tensor",
+        "dropped-tensors",
+    }
 
 
 def test_every_method_has_a_right_recipe() -> None:

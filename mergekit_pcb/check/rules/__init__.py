@@ -11,6 +11,8 @@ from dataclasses import replace
 from typing import TypeVar
 
 from mergekit_pcb.check.rules import (
+    checkpoints,
+    filters,
     habits,
     inputs,
     models,
@@ -28,6 +30,7 @@ Subject = TypeVar("Subject", Document, Sequence[Document])
 
 _RULES: dict[str, Callable[[Document], Iterator[Finding]]] = {
     "unknown-key": structure.unknown_keys,
+    "misplaced-parameter": structure.misplaced_parameters,
     "unknown-method": inputs.unknown_method,
     "model-lists": structure.one_kind_of_input,
     "empty-slice": structure.empty_slices,
@@ -40,11 +43,15 @@ _RULES: dict[str, Callable[[Document], Iterator[Finding]]] = {
     "parameter-level": parameters.wrong_levels,
     "value-form": values.wrong_shapes,
     "refused-value": values.wrong_values,
-    "uncovered-tensors": values.uncovered,
-    "filter": values.wrong_filters,
+    "uncovered-tensors": filters.uncovered,
+    "filter": filters.wrong_filters,
     "layer-range": shapes.wrong_layer_ranges,
     "different-models": shapes.different_models,
     "unknown-module": shapes.unknown_modules,
+    "damaged-files": checkpoints.damaged,
+    "quantised": checkpoints.quantised,
+    "base-lacks-tensor": checkpoints.base_lacks,
+    "dropped-tensors": checkpoints.dropped,
     "dtype": output.wrong_dtypes,
     "tokenizer": output.wrong_tokenizers,
     "chat-template": output.wrong_chat_template,
@@ -52,6 +59,8 @@ _RULES: dict[str, Callable[[Document], Iterator[Finding]]] = {
     "no-effect": habits.flags,
     "weight-sum": habits.weights,
     "union-tokenizer": habits.union_tokenizer,
+    "list-by-model": habits.lists_by_model,
+    "no-base": inputs.no_base,
 }
 _FILE_RULES: dict[str, Callable[[Sequence[Document]], Iterator[Finding]]] = {
     "merge-name": multi.wrong_names,
@@ -60,7 +69,7 @@ _FILE_RULES: dict[str, Callable[[Sequence[Document]], Iterator[Finding]]] = {
 }
 
 RULES = {
-    "not-text": "A file that is not UTF-8 text.",
+    "not-text": "A file that is no text, or too large for a recipe.",
     "yaml-syntax": "Text that is not valid YAML.",
     "duplicate-key": "Keys that are written twice, of which the last counts.",
     "wrong-document": "Documents that are empty, too many, or for another command.",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mergekit.merge_methods.base import ParameterSpec
+from mergekit.merge_methods.base import ParameterScope, ParameterSpec
 
-from mergekit_pcb.check.rules.document import Document
+from mergekit_pcb.check.rules.document import PYTORCH, Document
 from mergekit_pcb.check.rules.parameters import settings
-from mergekit_pcb.check.rules.values import values
+from mergekit_pcb.check.rules.structure import is_misspelt
+from mergekit_pcb.check.rules.values import SCALARS, values
 from mergekit_pcb.plugin.parameters import NO_EFFECT
 from mergekit_pcb.recipes.findings import Finding
 
@@ -23,7 +24,7 @@ def densities(document: Document) -> Iterator[Finding]:
         for leaf, value in points:
             if value is not None and not 0 <= value <= 1:
                 kept = "everything" if value > 1 else "nothing"
-                meant = f", for example {value / 100:g}" if 1 < value <= 100 else ""
+                meant = f", for example {value / 100:g}" if 2 <= value <= 100 else ""
                 yield leaf.advice(
                     f"a density is a fraction, and {value:g} keeps {kept}",
                     f"write a number between 0 and 1{meant}",
@@ -35,6 +36,28 @@ def densities(document: Document) -> Iterator[Finding]:
                 "coordinates or more compete",
                 f"try the default, {parameter.default}",
             )
+
+
+def lists_by_model(document: Document) -> Iterator[Finding]:
+    """Lists with one value for each model, which mergekit reads as gradients."""
+    for group in document.groups:
+        counts = {len(group.inputs), len(group.non_base)} - {0, 1}
+        for block in group.shared:
+            for name, place in block.fields.items():
+                parameter = document.parameters.get(name)
+                if (
+                    parameter is None
+                    or parameter.scope == ParameterScope.SHARED
+                    or len(place.items) not in counts
+                    or not all(isinstance(p.value, SCALARS) for p in place.items)
+                ):
+                    continue
+                yield place.advice(
+                    f"`{name}` is a gradient, from {place.items[0].value} in the first "
+                    f"layer to {place.items[-1].value} in the last one, for every "
+                    "model, and not one value a model",
+                    "if it was, write each value under that model's own `parameters:`",
+                )
 
 
 def flags(document: Document) -> Iterator[Finding]:
@@ -64,8 +87,21 @@ def weights(document: Document) -> Iterator[Finding]:
 
 
 def union_tokenizer(document: Document) -> Iterator[Finding]:
-    """A union of vocabularies, whose made-up rows take part in PCB's competition."""
+    """A union of vocabularies: one not asked for, or one that PCB has compete."""
+    settings = document.root.get("tokenizer")
     chosen = document.tokenizer
+    if (
+        document.kind != PYTORCH
+        and settings is not None
+        and isinstance(settings.value, dict)
+        and "source" not in settings.keys
+        and not is_misspelt(document, settings, "source")
+    ):
+        yield settings.advice(
+            "`tokenizer` without `source` takes the union of all vocabularies, and "
+            "makes up embedding rows for tokens that a model lacks",
+            "write `source: base` there, or `source: union` if it is meant",
+        )
     if chosen is not None and chosen.value == "union" and _is_pcb(document):
         yield chosen.advice(
             "`union` makes up embedding rows for tokens that a model lacks, and PCB "

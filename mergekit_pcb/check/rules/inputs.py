@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from mergekit import merge_methods
+from mergekit.common import ModelReference
 from mergekit.merge_methods import BasePolicy, MergeMethodSpec, ParameterScope
 
 from mergekit_pcb.check.rules.document import PYTORCH, Document, Group, Input
 from mergekit_pcb.check.rules.structure import is_misspelt
 from mergekit_pcb.recipes.findings import Finding
+from mergekit_pcb.recipes.models import in_one_line, located
 from mergekit_pcb.recipes.positions import Place
 from mergekit_pcb.suggestions import did_you_mean, quoted
 
@@ -125,6 +128,29 @@ def _miscounted(spec: MergeMethodSpec, group: Group) -> tuple[str, str] | None:
     return None
 
 
+def no_base(document: Document) -> Iterator[Finding]:
+    """No model named whose configuration and tokenizer the merged model gets."""
+    spec, method = document.spec, document.root.get("merge_method")
+    if spec is None or method is None or document.kind == PYTORCH:
+        return
+    # Who stacks slices of several models writes the configuration by hand.
+    whole = [group for group in document.groups if group.slice is None]
+    models = [source for group in whole for source in group.inputs]
+    distinct = {source.model for source in models}
+    if (
+        spec.contract.base == BasePolicy.IGNORED
+        and "base_model" not in document.root.keys
+        and len(distinct) > 1
+        and not is_misspelt(document, document.root, "base_model")
+        and (document.tokenizer is None or document.tokenizer.value != "base")
+    ):
+        yield method.advice(
+            "without `base_model`, mergekit takes the configuration and the tokenizer "
+            "of any of the models",
+            f"write `base_model: {in_one_line(models[0].model)}`, or another of them",
+        )
+
+
 def base_as_input(document: Document) -> Iterator[Finding]:
     """A base model that a method without a base merges like any other."""
     spec = document.spec
@@ -145,15 +171,24 @@ def base_as_input(document: Document) -> Iterator[Finding]:
 def same_model_spelt_twice(document: Document) -> Iterator[Finding]:
     """Two spellings of one model, which mergekit takes for two."""
     for group in document.groups:
-        first: dict[str, Input] = {}
+        first: dict[ModelReference, Input] = {}
         for source in group.inputs:
-            folded = str(source.model).removeprefix("./").removesuffix("@main")
-            if document.kind != PYTORCH:
-                folded = folded.rstrip("/").casefold()
-            other = first.setdefault(folded, source)
+            other = first.setdefault(_folded(document, source.model), source)
             if other.model != source.model:
                 yield source.place.advice(
                     f"`{source.model}` and `{other.model}` on line {other.place.line} "
                     "look like one model, and mergekit takes them for two",
                     "write both alike",
                 )
+
+
+def _folded(document: Document, model: ModelReference) -> ModelReference:
+    """A model as every spelling of it is read."""
+    found = located(model)
+    path = found.model
+    if path != model.model or document.kind == PYTORCH or Path(path.path).exists():
+        return found
+    name = path.path.removeprefix("./").rstrip("/").casefold()
+    revision = None if path.revision == "main" else path.revision
+    folded = path.model_copy(update={"path": name, "revision": revision})
+    return found.model_copy(update={"model": folded})

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+from mergekit.common import ModelPath, ModelReference
 
 from mergekit_pcb.check.rules.document import PYTORCH, WEIGHT_FILES, Document
 from mergekit_pcb.recipes.findings import Finding
+from mergekit_pcb.recipes.models import as_written, in_one_line
 from mergekit_pcb.recipes.positions import Place
 from mergekit_pcb.suggestions import did_you_mean
 
@@ -24,6 +26,13 @@ def wrong_references(document: Document) -> Iterator[Finding]:
     adapters = []
     for place in document.references():
         model = document.parse(place)
+        if document.kind != PYTORCH and (meant := _read_apart(place.value)):
+            yield place.error(
+                f"mergekit reads the path `{place.value}` as a model with a revision "
+                "or an adapter",
+                f"write `{_key(place)}: {in_one_line(meant)}`",
+            )
+            continue
         if model is None:
             problem = f"a model is one text, got {place.value!r}"
             fix = "write `owner/name` or a folder"
@@ -33,6 +42,8 @@ def wrong_references(document: Document) -> Iterator[Finding]:
             yield place.error(problem, fix)
             continue
         path = model.model.path
+        if place.value in document.siblings:
+            continue  # by its name in this file, whatever that looks like
         if path.startswith("~"):
             yield place.error(
                 f"mergekit does not expand `~` in `{path}`",
@@ -53,8 +64,42 @@ def wrong_references(document: Document) -> Iterator[Finding]:
         )
 
 
+def _read_apart(text: object) -> ModelReference | None:
+    """The model that a path with `+` or `@` was meant to be, if it is one here."""
+    if not isinstance(text, str) or not set("+@") & set(text):
+        return None
+    splits = [(text, "")] + [
+        (text[:i], text[i + 1 :]) for i, letter in enumerate(text) if letter == "+"
+    ]
+    for path, adapter in splits:
+        # A revision belongs to a name on the hub; what is on this machine has none.
+        parts = [part for part in (path, adapter) if part]
+        if all(Path(part).exists() for part in parts):
+            model = ModelReference(
+                model=ModelPath.model_validate({"path": path}),
+                lora=ModelPath.model_validate({"path": adapter}) if adapter else None,
+            )
+            return None if as_written(model) == text else model
+    several = text.count("+") > 1 or text.count("@") > 1
+    if _LOCAL.match(text) and several:
+        return ModelReference(model=ModelPath.model_validate({"path": text}))
+    return None
+
+
+def _key(place: Place) -> str:
+    """The key of a model, or what begins an entry of a list."""
+    name = place.path.rpartition(".")[2]
+    return "- model" if name.endswith("]") else name
+
+
 def _wrong_file(place: Place, path: str) -> Iterator[Finding]:
-    if Path(path).is_dir():
+    if set("+@") & set(path):
+        yield place.error(
+            f"mergekit-pytorch leaves `{path}` out of the merge in silence, or stops, "
+            "because of the `+` or `@` in its path",
+            "rename it, or write the path of a link without them",
+        )
+    elif Path(path).is_dir():
         yield place.error(
             f"`{path}` is a folder, and mergekit-pytorch reads single files",
             "name the file, or use mergekit-yaml",

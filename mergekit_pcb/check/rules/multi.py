@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from graphlib import CycleError, TopologicalSorter
 
@@ -21,6 +22,8 @@ def wrong_names(documents: Sequence[Document]) -> Iterator[Finding]:
                 f"put it in quotes: `'{place.value}'`",
             )
             continue
+        if place is not None and (problem := _no_folder(place.value)):
+            yield place.error(*problem)
         name, where = document.name, place or document.root
         line = first.setdefault(name, where).line
         if first[name] is not where and name is None:
@@ -33,6 +36,19 @@ def wrong_names(documents: Sequence[Document]) -> Iterator[Finding]:
                 f"the name `{name}` is taken by the merge on line {line}",
                 "choose another name",
             )
+
+
+def _no_folder(name: str) -> tuple[str, str] | None:
+    """Why mergekit-multi could not name a merge's folder so, and refer to it."""
+    if re.fullmatch(r"[\w.-]+", name) and name.strip("."):
+        return None
+    plain = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "first-merge"
+    why = "`@` and `+` begin a revision and an adapter"
+    if "@" not in name and "+" not in name:
+        why = "it is the name of a folder, and of a model"
+    return f"the merge's name {name!r} cannot be written as a model: {why}", (
+        f"write `{plain}`, here and where it is used"
+    )
 
 
 def names_in_other_places(documents: Sequence[Document]) -> Iterator[Finding]:

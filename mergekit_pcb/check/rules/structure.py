@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from mergekit.common import ModelPath
 from mergekit.config import (
     ConditionalParameter,
     MergeConfiguration,
@@ -18,12 +19,14 @@ from pydantic import BaseModel, ValidationError
 
 from mergekit_pcb.check.rules.document import PYTORCH, Document, levels, typed
 from mergekit_pcb.check.rules.values import WANTED, is_condition
+from mergekit_pcb.plugin.parameters import NO_EFFECT
 from mergekit_pcb.plugin.unknown_parameters import (
     option_hint,
     parameter_names,
     unknown_parameter,
 )
 from mergekit_pcb.recipes.findings import ERROR, Finding
+from mergekit_pcb.recipes.models import in_one_line, reference
 from mergekit_pcb.recipes.positions import Place
 from mergekit_pcb.suggestions import closest, misspelt, quoted
 
@@ -36,7 +39,35 @@ _DECLARED_ONLY = {(OutputSliceDefinition, "residual_weight")}
 def unknown_keys(document: Document) -> Iterator[Finding]:
     """Keys that mergekit does not read where they are, and ignores."""
     for place, name, model in _unread(document):
-        yield place.keys[name].error(*_unknown(document, name, model))
+        if not _is_misplaced(document, name, model):
+            yield place.keys[name].error(*_unknown(document, place, name, model))
+
+
+def misplaced_parameters(document: Document) -> Iterator[Finding]:
+    """Parameters that are not under `parameters:`, where mergekit ignores them."""
+    for place, name, model in _unread(document):
+        if not _is_misplaced(document, name, model):
+            continue
+        key, message = place.keys[name], _ignored(name)
+        parameter = document.parameters.get(name)
+        if parameter is None or parameter.description != NO_EFFECT:
+            yield key.error(message, "move it under `parameters:`")
+        else:
+            yield key.advice(message, "remove it: it would have no effect there either")
+
+
+def _is_misplaced(document: Document, name: str, model: type[BaseModel]) -> bool:
+    fields = model.model_fields
+    return (
+        "parameters" in fields
+        and (model, name) not in _DECLARED_ONLY
+        and not _is_of_mergekit_yaml(document, name)
+        and unknown_parameter(name, document.spec) is None
+    )
+
+
+def _ignored(name: str) -> str:
+    return f"mergekit ignores the key `{name}` here"
 
 
 def is_misspelt(document: Document, place: Place, *fields: str) -> bool:
@@ -84,16 +115,34 @@ def _is_of_mergekit_yaml(document: Document, name: str) -> bool:
     return document.kind == PYTORCH and name in MergeConfiguration.model_fields
 
 
-def _unknown(document: Document, name: str, model: type[BaseModel]) -> tuple[str, str]:
+def _as_one_model(entry: Place) -> str:
+    """The fix for a model whose revision or adapter has a key of its own."""
+    parts = {key: place.value for key, place in entry.fields.items()}
+    try:
+        model = reference(parts["model"])
+        if "revision" in parts:
+            path = {"path": model.model.path, "revision": str(parts["revision"])}
+            model = model.model_copy(update={"model": ModelPath.model_validate(path)})
+        if "lora" in parts:
+            adapter = reference(parts["lora"]).model
+            model = model.model_copy(update={"lora": adapter})
+    except (KeyError, ValueError):
+        return "write `model: owner/name@revision+adapter`"
+    return f"write `model: {in_one_line(model)}`"
+
+
+def _unknown(
+    document: Document, place: Place, name: str, model: type[BaseModel]
+) -> tuple[str, str]:
     """The message about an unknown key, and the fix."""
     if (model, name) in _DECLARED_ONLY:
         return f"mergekit never reads `{name}`", "remove it"
     fields = list(model.model_fields)
-    message = f"mergekit ignores the key `{name}` here"
+    message = _ignored(name)
     if _is_of_mergekit_yaml(document, name):
         return f"mergekit-pytorch does not read `{name}`", "remove it"
-    if "parameters" in fields and unknown_parameter(name, document.spec) is None:
-        return message, "move it under `parameters:`"
+    if "model" in fields and name in ("revision", "lora"):
+        return message, _as_one_model(place)
     if near := _meant(document, name, model):
         return message, f"did you mean {quoted(near, 'or')}?"
     if where := _homes(document, name):
