@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from mergekit.merge_methods import TensorGroup
@@ -37,6 +38,7 @@ def inspect_recipe(
     densities: Iterable[float] = (),
     scopes: Iterable[str] = (),
     base: str | None = None,
+    out: Path | None = None,
 ) -> Inspection:
     """Measure what a recipe merges, under its own setting and others.
 
@@ -46,11 +48,12 @@ def inspect_recipe(
         densities: more settings: the recipe's with these densities.
         scopes: more settings: the recipe's with these scopes, at each density.
         base: takes the place of the recipe's base model, or of a missing one.
+        out: a folder that must share no files with a model.
 
     Raises:
         PCBError: the recipe cannot be merged, or an input holds NaN or infinity.
     """
-    method, merges = plan(file, options, base)
+    method, merges, stops, dropped = plan(file, options, base, out)
     if all(set(merge.model_order) <= {merge.base_model} for merge in merges):
         raise PCBError(f"{file} lists no model beside the base")
     settings = _settings(merges, scopes, densities)
@@ -72,6 +75,8 @@ def inspect_recipe(
             if name in metrics
         ),
         skipped=tuple(name for name in names if name not in metrics),
+        stops=stops,
+        dropped=dropped,
     )
 
 
