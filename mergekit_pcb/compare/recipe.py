@@ -32,6 +32,7 @@ from mergekit_pcb.compare.progress import bars_and_log
 from mergekit_pcb.compare.report import Report
 from mergekit_pcb.compare.result_cache import versions
 from mergekit_pcb.compare.run import Comparison
+from mergekit_pcb.compare.scoreboard import Scoreboard
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.output.error_lines import one_line_errors
 from mergekit_pcb.plugin.adapters import merge_adapters
@@ -120,7 +121,7 @@ def compare_recipe(
         report = Report(
             recipe=recipe,
             folder=out,
-            rows=rows,
+            rows=Scoreboard(rows).in_order(),
             references=references,
             evaluated=evaluate.what,
             how_chosen=evaluate.how_chosen if comparison.chooses_apart else "",
