@@ -236,7 +236,7 @@ def _require_valid_sweep(swept: Swept, methods: Mapping[str, MergeMethod]) -> No
             specs = [p for m in meant for p in m.spec.parameters if p.name == name]
             for value in tried:
                 if specs:
-                    _require_valid(specs[0], value, place or "every method")
+                    _require_valid(specs[0], value, place or "--sweep")
                 elif not isinstance(value, (int, float)):  # the scale of linear
                     raise PCBError(f"{place}: {name} is {value!r}, which is no number")
 

@@ -125,7 +125,7 @@ def summary_columns(scoreboard: Scoreboard) -> list[Column]:
             attrgetter("seconds"),
             title="seconds",
             short="s",
-            text="{:.0f}".format,
+            text=lambda seconds: f"{seconds:.{int(seconds < 10)}f}",
             priority=2,
         ),
         Column(
