@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from mergekit_pcb.printable import printable
+
 
 class PCBError(click.ClickException, ValueError):
     """A mistake that a user can correct; one line that names the key and the fix.
@@ -13,3 +15,7 @@ class PCBError(click.ClickException, ValueError):
     ``ValueError``, which callers of merge methods in Python expect. pydantic would
     wrap it, so nothing that pydantic calls may raise it.
     """
+
+    def format_message(self) -> str:
+        """The message as click prints it, whatever names of others it quotes."""
+        return printable(" ".join(self.message.split()))

@@ -10,12 +10,16 @@ def _folded(word: str) -> str:
     return word.strip().lower().replace("-", "_").replace(" ", "_")
 
 
+def _likeness(option: str, word: str) -> float:
+    # Of words of three letters two that changed places are half.
+    if len(word) > 2 and option != word and sorted(option) == sorted(word):
+        return 0.9
+    return difflib.SequenceMatcher(None, option, word).ratio()
+
+
 def misspelt(word: str, options: Iterable[str]) -> list[str]:
     """The options that differ from ``word`` by a few letters, the nearest first."""
-    likeness = {
-        option: difflib.SequenceMatcher(None, _folded(option), _folded(word)).ratio()
-        for option in options
-    }
+    likeness = {option: _likeness(_folded(option), _folded(word)) for option in options}
     best = max(likeness.values(), default=0.0)
     if best < 0.75:
         return []

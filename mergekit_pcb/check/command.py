@@ -102,14 +102,14 @@ def check(
 
 def _examine_file(path: str, name: str, kind: str) -> Examined:
     from mergekit_pcb.check.linter import Examined, examine
+    from mergekit_pcb.errors import PCBError
+    from mergekit_pcb.recipes.reading import recipe_text
 
     try:
-        with click.open_file(path, encoding="utf-8") as file:
-            text = file.read()
-    except UnicodeDecodeError:
-        problem = "the file is not UTF-8 text"
-        fix = "save it as UTF-8"
-        return Examined([Finding(name, 1, 1, ERROR, problem, fix, rule="not-text")], [])
+        text = recipe_text(path)
+    except PCBError as error:
+        finding = Finding(name, 1, 1, ERROR, error.message, rule="not-text")
+        return Examined([finding], [])
     return examine(text, name, kind)
 
 

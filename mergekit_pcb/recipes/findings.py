@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mergekit_pcb.errors import PCBError
+from mergekit_pcb.printable import printable
 
 ERROR = "error"
 ADVICE = "advice"
@@ -33,7 +34,7 @@ class Finding:
     def __str__(self) -> str:
         text = f"{self.message}; {self.fix}" if self.fix else self.message
         where = f"{self.file}:{self.line}:{self.column}"
-        return f"{where}: {self.severity}: {' '.join(text.split())}"
+        return printable(f"{where}: {self.severity}: {' '.join(text.split())}")
 
 
 def require_no_errors(findings: Iterable[Finding], file: str) -> None:

@@ -12,6 +12,11 @@ from mergekit_pcb.recipes.findings import ADVICE, ERROR, Finding
 
 _UNQUOTED_BRACES = "a list or mapping cannot be a key"
 
+# A recipe that people write has some hundred values. With aliases of aliases a file of
+# a kilobyte has more values than fit into memory.
+_MOST_VALUES = 20_000
+_MOST_MERGED = 1_000
+
 _DASH = (
     "this `-` does not line up with the list above it",
     "indent every `-` of a list by the same number of spaces",
@@ -112,8 +117,18 @@ def _unreadable(error: Exception, text: str, file: str) -> Finding:
         before = text[: error.position]
         line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
         problem = f"the character {text[error.position]!a} is not allowed"
+    if isinstance(error, _TooMuch):
+        return Finding(file, line, column, ERROR, problem, rule="yaml-syntax")
     message, fix = _PLAIN_WORDS.get(problem, (f"not valid YAML: {problem}", ""))
     return Finding(file, line, column, ERROR, message, fix, rule="yaml-syntax")
+
+
+class _TooMuch(yaml.MarkedYAMLError):
+    """More values than a recipe can have."""
+
+    def __init__(self, where: str, most: int, node: yaml.Node) -> None:
+        problem = f"more than {most:,} values{where}, which no recipe has"
+        super().__init__(problem=problem, problem_mark=node.start_mark)
 
 
 class _Reader(yaml.SafeLoader):
@@ -127,10 +142,15 @@ class _Reader(yaml.SafeLoader):
         self._aliased: set[int] = set()
         self._own_keys: dict[int, set[int]] = {}
         self._open: set[int] = set()
+        self._composed = 0
+        self._values = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         is_alias = self.check_event(yaml.AliasEvent)
         node = super().compose_node(parent, index)
+        self._composed += 1
+        if node is not None and self._composed > _MOST_VALUES:
+            raise _TooMuch("", _MOST_VALUES, node)
         if is_alias:
             self._aliased.add(id(node))
         elif isinstance(node, yaml.MappingNode):
@@ -153,6 +173,9 @@ class _Reader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(
                 None, None, f"the alias at `{path}` contains itself", node.start_mark
             )
+        self._values += 1
+        if self._values > _MOST_VALUES:
+            raise _TooMuch(", aliases put in", _MOST_VALUES, node)
         self._open.add(id(node))
         fields: dict[str, Place] = {}
         keys: dict[str, Place] = {}
@@ -181,6 +204,14 @@ class _Reader(yaml.SafeLoader):
             anchored=id(node) in self._aliased
             or any(child.anchored for child in (*fields.values(), *items)),
         )
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        for key, value in node.value:
+            if key.tag == "tag:yaml.org,2002:merge" and len(value.value) > _MOST_MERGED:
+                raise _TooMuch(" behind `<<`", _MOST_MERGED, key)
+        super().flatten_mapping(node)
+        if len(node.value) > _MOST_VALUES:
+            raise _TooMuch(" behind `<<`", _MOST_VALUES, node)
 
     def _mapping(
         self, node: yaml.MappingNode, path: str

@@ -141,7 +141,7 @@ def test_not_text() -> None:
     """A file that is no text is an error of its own."""
     Path("model.yml").write_bytes(b"\xff\xfe\x00")
     result = _run("model.yml")
-    assert result.output.startswith("model.yml:1:1: error: the file is not UTF-8 text")
+    assert result.output.startswith("model.yml:1:1: error: model.yml is not UTF-8 text")
     assert result.exit_code == 1
     report = json.loads(_run("--format", "json", "model.yml").output)
     assert report["findings"][0]["rule"] == "not-text"

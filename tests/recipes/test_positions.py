@@ -92,3 +92,19 @@ def test_what_is_wrong_with_the_yaml(
     assert (finding.line, finding.column) == (line, column)
     assert finding.message.startswith(message)
     assert finding.severity == "error"
+
+
+@pytest.mark.parametrize("line", ["a{}: &a{} [{}]", "a{}: &a{} {{<<: [{}]}}"])
+def test_aliases_of_aliases_are_bounded(line: str) -> None:
+    """A kilobyte that stands for a thousand million values is refused at once."""
+    text = "a0: &a0 {x: 1}\n"
+    for i in range(1, 12):
+        text += line.format(i, i, ",".join([f"*a{i - 1}"] * 9)) + "\n"
+    _, findings = read(text, "r.yml")
+    assert "which no recipe has" in findings[-1].message
+
+
+def test_nesting_is_bounded() -> None:
+    """Brackets without end are a finding, not a crash."""
+    _, (finding,) = read("a: " + "[" * 100_000, "r.yml")
+    assert "recursion" in finding.message

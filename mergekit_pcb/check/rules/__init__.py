@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from mergekit_pcb.check.rules import (
+    filters,
     habits,
     inputs,
     models,
@@ -40,8 +41,8 @@ _RULES: dict[str, Callable[[Document], Iterator[Finding]]] = {
     "parameter-level": parameters.wrong_levels,
     "value-form": values.wrong_shapes,
     "refused-value": values.wrong_values,
-    "uncovered-tensors": values.uncovered,
-    "filter": values.wrong_filters,
+    "uncovered-tensors": filters.uncovered,
+    "filter": filters.wrong_filters,
     "layer-range": shapes.wrong_layer_ranges,
     "different-models": shapes.different_models,
     "unknown-module": shapes.unknown_modules,
@@ -60,7 +61,7 @@ _FILE_RULES: dict[str, Callable[[Sequence[Document]], Iterator[Finding]]] = {
 }
 
 RULES = {
-    "not-text": "A file that is not UTF-8 text.",
+    "not-text": "A file that is no text, or too large for a recipe.",
     "yaml-syntax": "Text that is not valid YAML.",
     "duplicate-key": "Keys that are written twice, of which the last counts.",
     "wrong-document": "Documents that are empty, too many, or for another command.",

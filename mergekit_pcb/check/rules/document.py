@@ -131,6 +131,11 @@ class Document:
             return None
 
     @cached_property
+    def local_models(self) -> dict[ModelReference, Any]:
+        """What has been looked up of the files of each model."""
+        return {}
+
+    @cached_property
     def base(self) -> Input | None:
         """The recipe's base model."""
         return self._input(self.root, "base_model")

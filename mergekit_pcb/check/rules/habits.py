@@ -23,7 +23,7 @@ def densities(document: Document) -> Iterator[Finding]:
         for leaf, value in points:
             if value is not None and not 0 <= value <= 1:
                 kept = "everything" if value > 1 else "nothing"
-                meant = f", for example {value / 100:g}" if 1 < value <= 100 else ""
+                meant = f", for example {value / 100:g}" if 2 <= value <= 100 else ""
                 yield leaf.advice(
                     f"a density is a fraction, and {value:g} keeps {kept}",
                     f"write a number between 0 and 1{meant}",
