@@ -190,7 +190,7 @@ def test_shapes_that_differ_in_mergekit_yaml(tmp_path: Path) -> None:
     file = write_recipe(recipe_of(base, tuned), tmp_path / "recipe.yml")
     result = invoke(run_yaml.main, file, tmp_path / "merged", *QUIET)
     said = error_line(result)
-    assert "model.layers.0.mlp.up_proj.weight is (24, 16) in shape" in said
+    assert "model.layers.0.mlp.up_proj.weight (24, 16): tensors of different" in said
     assert left_behind(tmp_path / "merged") == []
 
 
