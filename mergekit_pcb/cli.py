@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import signal
+import threading
+from types import FrameType
+from typing import NoReturn
 
 import click
 
@@ -59,5 +63,17 @@ class _LazyGroup(click.Group):
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="mergekit-pcb")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """PCB-Merging for mergekit: `merge_method: pcb`, and tools around it."""
+    # Python lets only the main thread say what a signal does.
+    if threading.current_thread() is threading.main_thread():
+        before = signal.signal(signal.SIGTERM, _interrupt)
+        ctx.call_on_close(
+            lambda: signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        )
+
+
+def _interrupt(_: int, __: FrameType | None) -> NoReturn:
+    """Stop as on Ctrl-C, which cleans up; Python's own answer to SIGTERM does not."""
+    raise KeyboardInterrupt

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import html
 import itertools
 import math
+import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +21,7 @@ from click.testing import CliRunner
 from mergekit.merge_methods import get
 from mergekit.merge_methods.base import ParameterScope, ParameterSpec
 
+from experiments.pictures import WRONG_RECIPE
 from mergekit_pcb.cli import SUBCOMMANDS, main
 
 ROOT = Path(__file__).parents[1]
@@ -187,6 +192,45 @@ def test_every_command_is_documented() -> None:
     assert {f"[`{name}`](#{name})" for name in SUBCOMMANDS} <= {
         r[0] for r in rows(page)
     }
+
+
+@pytest.mark.parametrize(
+    ("page", "code"),
+    [(name_of(page), code) for page in PAGES for code in blocks(page, "python")],
+)
+def test_python_of_pages_runs(page: str, code: str) -> None:
+    """What a page shows can be pasted, imports included, into a fresh interpreter."""
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"MERGEKIT_PCB_AUTOLOAD": "0"},
+    )
+    assert run.returncode == 0, f"{page}: {run.stderr}"
+
+
+def test_python_of_the_page_of_commands_merges() -> None:
+    """The example of `merge_state_dicts` gives a merge of its three models."""
+    code, _ = blocks(ROOT / "docs/commands.md", "python")
+    names: dict[str, Any] = {}
+    exec(code, names)
+    merged, base = names["merged"]["layer.weight"], names["base"]["layer.weight"]
+    assert 0.1 < (merged != base).double().mean() < 0.2
+
+
+def test_picture_of_check_shows_what_check_prints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every line, for the recipe that the picture is made of."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.yml").write_text(WRONG_RECIPE)
+    printed = CliRunner().invoke(main, ["check", "recipe.yml"]).stdout.split()
+    picture = text_of(ROOT / "docs/pictures/check.svg")
+    texts = re.findall(r"<text [^>]*>([^<]*)</text>", picture)
+    shown = "".join(html.unescape("".join(texts)).split())
+    assert printed
+    assert "".join(printed) in shown
 
 
 @pytest.mark.parametrize(("name", "arguments"), experiments())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,13 +11,23 @@ from typing import Any
 
 import click
 from mergekit import merge_methods
-from mergekit.options import PrettyPrintHelp
+from mergekit.common import ModelReference
+from mergekit.config import MergeConfiguration
+from mergekit.options import MergeOptions, PrettyPrintHelp
 from mergekit.scripts import run_yaml
 
+from mergekit_pcb.check.linter import examine
+from mergekit_pcb.commands.after_weights import weights_kept
+from mergekit_pcb.commands.room import room_required
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.output.atomic import complete_or_absent
 from mergekit_pcb.output.error_lines import one_line_errors
+from mergekit_pcb.output.places import require_apart
 from mergekit_pcb.plugin import statistics_file
+from mergekit_pcb.plugin.adapters import merge_adapters
+from mergekit_pcb.recipes.findings import require_no_errors
+from mergekit_pcb.recipes.models import local_folders, located
+from mergekit_pcb.recipes.reading import recipe_text
 
 
 @click.command(cls=PrettyPrintHelp)
@@ -37,14 +48,26 @@ def merge(
     **options: Any,
 ) -> None:
     """Run the recipe CONFIG_FILE and write the model to OUT_PATH. Takes what
-    mergekit-yaml takes, and needs no start-up file. OUT_PATH appears when the model is
-    complete; -v shows where an error came from.
+    mergekit-yaml takes, and needs no start-up file. A recipe in which `mergekit-pcb
+    check` finds an error is refused. OUT_PATH appears when the model is complete; -v
+    shows where an error came from.
     """  # noqa: D205 - click prints one paragraph
-    with one_line_errors(config_file, verbose=options["verbosity"] > 0):
+    verbose = options["verbosity"] > 0
+    out = Path(out_path)
+    with one_line_errors(config_file, verbose=verbose):
         _require_pcb()
+        options_for_shapes = ("allow_crimes", "unsafe_truncate_embeddings")
+        any_shape = any(options[name] for name in options_for_shapes)
+        config, models = _checked(config_file, any_shape=any_shape)
+        located_models = map(located, models)
+        inputs = [path for model in located_models for path in local_folders(model)]
+        require_apart(out, inputs)
+        merge_adapters(config.referenced_models(), MergeOptions(**options))
         with (
             _saving_statistics(save_statistics),
-            complete_or_absent(Path(out_path)) as unfinished,
+            complete_or_absent(out) as unfinished,
+            room_required(out),
+            weights_kept(unfinished, verbose=verbose),
         ):
             context.invoke(
                 run_yaml.main,
@@ -55,6 +78,34 @@ def merge(
 
 
 merge.params[:0] = run_yaml.main.params
+
+
+def _checked(
+    file: str, *, any_shape: bool = False
+) -> tuple[MergeConfiguration, set[ModelReference]]:
+    """A recipe, and all models in it, also those whose tokenizer alone is used.
+
+    Args:
+        file: the recipe.
+        any_shape: whether an option of mergekit allows models of different shapes.
+
+    Raises:
+        PCBError: `check` finds errors in it, or it is for another command.
+    """
+    findings, documents = examine(recipe_text(file), file)
+    kind = documents[0].kind if documents else "yaml"
+    if kind != "yaml":
+        several = kind == "multi"
+        what = "several merges" if several else "files of weights, not model folders"
+        options = "-I OUT_FOLDER" if several else "OUT_FOLDER"
+        command = f"mergekit-{kind} {shlex.quote(file)} {options}"
+        raise PCBError(f"{file} lists {what}: run `{command}`")
+    if any_shape:
+        findings = [f for f in findings if f.rule != "different-models"]
+    require_no_errors(findings, file)
+    (document,) = documents
+    config = MergeConfiguration.model_validate(document.root.value)
+    return config, document.models
 
 
 def _require_pcb() -> None:

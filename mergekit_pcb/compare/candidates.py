@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mergekit.merge_methods import BasePolicy, MergeMethod
-from mergekit.merge_methods.base import ParameterSpec
+from mergekit.common import ModelReference
+from mergekit.merge_methods import BasePolicy, MergeMethod, registered_methods
+from mergekit.merge_methods.base import MergeMethodSpec, ParameterSpec
 from pydantic import ValidationError
 
 from mergekit_pcb.compare.budget import SCALE, Values, tries
@@ -23,6 +24,7 @@ from mergekit_pcb.compare.methods import (
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.recipes import edits
 from mergekit_pcb.recipes.model_names import short_names
+from mergekit_pcb.recipes.models import located
 
 METHODS = (
     "linear",
@@ -47,17 +49,25 @@ Swept = Mapping[str, Values]
 
 @dataclass(frozen=True)
 class Inputs:
-    """The models of a recipe.
+    """The models of a recipe, located.
 
     Attributes:
         base: the base model.
         experts: the others by a short name.
+        own_vocabulary: whether merges have other tokens than the base, or in another
+            order.
         find: gives the folder of a model.
     """
 
-    base: str
-    experts: Mapping[str, str]
-    find: Callable[[str], Path] = Path
+    base: ModelReference
+    experts: Mapping[str, ModelReference]
+    own_vocabulary: bool = False
+    find: Callable[[ModelReference], Path] = lambda model: Path(model.local_path())
+
+    @property
+    def models(self) -> list[ModelReference]:
+        """All models, the base first."""
+        return [self.base, *self.experts.values()]
 
 
 @dataclass(frozen=True)
@@ -85,7 +95,7 @@ def inputs_of(recipe: edits.Recipe) -> Inputs:
     """The models that a recipe merges.
 
     Raises:
-        PCBError: it names no base.
+        PCBError: it names no base, or nothing else.
     """
     base = edits.base_of(recipe)
     if base is None:
@@ -94,9 +104,27 @@ def inputs_of(recipe: edits.Recipe) -> Inputs:
             "fine-tuned from (methods that take none are run without it)"
         )
     entries = [entry for group in edits.groups(recipe) for entry in group]
-    models = dict.fromkeys(edits.model_name(entry["model"]) for entry in entries)
+    models = dict.fromkeys(located(entry["model"]) for entry in entries)
     models.pop(base, None)
-    return Inputs(base, dict(zip(short_names(models), models, strict=True)))
+    if not models:
+        raise PCBError(
+            f"the recipe has no model beside the base, {base}: list the models that "
+            "were fine-tuned from it under `models:`"
+        )
+    names = short_names([str(model) for model in models])
+    experts = dict(zip(names, models, strict=True))
+    return Inputs(base, experts, _has_own_vocabulary(recipe, base))
+
+
+def _has_own_vocabulary(recipe: edits.Recipe, base: ModelReference) -> bool:
+    settings = recipe.get("tokenizer")
+    if settings is None:
+        source = recipe.get("tokenizer_source", "base")
+    elif settings.get("tokens") or settings.get("pad_to_multiple_of"):
+        return True
+    else:
+        source = settings.get("source", "union")
+    return source != "base" and (source == "union" or located(source) != base)
 
 
 def candidates(
@@ -122,6 +150,7 @@ def candidates(
     fixed, swept = fixed or {}, swept or {}
     methods = {name: find_method(name) for name in names}
     require_known(fixed, swept, methods)
+    _require_valid_sweep(swept, methods)
     settings = {
         name: tries(
             method.spec.name, effective_parameters(method), _nearest(swept, name)
@@ -168,15 +197,48 @@ def _candidate(
         add_defaults(draft, method)
     label = _label(draft, method, setting)
     if spec.contract.base == BasePolicy.IGNORED:
-        scale, base = setting.get(SCALE), edits.base_of(draft)
-        edits.without_base(draft, keep_entries=own and scale is None)
-        if base and scale is not None and not edits.mix_base_in(draft, base, scale):
+        _keep_base_out(draft, name, spec, setting.get(SCALE), own=own)
+    note = f"without {', '.join(dropped)}" if dropped else ""
+    return Candidate(name, spec.name, draft, label, setting, note)
+
+
+def _keep_base_out(
+    draft: edits.Recipe,
+    name: str,
+    spec: MergeMethodSpec,
+    scale: float | None,
+    *,
+    own: bool,
+) -> None:
+    """Let a method that knows no base not average it in, or as far as ``scale`` says.
+
+    Where the method has weights, the base still gives configuration and tokenizer, as
+    it does for every other method.
+    """
+    base = edits.base_of(draft)
+    if base is None or all(parameter.name != "weight" for parameter in spec.parameters):
+        edits.without_base(draft, keep_entries=own)
+    elif scale is not None:
+        if not edits.mix_base_in(draft, base, scale):
             raise PCBError(
                 f"weights by layer cannot be swept for {name}: leave the method out "
                 "(--methods), or give it a plain weight (--set)"
             )
-    note = f"without {', '.join(dropped)}" if dropped else ""
-    return Candidate(name, spec.name, draft, label, setting, note)
+    elif not (own and edits.lists(draft, base)):
+        edits.weigh_base(draft, base, 0.0)
+
+
+def _require_valid_sweep(swept: Swept, methods: Mapping[str, MergeMethod]) -> None:
+    for place, values in swept.items():
+        meant = [m for name, m in methods.items() if place in ("", name, m.spec.name)]
+        meant += registered_methods()
+        for name, tried in values.items():
+            specs = [p for m in meant for p in m.spec.parameters if p.name == name]
+            for value in tried:
+                if specs:
+                    _require_valid(specs[0], value, place or "--sweep")
+                elif not isinstance(value, (int, float)):  # the scale of linear
+                    raise PCBError(f"{place}: {name} is {value!r}, which is no number")
 
 
 def _require_valid(parameter: ParameterSpec, value: Any, name: str) -> None:

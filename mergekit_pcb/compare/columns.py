@@ -17,6 +17,7 @@ from mergekit_pcb.compare.scoreboard import EXPERT, MERGE, Row, Scoreboard
 from mergekit_pcb.output.table import Cell
 
 NOTHING = "–"
+WINNER = "★"
 _TASK_WIDTH = 10
 _ARROWS = {True: " ↑", False: " ↓", None: ""}
 
@@ -51,17 +52,36 @@ def task_column(scoreboard: Scoreboard, task: str) -> Column:
     scores = [row.scores[task] for row in scoreboard.rows if task in row.scores]
     metric, higher = scores[0].metric, scoreboard.higher_is_better(task)
     title = task if metric == task or higher is None else f"{task}, {metric}"
-    short = task if len(task) <= _TASK_WIDTH else f"{task[: _TASK_WIDTH - 1]}…"
     return Column(
         task,
         lambda row: row.scores[task].value if task in row.scores else None,
         lambda row: row.scores[task].error if task in row.scores else None,
         title + _ARROWS[higher],
-        short + _ARROWS[higher],
-        _decimals(digits(score.value for score in scores)),
+        _short(task, scoreboard.tasks) + _ARROWS[higher],
+        _decimals(digits([s.value for s in scores], [s.error for s in scores])),
         higher,
         priority=3,
     )
+
+
+def _short(task: str, tasks: Sequence[str]) -> str:
+    """A name for narrow columns that no other task has.
+
+    Example:
+        >>> _short("mmlu_anatomy", ["mmlu_anatomy", "mmlu_astronomy", "arc"])
+        'mmlu_…tomy'
+    """
+    if len(task) <= _TASK_WIDTH:
+        return task
+    for head in (_TASK_WIDTH - 1, _TASK_WIDTH // 2):
+        tail = _TASK_WIDTH - 1 - head
+
+        def cut(name: str, head: int = head, tail: int = tail) -> str:
+            return f"{name[:head]}…{name[len(name) - tail :]}"
+
+        if sum(cut(other) == cut(task) for other in tasks) == 1:
+            return cut(task)
+    return task
 
 
 def summary_columns(scoreboard: Scoreboard) -> list[Column]:
@@ -105,7 +125,7 @@ def summary_columns(scoreboard: Scoreboard) -> list[Column]:
             attrgetter("seconds"),
             title="seconds",
             short="s",
-            text="{:.0f}".format,
+            text=lambda seconds: f"{seconds:.{int(seconds < 10)}f}",
             priority=2,
         ),
         Column(
@@ -156,6 +176,12 @@ def cells(column: Column, rows: Sequence[Row]) -> list[Cell]:
     ]
 
 
+def row_names(scoreboard: Scoreboard) -> list[str]:
+    """What the rows are called, the best merge with a mark."""
+    best = scoreboard.best(scoreboard.merges)
+    return [row_name(row) + f" {WINNER}" * (row is best) for row in scoreboard.rows]
+
+
 def row_name(row: Row) -> str:
     """What a row is called."""
     return f"expert {row.name}" if row.kind == EXPERT else row.name
@@ -180,12 +206,16 @@ def row_settings(row: Row) -> str:
     return "; ".join(filter(None, [words, row.failed and f"failed: {row.failed}"]))
 
 
-def digits(values: Iterable[float | None]) -> int:
+def digits(values: Iterable[float | None], errors: Iterable[float | None] = ()) -> int:
     """Decimals such that the numbers are readable, and can be told apart.
+
+    No more than two of them are smaller than the smallest standard error.
 
     Example:
         >>> digits([1.9, 1.614, 1.6143]), digits([61.5, 70.0]), digits([1234.0])
         (4, 1, 0)
+        >>> digits([1.9, 1.614, 1.6143], [0.11, 0.09])
+        3
     """
     known = sorted({abs(value) for value in values if value is not None})
     if not known:
@@ -193,13 +223,21 @@ def digits(values: Iterable[float | None]) -> int:
     usual = 3 if known[-1] < 10 else 1 if known[-1] < 1000 else 0
     gaps = [b - a for a, b in itertools.pairwise(known) if b - a > 1e-9]
     needed = math.ceil(-math.log10(min(gaps))) if gaps else 0
-    return max(usual, min(needed, usual + 1))
+    wanted = max(usual, min(needed, usual + 1))
+    sure = [error for error in errors if error]
+    return (
+        min(wanted, max(0, math.ceil(-math.log10(min(sure))) + 1)) if sure else wanted
+    )
 
 
 def mean_digits(scoreboard: Scoreboard) -> int:
     """Decimals for means and their differences, or for percentages without means."""
     means = [scoreboard.mean(row) for row in scoreboard.rows]
-    return 1 if means.count(None) == len(means) else digits(means)
+    if means.count(None) == len(means):
+        return 1
+    # Errors of paired differences are smaller than those of the means.
+    gaps = map(scoreboard.difference, scoreboard.rows)
+    return digits(means, [gap.error for gap in gaps if gap is not None])
 
 
 def _decimals(count: int, sign: str = "") -> Callable[[float], str]:

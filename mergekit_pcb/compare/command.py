@@ -20,6 +20,7 @@ from mergekit_pcb.compare.recipe import compare_recipe
 from mergekit_pcb.compare.run import KEEP
 from mergekit_pcb.compare.terminal import show
 from mergekit_pcb.compare.weight_metrics import WeightMetrics
+from mergekit_pcb.recipes.edits import plain
 
 
 def _words(_: click.Context, __: click.Parameter, value: str | None) -> list[str]:
@@ -197,7 +198,8 @@ def _by_place(pairs: Iterable[tuple[str, Any]]) -> dict[str, dict[str, Any]]:
 def _listed(value: Any) -> list[Any]:
     if isinstance(value, str):
         value = [yaml.safe_load(word) for word in value.split(",") if word.strip()]
-    return list(dict.fromkeys(value)) if isinstance(value, list) else [value]
+    values = [plain(each) for each in (value if isinstance(value, list) else [value])]
+    return [each for n, each in enumerate(values) if each not in values[:n]]
 
 
 def _evaluation(more: Mapping[str, Any], inputs: Inputs) -> Evaluation:

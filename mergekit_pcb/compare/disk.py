@@ -8,14 +8,16 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from mergekit.common import ModelReference, dtype_from_name
-from safetensors import safe_open
+from rich.filesize import decimal
 
+from mergekit_pcb.compare.tensors import architecture_weights, stored_tensors
 from mergekit_pcb.errors import PCBError
+from mergekit_pcb.recipes.models import reference
 
-_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 
-
-def require_room(folder: Path, base: str, dtype: str | None, models: int) -> None:
+def require_room(
+    folder: Path, base: ModelReference, dtype: str | None, models: int
+) -> None:
     """Refuse a comparison that would fill the disk.
 
     Args:
@@ -26,40 +28,42 @@ def require_room(folder: Path, base: str, dtype: str | None, models: int) -> Non
         models: how many there will be at a time.
 
     Raises:
-        PCBError: there is too little.
+        PCBError: there is too little, or the base's weights are damaged.
     """
     needed = models * merged_size(base, dtype)
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     # What else comes with a model: a tokenizer, a card, the reports.
-    if needed and free < needed * 1.02 + 50e6:
-        count = f"{models} merged model{'s' * (models > 1)}"
+    reserve = 50_000_000
+    if needed and free < needed * 1.02 + reserve:
+        count = f"{models} model{'s' * (models > 1)}"
         raise PCBError(
-            f"{folder} has {free / 1e9:.1f} GB free, and {count} at a time need "
-            f"{needed / 1e9:.1f} GB: make room, choose another --out, or keep fewer "
-            "(--keep none)"
+            f"{folder} has {decimal(free)} free, and {count} at a time need "
+            f"{decimal(needed)} and some {decimal(reserve)} for the rest: make room, "
+            "choose another --out, or keep fewer (--keep none)"
         )
 
 
-def merged_size(base: str, dtype: str | None) -> int:
+def merged_size(base: ModelReference | str, dtype: str | None) -> int:
     """About how many bytes a merge has, or 0 if the base is not on this machine."""
-    folder = _folder(base)
+    folder = _folder(reference(base))
     if folder is None:
         return 0
-    tensors = list(folder.glob("*.safetensors"))
-    size = sum(file.stat().st_size for file in tensors or folder.glob("*.bin"))
     written = dtype_from_name(dtype)
-    if not tensors or written is None:
-        return size
-    with safe_open(tensors[0], "pt") as opened:
-        names = list(opened.keys())
-        stored = _BYTES.get(opened.get_slice(names[0]).get_dtype()) if names else None
-    return size * written.itemsize // stored if stored else size
+    tensors = stored_tensors(folder)
+    weights = architecture_weights(folder)
+    if weights is not None:
+        names = {name for w in weights for name in (w.name, *(w.aliases or ()))}
+        tensors = {name: size for name, size in tensors.items() if name in names}
+    return sum(
+        stored.values * (written.itemsize if written else stored.item_size)
+        for stored in tensors.values()
+    )
 
 
-def _folder(model: str) -> Path | None:
-    path = ModelReference.parse(model).model
+def _folder(model: ModelReference) -> Path | None:
+    path = model.model
     if Path(path.path).is_dir():
         return Path(path.path)
     try:

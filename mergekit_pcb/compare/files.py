@@ -13,7 +13,7 @@ from mergekit_pcb.compare.columns import (
     Column,
     cells,
     columns,
-    row_name,
+    row_names,
     row_settings,
     shown_columns,
 )
@@ -49,7 +49,7 @@ def scores_table(scoreboard: Scoreboard) -> Table:
     """One line for each row of the scoreboard."""
     rows, shown = scoreboard.rows, shown_columns(scoreboard)
     by_column = [
-        map(row_name, rows),
+        row_names(scoreboard),
         map(row_settings, rows),
         *(cells(column, rows) for column in shown),
     ]

@@ -6,6 +6,7 @@ merges as ``mergekit-pcb merge`` does and writes what it measured to the file FA
 
 from __future__ import annotations
 
+import _thread
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +25,14 @@ import click
 
 from mergekit_pcb.atomic_files import write_file
 from mergekit_pcb.errors import PCBError
+
+# Where the reason of a failure begins, which may have several lines: what click
+# prints, or the end of a traceback.
+_LAST_WORDS = re.compile(
+    r"^(?:Error: |(?=(?:\w+\.)*\w+(?:Error|Exception|Interrupt): ))", re.MULTILINE
+)
+# Seconds that a merge whose parent has died may take to tidy up.
+_TIDYING = 30
 
 
 class Cost(NamedTuple):
@@ -54,7 +64,8 @@ def measured_merge(recipe: Path, out: Path, options: Mapping[str, Any]) -> Cost:
         # here; the second of two would interrupt the cleaning-up that the first began.
         with subprocess.Popen(
             [sys.executable, "-m", __name__, *arguments],
-            stdin=subprocess.DEVNULL,
+            # Never written to: its end tells the child that this process has died.
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -91,8 +102,8 @@ def _printed(process: subprocess.Popen[str]) -> str:
 
 
 def _reason(output: str, status: int) -> str:
-    if errors := re.findall(r"^Error: (.*)$", output, re.MULTILINE):
-        return str(errors[-1])
+    if errors := list(_LAST_WORDS.finditer(output)):
+        return " ".join(output[errors[-1].end() :].split())
     if status < 0:
         name = signal.Signals(-status).name
         hint = " (out of memory?)" if name == "SIGKILL" else ""
@@ -126,12 +137,27 @@ def merge_here(recipe: Path, out: Path, options: Mapping[str, Any]) -> Cost:
     return Cost(round(time.perf_counter() - start, 2), None)
 
 
+def _end_with_parent() -> None:
+    """Interrupt this process when the one that started it has died, however it did."""
+
+    def watch() -> None:
+        # Not sys.stdin: its lock could not be taken when this process ends.
+        while os.read(0, 1):
+            pass
+        _thread.interrupt_main()
+        time.sleep(_TIDYING)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 @click.command()
 @click.argument("facts")
 @click.argument("recipe")
 @click.argument("out")
 @click.argument("options")
 def _main(facts: str, recipe: str, out: str, options: str) -> None:
+    _end_with_parent()
     cost = merge_here(Path(recipe), Path(out), json.loads(options))
     cost = cost._replace(peak_bytes=peak_memory())
     write_file(Path(facts), json.dumps(cost._asdict()))

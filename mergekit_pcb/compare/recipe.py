@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 
 import click
 import yaml
+from filelock import FileLock, Timeout
 from mergekit.common import ModelReference
+from mergekit.options import MergeOptions
 
 from mergekit_pcb.check.linter import check_recipe
 from mergekit_pcb.compare.candidates import (
@@ -24,15 +27,19 @@ from mergekit_pcb.compare.candidates import (
 from mergekit_pcb.compare.disk import require_room
 from mergekit_pcb.compare.evaluation import Evaluation
 from mergekit_pcb.compare.files import write
-from mergekit_pcb.compare.merge_process import measured_merge, merge_here
+from mergekit_pcb.compare.merge_process import Cost, measured_merge, merge_here
 from mergekit_pcb.compare.progress import bars_and_log
 from mergekit_pcb.compare.report import Report
 from mergekit_pcb.compare.result_cache import versions
 from mergekit_pcb.compare.run import Comparison
+from mergekit_pcb.compare.scoreboard import Scoreboard
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.output.error_lines import one_line_errors
+from mergekit_pcb.plugin.adapters import merge_adapters
+from mergekit_pcb.plugin.checkpoint_files import checkpoint_problem
 from mergekit_pcb.recipes.edits import with_absolute_paths
 from mergekit_pcb.recipes.findings import require_no_errors
+from mergekit_pcb.recipes.models import located
 
 
 def compare_recipe(
@@ -78,7 +85,7 @@ def compare_recipe(
         inputs = inputs_of(document)
         # Methods that draw at random must draw the same when they run again.
         options = {"random_seed": 0, **(merge_options or {})}
-        if any("+" in model for model in (inputs.base, *inputs.experts.values())):
+        if any(model.lora is not None for model in inputs.models):
             options.setdefault("lora_merge_cache", str((out / "adapters").resolve()))
         inputs = replace(inputs, find=partial(_find, options))
         try:
@@ -86,14 +93,23 @@ def compare_recipe(
             evaluate = evaluation(inputs)
         except PCBError as error:
             raise click.UsageError(error.message) from error
-        merge = merge_here if in_this_process else measured_merge
-        with bars_and_log(out, quiet=quiet) as display:
+        for model in inputs.models:
+            if Path(model.model.path).exists():
+                _require_whole(Path(model.model.path))
+
+        def merge(recipe: Path, folder: Path) -> Cost:
+            # mergekit would take what is in its cache, however old.
+            _merge_adapters(inputs.models, options)
+            run = merge_here if in_this_process else measured_merge
+            return run(recipe, folder, options)
+
+        with only_one_at_a_time(out), bars_and_log(out, quiet=quiet) as display:
             comparison = Comparison(
                 folder=out,
                 inputs=inputs,
                 candidates=merges,
                 evaluation=evaluate,
-                merge=partial(merge, options=options),
+                merge=merge,
                 merge_options=options,
                 keep=keep,
                 display=display,
@@ -105,7 +121,7 @@ def compare_recipe(
         report = Report(
             recipe=recipe,
             folder=out,
-            rows=rows,
+            rows=Scoreboard(rows).in_order(),
             references=references,
             evaluated=evaluate.what,
             how_chosen=evaluate.how_chosen if comparison.chooses_apart else "",
@@ -115,11 +131,50 @@ def compare_recipe(
         return report
 
 
-def _find(options: Mapping[str, Any], model: str) -> Path:
+@contextmanager
+def only_one_at_a_time(out: Path) -> Iterator[None]:
+    """Keep other processes from working in the same folder.
+
+    Raises:
+        PCBError: another one does.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    # The operating system releases it whatever ends this process.
+    lock = FileLock(out / ".lock", blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise PCBError(
+            f"another `mergekit-pcb compare` is working in {out}: wait until it is "
+            "done, or choose another --out"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _find(options: Mapping[str, Any], model: ModelReference) -> Path:
     """The folder of a model, downloaded or with its adapter merged if need be."""
-    whole = ModelReference.parse(model).merged(
+    model = located(model)
+    _merge_adapters([model], options)
+    whole = model.merged(
         options.get("lora_merge_cache"),
         options.get("trust_remote_code", False),
         options.get("lora_merge_dtype"),
     )
-    return Path(whole.local_path(options.get("transformers_cache")))
+    folder = Path(whole.local_path(options.get("transformers_cache")))
+    _require_whole(folder)
+    return folder
+
+
+def _merge_adapters(
+    models: Iterable[ModelReference], options: Mapping[str, Any]
+) -> None:
+    known = MergeOptions.model_fields.keys() & options.keys()
+    merge_adapters(models, MergeOptions(**{name: options[name] for name in known}))
+
+
+def _require_whole(folder: Path) -> None:
+    if problem := checkpoint_problem(folder):
+        raise PCBError(problem)

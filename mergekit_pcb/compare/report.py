@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mergekit_pcb.compare.budget import SCALE
-from mergekit_pcb.compare.columns import mean_digits
+from mergekit_pcb.compare.columns import WINNER, mean_digits
 from mergekit_pcb.compare.scoreboard import BASE, MERGE, Row, Scoreboard
 
 
@@ -93,7 +93,10 @@ def notes(report: Report) -> Iterator[str]:
     if ranked:
         marks = {True: "↑: higher is better", False: "↓: lower is better"}
         arrows = "; ".join(marks[d] for d in (True, False) if d in directions)
-        yield f"Bold or *: the best merge. {arrows}."
+        yield (
+            f"{WINNER}: the best merge; merges are in the order of their scores. Bold "
+            f"or *: the best of a column. {arrows}."
+        )
         yield (
             "% of own expert: for each task, the score in percent of that of the "
             "expert that is best on it (inverted where lower is better), averaged."

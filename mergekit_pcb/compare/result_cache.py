@@ -10,19 +10,22 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from mergekit.common import ModelReference
+
 from mergekit_pcb import __version__
 from mergekit_pcb.atomic_files import write_file
+from mergekit_pcb.recipes.models import local_folders, located
 
 _PACKAGES = ("mergekit", "torch", "transformers")
 
 
 def load(file: Path) -> dict[str, Any] | None:
-    """A result, or None if there is none."""
+    """A result, or None if there is none that can be read."""
     try:
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
         return None
-    return found
+    return found if isinstance(found, dict) else None
 
 
 def save(file: Path, content: Mapping[str, Any]) -> None:
@@ -44,11 +47,25 @@ def versions() -> dict[str, str]:
     return {"mergekit-pcb": __version__, **others}
 
 
+def identity_of(model: ModelReference | str) -> list[Any]:
+    """What tells a model from others, and from itself before it was changed."""
+    place = located(model)
+    return [str(place), [fingerprint(folder) for folder in local_folders(place)]]
+
+
 def fingerprint(folder: Path) -> list[Any]:
-    """Names, sizes and times of all files: hashing gigabytes would take too long."""
-    files = sorted(folder.rglob("*")) if folder.is_dir() else []
-    return [
-        [str(file.relative_to(folder)), file.stat().st_size, file.stat().st_mtime_ns]
-        for file in files
-        if file.is_file() and "__pycache__" not in file.parts
-    ]
+    """Names, sizes and times of all files: hashing gigabytes would take too long.
+
+    Hidden files, such as those of git or of a download, are left out.
+    """
+    found = []
+    for file in sorted(folder.rglob("*")):
+        inside = file.relative_to(folder)
+        unrelated = any(p.startswith(".") or p == "__pycache__" for p in inside.parts)
+        if unrelated or not file.is_file():
+            continue
+        status = file.stat()
+        # Copying tools set the time of modification back, but not that of change.
+        times = [status.st_mtime_ns, status.st_ctime_ns]
+        found.append([inside.as_posix(), status.st_size, *times])
+    return found

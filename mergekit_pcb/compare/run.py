@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from mergekit.common import ModelReference
 
 from mergekit_pcb.atomic_files import write_file
 from mergekit_pcb.compare import result_cache as cache
@@ -31,6 +32,8 @@ from mergekit_pcb.compare.scoreboard import BASE, EXPERT, MERGE, Row, Scoreboard
 from mergekit_pcb.errors import PCBError
 
 KEEP = ("best", "all", "none")
+# Of the reason why a row has no scores.
+_MOST_CHARACTERS = 600
 
 # Merges a recipe file into a folder that is then complete.
 Merge = Callable[[Path, Path], Cost]
@@ -139,14 +142,19 @@ class Comparison:
 
     def _input_rows(self, part: str) -> list[Row]:
         models = [(BASE, BASE, self.inputs.base)]
-        models += [(EXPERT, name, path) for name, path in self.inputs.experts.items()]
+        models += [(EXPERT, name, model) for name, model in self.inputs.experts.items()]
         rows = []
         for kind, name, model in models:
-            identity = [model, cache.fingerprint(Path(model))]
-            find = partial(self.inputs.find, model)
+            identity = cache.identity_of(model)
+            find = partial(self._input_folder, name, model)
             scores, failed = self._scores_or_reason(name, "", identity, part, find)
             rows.append(Row(kind, name, scores, failed=failed))
         return rows
+
+    def _input_folder(self, name: str, model: ModelReference) -> Path:
+        # It may have to be downloaded, or its adapter merged.
+        with self.display.working_on(f"opening {name}"):
+            return self.inputs.find(model)
 
     def _best_of(
         self, group: Sequence[Candidate], references: Sequence[Row]
@@ -202,6 +210,8 @@ class Comparison:
         )
 
     def _try(self, candidate: Candidate, part: str) -> Tried:
+        # Also where nothing is merged: somebody may have changed the file.
+        self._write_recipe(candidate)
         scores, failed = self._scores_or_reason(
             candidate.name,
             candidate.label,
@@ -253,26 +263,39 @@ class Comparison:
     def _merged(self, candidate: Candidate) -> Path:
         key, folder = self._key(candidate), self.merged_folder(candidate)
         cost_file = self._result_file("merge", key)
-        if folder.exists() and cost_file.exists():
-            return folder
-        # The folder of a merge that was interrupted between the model and its facts.
+        known = cache.load(cost_file)
+        if known is not None and folder.exists():
+            there = cache.fingerprint(folder)
+            if all(file in there for file in known["files"]):
+                return folder
+        # A merge that was interrupted between the model and its facts, or changed.
         shutil.rmtree(folder, ignore_errors=True)
-        recipe = self.folder / "recipes" / f"{key}.yml"
-        text = yaml.safe_dump(candidate.recipe, sort_keys=False, allow_unicode=True)
-        write_file(recipe, text)
+        recipe = self._recipe_file(candidate)
         step = f"merging {candidate.name} ({candidate.label})"
         with self.display.working_on(step):
             cost = self.merge(recipe, folder)
-        about = self._merge_identity(candidate)
-        cache.save(cost_file, {**cost._asdict(), "about": about})
+        facts = {
+            **cost._asdict(),
+            "files": cache.fingerprint(folder),
+            "about": self._merge_identity(candidate),
+        }
+        cache.save(cost_file, facts)
         return folder
+
+    def _recipe_file(self, candidate: Candidate) -> Path:
+        return self.folder / "recipes" / f"{self._key(candidate)}.yml"
+
+    def _write_recipe(self, candidate: Candidate) -> None:
+        file = self._recipe_file(candidate)
+        text = yaml.safe_dump(candidate.recipe, sort_keys=False, allow_unicode=True)
+        if not file.exists() or file.read_text(encoding="utf-8") != text:
+            write_file(file, text)
 
     def _discard(self, candidate: Candidate) -> None:
         shutil.rmtree(self.merged_folder(candidate), ignore_errors=True)
 
     def _merge_identity(self, candidate: Candidate) -> list[Any]:
-        models = [self.inputs.base, *self.inputs.experts.values()]
-        found = [cache.fingerprint(Path(model)) for model in models]
+        found = [cache.identity_of(model) for model in self.inputs.models]
         return [candidate.recipe, found, self.merge_options, cache.versions()]
 
     def _result_file(self, kind: str, key: str) -> Path:
@@ -283,10 +306,18 @@ class Comparison:
 
     def _in_few_words(self, error: Exception) -> str:
         self.display.failed(traceback.format_exc())
-        text = error.message if isinstance(error, PCBError) else str(error)
-        kind = "" if isinstance(error, PCBError) else f"{type(error).__name__}: "
-        words = f"{kind}{text.strip()}\n".splitlines()[0].rstrip(": ")
-        return words if len(words) <= 200 else f"{words[:199]}…"
+        if isinstance(error, PCBError):
+            words = " ".join(error.message.split())
+        else:
+            words = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        words = words.rstrip(": ")
+        cause = " ".join(str(error.__cause__ or "").split())
+        if cause not in words:
+            words += f", because {cause}"
+        # The cause stands at the beginning, or at the end of a message of many lines.
+        half = _MOST_CHARACTERS // 2
+        short = len(words) <= _MOST_CHARACTERS
+        return words if short else f"{words[:half]} … {words[-half:]}"
 
 
 def _plain(score: Score) -> dict[str, Any]:

@@ -141,6 +141,20 @@ class Scoreboard:
         known = [(score, row) for score, row in ranked if score is not None]
         return max(known, key=lambda pair: pair[0])[1] if known else None
 
+    def in_order(self) -> list[Row]:
+        """The rows with the merges last, the best first; those that failed at the end.
+
+        Rows without a score stay in their order.
+        """
+        references = [row for row in self.rows if row.kind != MERGE]
+        merges = [row for row in self.rows if row.kind == MERGE]
+
+        def place(row: Row) -> tuple[bool, float]:
+            score = None if row.failed else self.rank_score(row)
+            return bool(row.failed), math.inf if score is None else -score
+
+        return references + sorted(merges, key=place)
+
     @property
     def merges(self) -> list[Row]:
         """The merges that have scores."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mergekit_pcb.compare.columns import shown_columns
+from mergekit_pcb.compare.columns import Column, shown_columns
 from mergekit_pcb.compare.files import PAGE, scores_table
 from mergekit_pcb.compare.report import Report, notes, verdict
 from mergekit_pcb.compare.scoreboard import Scoreboard
@@ -21,23 +22,26 @@ from mergekit_pcb.output.table import Cell
 _NAME_WIDTH = 24
 _WIDEST_NAME = 44
 _GAP = 2
+# The priority of seconds, the higher of the two columns that are no scores.
+_COSTS = 2
 
 
 def show(report: Report, *, quiet: bool) -> None:
     """Print table and verdict; if not quiet, also the notes and where the files are."""
     screen = Console(highlight=False, markup=False)
-    table, left_out = terminal_table(report.scoreboard, screen.width)
-    screen.print(table)
-    screen.print(verdict(report.scoreboard))
+    tables, left_out = terminal_tables(report.scoreboard, screen.width)
+    for table in tables:
+        screen.print(table)
+    screen.print(_printable(verdict(report.scoreboard)))
     if quiet:
         return
     screen.print()
     if left_out:
-        screen.print(f"Not shown here: {'; '.join(left_out)}.")
+        screen.print(_printable(f"Not shown here: {'; '.join(left_out)}."))
     for note in notes(report):
         # Every setting is in the files.
         if not note.startswith("Tried: "):
-            screen.print(note, style="dim")
+            screen.print(_printable(note), style="dim")
     out = report.folder
     missing = why_no_figures()
     pictures = "" if missing else "; pictures beside it"
@@ -51,32 +55,75 @@ def show(report: Report, *, quiet: bool) -> None:
         screen.print(missing)
 
 
-def terminal_table(scoreboard: Scoreboard, width: int) -> tuple[Table, list[str]]:
-    """The table in so many characters, and the titles of what did not fit."""
-    scores = scores_table(scoreboard)
-    names, settings, *columns = zip(*scores.rows, strict=True)
-    shown = list(zip(shown_columns(scoreboard), map(_texts, columns), strict=True))
-    widths = [
-        max(len(column.short), *map(len, texts)) + _GAP for column, texts in shown
+def terminal_tables(
+    scoreboard: Scoreboard, width: int
+) -> tuple[list[Table], list[str]]:
+    """The table in so many characters, and the titles of what was left out.
+
+    What does not fit is left out if it is no score; scores that do not fit stand in
+    more tables below the first, which has the summary.
+    """
+    columns = [
+        _Shown(column, texts, max(len(column.short), *map(len, texts)) + _GAP)
+        for column, texts in zip(
+            shown_columns(scoreboard),
+            map(_texts, list(zip(*scores_table(scoreboard).rows, strict=True))[2:]),
+            strict=True,
+        )
     ]
     left_out: list[str] = []
-    while len(shown) > 1 and _NAME_WIDTH + sum(widths) > width:
-        least = min(range(len(shown)), key=lambda n: (shown[n][0].priority, -n))
-        left_out.insert(0, shown.pop(least)[0].title)
-        widths.pop(least)
-    room = max(min(width - sum(widths) - _GAP, _WIDEST_NAME), 1)
+    space = width - _NAME_WIDTH
+    while sum(column.width for column in columns) > space:
+        least = min(columns, key=lambda shown: shown.column.priority)
+        if least.column.priority > _COSTS:
+            # The summary comes first, and tasks take what is left.
+            columns.sort(key=lambda shown: -shown.column.priority)
+            break
+        columns.remove(least)
+        left_out.insert(0, least.column.title)
+    groups: list[list[_Shown]] = [[]]
+    for shown in columns:
+        if groups[-1] and sum(c.width for c in groups[-1]) + shown.width > space:
+            groups.append([])
+        groups[-1].append(shown)
+    tables = [
+        _table(scoreboard, group, width, with_settings=group is groups[0])
+        for group in groups
+    ]
+    return tables, left_out
+
+
+class _Shown(NamedTuple):
+    """A column, its text for each row, and its width in characters."""
+
+    column: Column
+    texts: list[Text]
+    width: int
+
+
+def _table(
+    scoreboard: Scoreboard, shown: Sequence[_Shown], width: int, *, with_settings: bool
+) -> Table:
+    scores = scores_table(scoreboard)
+    used = sum(column.width for column in shown)
+    room = max(min(width - used - _GAP, _WIDEST_NAME), 1)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("model", overflow="fold")
-    for column, _ in shown:
-        table.add_column(column.short, justify="right", no_wrap=True)
-    for number, (name, words) in enumerate(zip(names, settings, strict=True)):
+    for column in shown:
+        table.add_column(_printable(column.column.short), justify="right", no_wrap=True)
+    for number, (name, words, *_) in enumerate(scores.rows):
         if number == scores.section:
             table.add_section()
-        title = Text(name)
-        if words:
-            title.append(f"\n{_wrapped(words, room)}", style="dim")
-        table.add_row(title, *(texts[number] for _, texts in shown))
-    return table, left_out
+        title = Text(_printable(name))
+        if words and with_settings:
+            title.append(f"\n{_wrapped(_printable(words), room)}", style="dim")
+        table.add_row(title, *(column.texts[number] for column in shown))
+    return table
+
+
+def _printable(text: str) -> str:
+    """Text in which nothing moves the cursor or colours the screen."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _texts(column: Sequence[Cell]) -> list[Text]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from mergekit.io import LazyTensorLoader
 
 from mergekit_pcb.compare.candidates import Inputs
 from mergekit_pcb.compare.evaluation import Score, Scores
+from mergekit_pcb.compare.tensors import architecture_weights, stored_tensors
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.kernel.metrics import Metrics, measure, total
 from mergekit_pcb.kernel.task_vectors import TaskVectors
@@ -39,15 +41,15 @@ class WeightMetrics:
 
     def identity(self, part: str) -> Any:
         """The models that are compared with."""
-        return [self.inputs.base, list(self.inputs.experts.items())]
+        inputs = self.inputs
+        experts = [[name, str(model)] for name, model in inputs.experts.items()]
+        return [str(inputs.base), experts, inputs.own_vocabulary]
 
     def __call__(self, model: Path, part: str, progress: Progress) -> Scores:
         """Read all models once, tensor by tensor."""
-        inputs = self.inputs
-        base = _open(inputs.find(inputs.base))
-        others = [_open(inputs.find(expert)) for expert in inputs.experts.values()]
-        others.append(_open(model))
-        names = sorted(base.index.tensor_paths)
+        folders = [*map(self.inputs.find, self.inputs.models), model]
+        base, *others = map(_open, folders)
+        names = self._names(folders)
         tallies = []
         for number, name in enumerate(names, start=1):
             if tally := _measured(name, base, others):
@@ -55,7 +57,23 @@ class WeightMetrics:
             progress(100 * number / len(names))
         if not tallies:
             raise PCBError("no tensor of the base has the same shape in all models")
-        return _scores(total(tallies), list(inputs.experts))
+        return _scores(total(tallies), list(self.inputs.experts))
+
+    def _names(self, folders: Sequence[Path]) -> list[str]:
+        """Tensors to measure: the same for a merge and for an expert.
+
+        Left out is what a merge has not, or has in another order.
+        """
+        common = set.intersection(*(set(stored_tensors(f)) for f in folders))
+        weights = architecture_weights(folders[0])
+        if weights is None:
+            return sorted(common)
+        return sorted(
+            weight.name
+            for weight in weights
+            if weight.name in common
+            and not (self.inputs.own_vocabulary and weight.vocabulary_axis is not None)
+        )
 
 
 def _open(folder: Path) -> LazyTensorLoader:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import shlex
 import shutil
 import sysconfig
+import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 import click
 import yaml
+from filelock import FileLock, Timeout
 from rich.console import Console
+from safetensors import SafetensorError
 
 from mergekit_pcb.atomic_files import write_file
 from mergekit_pcb.demo.tasks import DOMAINS, ITEMS, Item
 from mergekit_pcb.errors import PCBError
+from mergekit_pcb.output.places import require_room
 from mergekit_pcb.output.progress import Progress, new_bars
 
 if TYPE_CHECKING:
@@ -45,8 +51,12 @@ seed and toy models: a few points mean nothing, and nothing follows for other mo
 """
 
 _MARKER = ".mergekit-pcb-demo"
+# What the demo has printed, which only a demo that has ended well has.
+_TABLES = "tables.txt"
 # The marker is last, so that what an interrupted removal leaves is still a demo.
-_OWN_ENTRIES = ("models", "recipes", "untuned", "tuned", _MARKER)
+_OWN_ENTRIES = (_TABLES, "models", "recipes", "untuned", "tuned", _MARKER)
+# Bytes that the demo writes, with as much again for whatever else writes.
+_ROOM = 30e6
 
 
 @click.command()
@@ -65,7 +75,7 @@ _OWN_ENTRIES = ("models", "recipes", "untuned", "tuned", _MARKER)
     show_default=True,
     help="Another seed trains other models.",
 )
-@click.option("--force", is_flag=True, help="Replace an earlier demo in FOLDER.")
+@click.option("--force", is_flag=True, help="Make an earlier demo in FOLDER again.")
 @click.option("--quiet", is_flag=True, help="Print the tables and their notes only.")
 def demo(out: Path, seed: int, force: bool, quiet: bool) -> None:
     """Train four tiny models, merge them with five methods, and compare.
@@ -78,20 +88,32 @@ def demo(out: Path, seed: int, force: bool, quiet: bool) -> None:
 
     Everything stays in FOLDER: `models` holds ordinary Hugging Face folders,
     `recipes/pcb.yml` merges them, and `untuned` and `tuned` hold a report each, with
-    the recipe of every merge.
+    the recipe of every merge. Called again, it shows the tables of FOLDER again.
     """
-    with _demo_folder(out, force):
-        if not quiet:
-            click.echo(introduction())
-        reports = _run(out, seed, quiet=quiet)
+    with _only_one(out), _readable_errors(out):
+        if not force and _is_finished(out, seed):
+            click.echo((out / _TABLES).read_text(encoding="utf-8"), nl=False)
+        else:
+            with _demo_folder(out, seed):
+                if not quiet:
+                    click.echo(introduction())
+                reports = _run(out, seed, quiet=quiet)
+                # A file has lines as long as the terminal's, and no colours.
+                with redirect_stdout(io.StringIO()) as tables:
+                    _show(reports)
+                write_file(out / _TABLES, tables.getvalue())
+            _show(reports)
+    if not quiet:
+        _show_what_to_do_next(out)
+
+
+def _show(reports: dict[str, Report]) -> None:
     from mergekit_pcb.compare.terminal import show
 
     for title, report in reports.items():
         click.echo(f"\n{title}")
         show(report, quiet=True)
     Console(highlight=False).print(_NOTES.rstrip())
-    if not quiet:
-        _show_what_to_do_next(out)
 
 
 def introduction() -> str:
@@ -104,32 +126,68 @@ def introduction() -> str:
 
 
 @contextmanager
-def _demo_folder(out: Path, force: bool) -> Iterator[None]:
-    """Make ``out`` a folder for the demo, and undo that if the demo does not end well.
+def _only_one(out: Path) -> Iterator[None]:
+    """Refuse a second demo of this machine in the same folder at the same time."""
+    digest = hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:16]
+    lock = FileLock(Path(tempfile.gettempdir()) / f"mergekit-pcb-demo-{digest}.lock")
+    try:
+        with lock.acquire(blocking=False):
+            yield
+    except Timeout as error:
+        raise PCBError(f"another demo is working in {out}: wait until it ends") from (
+            error
+        )
+
+
+@contextmanager
+def _readable_errors(out: Path) -> Iterator[None]:
+    """Say what the disk refuses, and where, in one line."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise PCBError(f"cannot write to {out}: {reason}") from error
+
+
+def _is_finished(out: Path, seed: int) -> bool:
+    """Whether a demo that has ended well is in a folder, and this seed's.
 
     Raises:
-        PCBError: ``out`` holds something that is not to be replaced, or cannot be
-            written to.
+        PCBError: it is another seed's.
+    """
+    recipe = out / "recipes" / "pcb.yml"
+    if not all((out / name).is_file() for name in (_MARKER, _TABLES)):
+        return False
+    made_with = (out / _MARKER).read_text(encoding="utf-8").strip()
+    if made_with != str(seed):
+        raise PCBError(
+            f"{out} holds the demo of seed {made_with}: replace it with --force, or "
+            "choose another folder with --out"
+        )
+    return recipe.is_file()
+
+
+@contextmanager
+def _demo_folder(out: Path, seed: int) -> Iterator[None]:
+    """Make ``out`` a folder for the demo, and undo that if the demo does not end well.
+
+    An earlier demo in it, or what is left of one, is removed.
+
+    Raises:
+        PCBError: ``out`` holds something that is not to be replaced, or has too little
+            room.
     """
     existed = out.exists()
+    if existed and any(out.iterdir()):
+        if not (out / _MARKER).exists():
+            raise PCBError(
+                f"{out} is neither empty nor a demo: choose another folder with --out"
+            )
+        _remove_demo(out)
     try:
-        if existed and any(out.iterdir()):
-            if not (out / _MARKER).exists():
-                raise PCBError(
-                    f"{out} is neither empty nor a demo: choose another folder "
-                    "with --out"
-                )
-            if not force:
-                raise PCBError(
-                    f"{out} holds a demo already: replace it with --force, or choose "
-                    "another folder with --out"
-                )
-            _remove_demo(out)
         out.mkdir(parents=True, exist_ok=True)
-        (out / _MARKER).touch()
-    except OSError as error:
-        raise PCBError(f"cannot write to {out}: {error.strerror}") from error
-    try:
+        require_room(out, _ROOM, "a demo's models and reports")
+        write_file(out / _MARKER, f"{seed}\n")
         yield
     except BaseException:
         _remove_demo(out)

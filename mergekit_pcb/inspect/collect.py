@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from mergekit.merge_methods import TensorGroup
@@ -14,7 +15,8 @@ from mergekit_pcb.errors import PCBError
 from mergekit_pcb.inspect.inspection import InspectedTensor, Inspection, Setting
 from mergekit_pcb.inspect.plan import plan
 from mergekit_pcb.inspect.tensor_kinds import kind_of
-from mergekit_pcb.kernel.formula import ModelStatistics, Options, model_statistics
+from mergekit_pcb.kernel.domain import ModelStatistics, Options
+from mergekit_pcb.kernel.formula import model_statistics
 from mergekit_pcb.kernel.metrics import Competition, Metrics, measure
 from mergekit_pcb.kernel.statistics import TensorDomain
 from mergekit_pcb.plugin.graph_scope import GraphDomain, parameters_of, run_work
@@ -36,6 +38,7 @@ def inspect_recipe(
     densities: Iterable[float] = (),
     scopes: Iterable[str] = (),
     base: str | None = None,
+    out: Path | None = None,
 ) -> Inspection:
     """Measure what a recipe merges, under its own setting and others.
 
@@ -45,11 +48,12 @@ def inspect_recipe(
         densities: more settings: the recipe's with these densities.
         scopes: more settings: the recipe's with these scopes, at each density.
         base: takes the place of the recipe's base model, or of a missing one.
+        out: a folder that must share no files with a model.
 
     Raises:
         PCBError: the recipe cannot be merged, or an input holds NaN or infinity.
     """
-    method, merges = plan(file, options, base)
+    method, merges, stops, dropped = plan(file, options, base, out)
     if all(set(merge.model_order) <= {merge.base_model} for merge in merges):
         raise PCBError(f"{file} lists no model beside the base")
     settings = _settings(merges, scopes, densities)
@@ -71,6 +75,8 @@ def inspect_recipe(
             if name in metrics
         ),
         skipped=tuple(name for name in names if name not in metrics),
+        stops=stops,
+        dropped=dropped,
     )
 
 

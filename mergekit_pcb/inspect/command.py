@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
 
 import click
@@ -16,7 +19,10 @@ from mergekit_pcb.inspect.terminal import show
 from mergekit_pcb.output.atomic import complete_or_absent
 from mergekit_pcb.output.error_lines import one_line_errors
 from mergekit_pcb.output.figures import why_no_figures
+from mergekit_pcb.output.places import require_room
+from mergekit_pcb.output.text import echo
 from mergekit_pcb.plugin.parameters import PARAMETERS, SCOPES
+from mergekit_pcb.printable import printable
 
 # Options of mergekit's that say how to write a merge, or how to draw at random: a
 # command line for a merge is accepted as it is, but its help is not filled with them.
@@ -30,6 +36,9 @@ _WITHOUT_EFFECT = (
     "async_write",
     "write_threads",
 )
+
+# Bytes of page, pictures and data together; more with more settings.
+_REPORT_SIZE = 3e6
 
 
 def _checked_densities(
@@ -105,9 +114,14 @@ def inspect(
     models, another density no more than a little arithmetic.
     """  # noqa: D301 - click wants the character itself
     merge_options.apply_global_options()  # type: ignore[no-untyped-call]
-    with one_line_errors(recipe, verbose=merge_options.verbosity > 0):
-        if out is not None and (missing := why_no_figures()):
-            raise PCBError(missing)
+    with (
+        one_line_errors(recipe, verbose=merge_options.verbosity > 0),
+        _silent_libraries() if merge_options.quiet else nullcontext(),
+    ):
+        if out is not None:
+            if missing := why_no_figures():
+                raise PCBError(missing)
+            require_room(out, _REPORT_SIZE, "the files of the report")
         with complete_or_absent(out) if out else nullcontext() as unfinished:
             found = inspect_recipe(
                 recipe,
@@ -115,15 +129,29 @@ def inspect(
                 densities=densities,
                 scopes=SCOPES if scope == "both" else (scope,) if scope else (),
                 base=base,
+                out=out,
             )
             if unfinished is not None:
                 write_report(found, unfinished)
-    if layout == "json":
-        click.echo(as_json(found), nl=False)
-    else:
-        show(found, layers=layers, legend=not merge_options.quiet)
-        if out is not None:
-            click.echo(f"\n{out / 'index.html'} shows more.")
+        if layout == "json":
+            echo(as_json(found), newline=False)
+        else:
+            show(found, layers=layers, legend=not merge_options.quiet)
+            if out is not None:
+                echo(f"\n{printable(str(out / 'index.html'))} shows more.")
+
+
+@contextmanager
+def _silent_libraries() -> Iterator[None]:
+    """Without the warnings and progress bars of mergekit, transformers and torch."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 for option in inspect.params:

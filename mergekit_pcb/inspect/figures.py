@@ -18,11 +18,13 @@ from mergekit_pcb.output.figures import (
     Picture,
     colorbar,
     heat_map,
+    label_bars,
     layer_axis,
     legend,
     new_figure,
     spans,
 )
+from mergekit_pcb.printable import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,7 +74,7 @@ def pictures(inspection: Inspection) -> list[Picture]:
 
 
 def _names(inspection: Inspection) -> list[str]:
-    names = [clipped(name, 26) for name in inspection.short_models()]
+    names = [clipped(printable(name), 26) for name in inspection.short_models()]
     if len(set(names)) < len(names):
         return [f"{i + 1} {name}" for i, name in enumerate(names)]
     return names
@@ -166,7 +168,9 @@ def _winners(inspection: Inspection, k: int) -> Figure:
         if tied and wins[i].max() < 0.1:
             break
         ink = rcParams["axes.edgecolor"] if tied else f"C{i}"
-        axes.bar(middles, wins[i], widths, wins[:i].sum(axis=0), color=ink, label=name)
+        below = wins[:i].sum(axis=0)
+        bars = axes.bar(middles, wins[i], widths, below, color=ink, label=name)
+        label_bars(axes, bars, _WIDTH / where[-1][1])
     axes.set_ylim(0, 100)
     axes.set_ylabel("wins, %")
     axes.set_title(f"Winners: {inspection.settings[k]}")

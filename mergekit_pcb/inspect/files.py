@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from mergekit_pcb.inspect.quantities import (
 from mergekit_pcb.inspect.tensor_kinds import layer_labels
 from mergekit_pcb.kernel.metrics import Metrics
 from mergekit_pcb.output.figures import Picture
-from mergekit_pcb.output.html import figure, page
+from mergekit_pcb.output.html import escaped, figure, page
 from mergekit_pcb.output.table import as_csv, html
 
 FORMAT = 1
@@ -49,28 +48,28 @@ def report_page(inspection: Inspection, drawn: Sequence[Picture]) -> str:
 
 
 def _body(inspection: Inspection, drawn: Sequence[Picture]) -> Iterator[str]:
-    yield f"<p>{escape(tables.summary(inspection))}</p>"
+    yield f"<p>{escaped(tables.summary(inspection))}</p>"
     for warning in tables.warnings(inspection):
-        yield f'<p class="alarm">{escape(warning)}</p>'
+        yield f'<p class="alarm">{escaped(warning)}</p>'
     yield html(tables.task_vectors(inspection))
     if len(inspection.models) > 1:
         yield html(tables.cosines(inspection))
     yield from (figure(picture) for picture in drawn if picture.setting is None)
     for k in range(len(inspection.settings)):
         table = tables.competition(inspection, k)
-        yield f"<h2>{escape(table.title)}</h2>"
+        yield f"<h2>{escaped(table.title)}</h2>"
         yield html(table._replace(title=""))
         yield from (figure(picture) for picture in drawn if picture.setting == k)
         layers = tables.by_layer(inspection, k)
-        yield f"<details><summary>{escape(layers.title)}</summary>"
+        yield f"<details><summary>{escaped(layers.title)}</summary>"
         yield html(layers._replace(title="")) + "</details>"
     yield "<h2>What the words mean</h2>\n<dl>"
     for word, meaning in DEFINITIONS.items():
-        yield f"<dt>{escape(word)}</dt><dd>{escape(meaning)}</dd>"
+        yield f"<dt>{escaped(word)}</dt><dd>{escaped(meaning)}</dd>"
     yield "</dl>\n<footer>"
-    yield f"<p>base: {escape(inspection.base)}</p>"
+    yield f"<p>base: {escaped(inspection.base)}</p>"
     for i, model in enumerate(inspection.models):
-        yield f"<p>{i + 1}: {escape(model)}</p>"
+        yield f"<p>{i + 1}: {escaped(model)}</p>"
     yield f"<p>mergekit-pcb {__version__}</p>\n</footer>"
 
 
@@ -95,6 +94,8 @@ def as_dict(inspection: Inspection) -> dict[str, Any]:
             for k, setting in enumerate(inspection.settings)
         ],
         "skipped": list(inspection.skipped),
+        "stops": dict(inspection.stops),
+        "dropped": dict(inspection.dropped),
         "whole": _all_values(inspection.whole),
         "kinds": {kind: _all_values(m) for kind, m in inspection.kinds().items()},
         "layers": {layer: _all_values(m) for layer, m in inspection.layers().items()},

@@ -62,6 +62,8 @@ class Inspection:
         settings: those evaluated; the first is the recipe's, or pcb's defaults.
         tensors: those that are merged, in the order of the plan; at least one.
         skipped: tensors that are not merged: without a base, or not floating-point.
+        stops: by tensor, what would stop a merge by `pcb`.
+        dropped: how many tensors of the models the output does not have, by pattern.
     """
 
     recipe: str
@@ -71,6 +73,8 @@ class Inspection:
     settings: tuple[Setting, ...]
     tensors: tuple[InspectedTensor, ...]
     skipped: tuple[str, ...]
+    stops: Mapping[str, str]
+    dropped: Mapping[str, int]
 
     def origin(self, k: int) -> str:
         """Where setting ``k`` comes from: recipe, defaults, or command line."""

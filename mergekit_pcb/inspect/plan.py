@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from mergekit.architecture import get_architecture_info
+from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration
 from mergekit.io.tasks import LoaderCache
 
@@ -26,34 +27,61 @@ from mergekit.scripts.merge_raw_pytorch import RawPyTorchMergeConfig, plan_flat_
 
 from mergekit_pcb.check.linter import examine
 from mergekit_pcb.errors import PCBError
+from mergekit_pcb.inspect.dropped import dropped_tensors
+from mergekit_pcb.output.places import require_apart
+from mergekit_pcb.plugin.adapters import merge_adapters
 from mergekit_pcb.plugin.graph_scope import pcb_tasks
+from mergekit_pcb.plugin.input_tensors import require_input_tensors
+from mergekit_pcb.recipes.edits import groups
 from mergekit_pcb.recipes.findings import require_no_errors
+from mergekit_pcb.recipes.models import local_folders, located
+from mergekit_pcb.recipes.reading import recipe_text
+
+
+class Plan(NamedTuple):
+    """What a recipe merges.
+
+    Attributes:
+        method: the recipe's own merge method.
+        merges: one `pcb` task a tensor; those of another method's recipe have pcb's
+            default parameters.
+        stops: by tensor, what would stop a merge by `pcb`, and not an inspection.
+        dropped: how many tensors of the models are left out, by pattern of the name.
+    """
+
+    method: str
+    merges: Sequence[ExecuteMergeMethodTask]
+    stops: Mapping[str, str]
+    dropped: Mapping[str, int]
 
 
 def plan(
-    file: str, options: MergeOptions, base: str | None = None
-) -> tuple[str, Sequence[ExecuteMergeMethodTask]]:
+    file: str,
+    options: MergeOptions,
+    base: str | None = None,
+    out: Path | None = None,
+) -> Plan:
     """Plan a recipe for `mergekit-yaml` or `mergekit-pytorch`.
 
     Args:
         file: the recipe.
         options: as for a merge.
         base: takes the place of the recipe's base model, or of a missing one.
-
-    Returns:
-        The recipe's own merge method, and one `pcb` task a tensor; those of another
-        method's recipe have pcb's default parameters.
+        out: a folder that must share no files with a model.
 
     Raises:
-        PCBError: the recipe has errors that `mergekit-pcb check` finds.
+        PCBError: the recipe has errors that `mergekit-pcb check` finds, or its models
+            cannot be merged.
     """
-    text = Path(file).read_text(encoding="utf-8")
+    text = recipe_text(file)
     kind = _checked(text, file, base)
     data = yaml.safe_load(text)
     method = data["merge_method"]
     if method != "pcb":
         # A density or weight of another method is no advice for this one.
         data = {**_without_parameters(data), "merge_method": "pcb"}
+    refer = _file if kind == "pytorch" else located
+    _spell_alike(data, base, refer)
     if base is not None:
         _replace_base(data, base)
     elif not any("base_model" in place for place in (data, *_slices(data))):
@@ -61,9 +89,19 @@ def plan(
             f"{file} names no base model; give the model that the others were "
             "made from with --base"
         )
+    if out is not None:
+        require_apart(
+            out, (path for m in _models(data, refer) for path in local_folders(m))
+        )
     if kind == "pytorch":
-        return method, _flat(RawPyTorchMergeConfig.model_validate(data), options)
-    return method, _layered(MergeConfiguration.model_validate(data), options)
+        config = RawPyTorchMergeConfig.model_validate(data)
+        merges, dropped = _flat(config, options), {}
+    else:
+        merges = _layered(MergeConfiguration.model_validate(data), options)
+        dropped = dropped_tensors(merges, some_layers=any(True for _ in _slices(data)))
+    stops: dict[str, str] = {}
+    require_input_tensors(merges, stops)
+    return Plan(method, merges, stops, dropped)
 
 
 def _checked(text: str, file: str, base: str | None) -> str:
@@ -96,6 +134,35 @@ def _slices(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from module.get("slices") or ()
 
 
+def _file(path: str) -> ModelReference:
+    """A model of mergekit-pytorch, whose files have no adapters and no revisions."""
+    return located({"model": {"path": path}})
+
+
+def _models(
+    data: dict[str, Any], refer: Callable[[Any], ModelReference]
+) -> Iterator[ModelReference]:
+    for place in (data, *_slices(data)):
+        if place.get("base_model") is not None:
+            yield refer(place["base_model"])
+    for entries in groups(data):
+        yield from (refer(entry["model"]) for entry in entries)
+
+
+def _spell_alike(
+    data: dict[str, Any], base: str | None, refer: Callable[[Any], ModelReference]
+) -> None:
+    """Write each model as it is first written: mergekit compares text."""
+    first = {refer(base): base} if base is not None else {}
+    for entries in groups(data):
+        for entry in entries:
+            entry["model"] = first.setdefault(refer(entry["model"]), entry["model"])
+    for place in (data, *_slices(data)):
+        if place.get("base_model") is not None:
+            written = place["base_model"]
+            place["base_model"] = first.get(refer(written), written)
+
+
 def _replace_base(data: dict[str, Any], base: str) -> None:
     data["base_model"] = base
     for piece in _slices(data):
@@ -109,6 +176,14 @@ def _replace_base(data: dict[str, Any], base: str) -> None:
 def _layered(
     config: MergeConfiguration, options: MergeOptions
 ) -> list[ExecuteMergeMethodTask]:
+    models = sorted(config.referenced_models(), key=str)
+    merge_adapters(models, options)
+    for model in models:
+        if not model.config(options.trust_remote_code).architectures:
+            raise PCBError(
+                f"{model.model.path}/config.json names no `architectures`, by which "
+                "mergekit knows the tensors: add the line of the original model's"
+            )
     architecture = get_architecture_info(config, options)
     LoaderCache().setup(options=options)
     out_config = _model_out_config(config, architecture, options.trust_remote_code)
@@ -121,6 +196,12 @@ def _layered(
 def _flat(
     config: RawPyTorchMergeConfig, options: MergeOptions
 ) -> list[ExecuteMergeMethodTask]:
+    for path in filter(None, [config.base_model, *(m.model for m in config.models)]):
+        if "@" in path or "+" in path:
+            raise PCBError(
+                f"mergekit-pytorch drops {path} in silence: it reads `@` in a path as "
+                "a revision and `+` as an adapter; rename it, or link to it"
+            )
     tasks = inspect.unwrap(plan_flat_merge)(
         config, "", tensor_union=True, tensor_intersection=False, options=options
     )

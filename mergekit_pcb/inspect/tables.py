@@ -25,6 +25,8 @@ from mergekit_pcb.output.table import Table
 _SHORT = {"embedding": "embed", "attention": "attn"}
 # Cosines of more models do not fit side by side.
 _MATRIX = 8
+# Patterns of names that a sentence lists.
+_PATTERNS = 4
 # What a merge adds is not that much shorter than the mean, unless it went wrong.
 _VANISHED = 0.01
 _SAME = 0.999
@@ -45,14 +47,30 @@ def summary(inspection: Inspection) -> str:
         sentences.append(
             f"Shares kept and won are those of pcb, not of {inspection.method}."
         )
-    if inspection.skipped:
-        skipped = _plural(len(inspection.skipped), "tensor")
-        sentences.append(f"Not merged: {skipped}, first {inspection.skipped[0]}.")
+    harmless = [name for name in inspection.skipped if name not in inspection.stops]
+    if harmless:
+        skipped = _plural(len(harmless), "tensor")
+        sentences.append(f"Not merged: {skipped}, first {harmless[0]}.")
+    if inspection.dropped:
+        dropped = _plural(sum(inspection.dropped.values()), "tensor")
+        patterns = [
+            f"{pattern} ({number})" for pattern, number in inspection.dropped.items()
+        ]
+        more = ", and more" if len(patterns) > _PATTERNS else ""
+        sentences.append(
+            f"Not in the output, though a model has them: {dropped}, "
+            f"{', '.join(patterns[:_PATTERNS])}{more}."
+        )
     return " ".join(sentences)
 
 
 def warnings(inspection: Inspection) -> Iterator[str]:
-    """Signs of a wrong recipe: copies among the models, a merge that adds nothing."""
+    """What stops a merge, copies among the models, a merge that adds nothing."""
+    if inspection.stops:
+        number = len(inspection.stops)
+        more = f" (and so do {number - 1} more tensors)" if number > 1 else ""
+        first = next(iter(inspection.stops.values()))
+        yield f"A merge by pcb stops{more}: {first}."
     whole = inspection.whole
     names = inspection.short_models()
     for name, norm in zip(names, whole.norms(), strict=True):

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 import torch
 
 from mergekit_pcb.kernel.backends import backend_for
-from mergekit_pcb.kernel.formula import ModelStatistics, Options, model_statistics
+from mergekit_pcb.kernel.domain import ModelStatistics, Options
+from mergekit_pcb.kernel.formula import model_statistics
 from mergekit_pcb.kernel.statistics import TensorDomain
 from mergekit_pcb.kernel.task_vectors import TaskVectors, in_parallel, one_torch_thread
 

@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from mergekit_pcb.kernel.domain import ModelStatistics, Scoring
 from mergekit_pcb.kernel.formula import (
-    ModelStatistics,
     clamp_magnitudes,
     drop_and_rescale_,
     in_unit,
     scores,
-    scoring_of,
     sum_models,
     weighted_mean,
 )
@@ -223,7 +222,7 @@ def _results(
         if competition.balancing != balanced:
             balanced = competition.balancing
             models = list(competition.models)
-            scoring = scoring_of(competition.statistics, competition.inter)
+            scoring = Scoring.of_statistics(competition.statistics, competition.inter)
             own = in_unit(tau if len(models) == len(tau) else tau[models], scoring.unit)
             magnitude = clamp_magnitudes(own, scoring.extents)
             b = scores(own, magnitude, scoring)

@@ -14,12 +14,8 @@ import torch
 
 from mergekit_pcb.kernel import numba_loops
 from mergekit_pcb.kernel.collectors import RankSearch
-from mergekit_pcb.kernel.formula import (
-    ModelStatistics,
-    Scoring,
-    exponent_of,
-    scoring_of,
-)
+from mergekit_pcb.kernel.domain import ModelStatistics, Scoring
+from mergekit_pcb.kernel.formula import exponent_of
 from mergekit_pcb.kernel.numba_loops import Array
 from mergekit_pcb.kernel.order_statistics import (
     Bracket,
@@ -43,13 +39,13 @@ def block_size(device: torch.device) -> int:
 
 @dataclass(frozen=True)
 class InMemory:
-    """A tensor of one block as a domain, see `formula.Domain`."""
+    """A tensor of one block as a domain, see `domain.Domain`."""
 
     tau: Array
     exponent: Array
 
     @property
-    def size(self) -> int:  # noqa: D102 as in formula.Domain
+    def size(self) -> int:  # noqa: D102 as in domain.Domain
         return int(self.tau.shape[1])
 
     @property
@@ -102,7 +98,7 @@ def merge(
     spans: Iterator[slice],
 ) -> None:
     """Merge a tensor at some slices, as `torch_backend.merge`."""
-    scoring = scoring_of(statistics, inter)
+    scoring = Scoring.of_statistics(statistics, inter)
     extents = _rows(scoring.extents)
     cut = _rows(
         [

@@ -17,7 +17,8 @@ import torch
 
 from mergekit_pcb.kernel.backends import backend_for
 from mergekit_pcb.kernel.collectors import RankSearch
-from mergekit_pcb.kernel.formula import Scoring, ranked_values
+from mergekit_pcb.kernel.domain import Scoring
+from mergekit_pcb.kernel.formula import ranked_values
 from mergekit_pcb.kernel.order_statistics import Bracket, require_finite
 from mergekit_pcb.kernel.task_vectors import TaskVectors, in_parallel, one_torch_thread
 
@@ -115,7 +116,7 @@ def sweep_tensor(
 def order_statistics(
     domain: SweptDomain, scoring: Scoring | None, ranks: Sequence[list[int]]
 ) -> tuple[list[list[float]], list[float]]:
-    """`formula.Domain.order_statistics` of a domain that is read in sweeps.
+    """`domain.Domain.order_statistics` of a domain that is read in sweeps.
 
     One sweep, unless a bracket misses, or there are so many models that the values
     inside their brackets must be collected in several rounds.

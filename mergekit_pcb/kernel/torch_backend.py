@@ -7,13 +7,8 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from mergekit_pcb.kernel.collectors import DeviceCollector, NumpyCollector, RankSearch
-from mergekit_pcb.kernel.formula import (
-    InMemory,
-    ModelStatistics,
-    Scoring,
-    merge_block,
-    ranked_values,
-)
+from mergekit_pcb.kernel.domain import ModelStatistics, Scoring
+from mergekit_pcb.kernel.formula import InMemory, merge_block, ranked_values
 from mergekit_pcb.kernel.task_vectors import TaskVectors
 
 # Task values in a block: measured. Smaller blocks fit in a core's second-level cache,

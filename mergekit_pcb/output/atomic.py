@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import re
 import shutil
 import tempfile
@@ -36,7 +38,7 @@ def complete_or_absent(out_path: Path) -> Iterator[Path]:
     if it has weights, the weight files there before are removed.
 
     Raises:
-        PCBError: ``out_path`` is a file.
+        PCBError: ``out_path`` is a file, or there is no room for it.
     """
     name = out_path.absolute().name
     target = out_path.resolve()
@@ -59,8 +61,22 @@ def complete_or_absent(out_path: Path) -> Iterator[Path]:
                         own = written.name == name
                         place = target if own else target.parent / written.name
                         _publish(written, place)
+    except PCBError:
+        raise
+    except Exception as error:
+        # Neither safetensors nor a write says where, or it says the hidden folder.
+        if _is_full(error):
+            raise PCBError(f"{out_path}: {os.strerror(errno.ENOSPC)}") from error
+        raise
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _is_full(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    # Ours says itself which file it is about.
+    return not isinstance(error, PCBError) and os.strerror(errno.ENOSPC) in str(error)
 
 
 def _lock_file(hidden: Path) -> Path:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.container import BarContainer
     from matplotlib.figure import Figure
 
 _DPI = 150
@@ -22,6 +23,8 @@ _COLOURS = (
 )
 # Characters and lines of text in an inch.
 _CHARACTERS, _LINES = 13, 5.5
+# Width in inches, and height in percent, of bars with a number in them.
+_LABELLED, _TALL = 0.22, 8
 # Numbers of layers in an inch of axis.
 _NUMBERS = 2.8
 
@@ -44,6 +47,8 @@ def _theme(background: str, text: str, grid: str, muted: str) -> Any:
         **dict.fromkeys(("axes.labelsize", "xtick.labelsize", "ytick.labelsize"), 9),
         "hatch.linewidth": 0.6,
         "legend.frameon": False,
+        # A dollar sign in a name is a dollar sign.
+        "text.parse_math": False,
     }
 
 
@@ -106,6 +111,26 @@ def new_figure(
 
     figure = Figure((width, height))
     return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
+
+
+def label_bars(axes: Axes, bars: BarContainer, inches: float) -> None:
+    """Write whole numbers into stacked bars of percent, where there is room.
+
+    Args:
+        axes: from 0 to 100.
+        bars: of one model.
+        inches: the width of a bar.
+    """
+    from matplotlib.colors import to_rgb
+
+    if inches < _LABELLED:
+        return
+    values = [bar.get_height() for bar in bars]
+    labels = [f"{value:.0f}" if value >= _TALL else "" for value in values]
+    red, green, blue = to_rgb(bars[0].get_facecolor())
+    bright = 0.3 * red + 0.59 * green + 0.11 * blue > 0.5
+    ink = "#1f2328" if bright else "#ffffff"
+    axes.bar_label(bars, labels, label_type="center", color=ink, fontsize=8)
 
 
 def heat_map(axes: Axes, values: Sequence[Sequence[float]], **options: Any) -> Any:

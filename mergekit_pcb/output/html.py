@@ -7,7 +7,10 @@ from collections.abc import Iterable
 from html import escape
 
 from mergekit_pcb.output.figures import Picture, shown_width
+from mergekit_pcb.printable import printable
 
+# Pixels of a page: 40rem, as below.
+_WIDE = 640
 _STYLE = """
 :root { color-scheme: light dark; --page: #fff; --text: #1f2328; --muted: #59636e;
   --line: #d8dee4; --stripe: #f6f8fa; --accent: #b34700; }
@@ -22,7 +25,9 @@ h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; }
 table { border-collapse: collapse; font-size: .875rem; margin: 1rem 0;
   font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .75rem; text-align: right; white-space: nowrap; }
-th:first-child { text-align: left; padding-left: .25rem; }
+tr { background: var(--page); }
+th:first-child { text-align: left; padding-left: .25rem; position: sticky; left: 0;
+  background: inherit; }
 thead th { border-bottom: 1px solid var(--line); }
 tbody th { font-weight: 400; }
 tbody tr:nth-child(even) { background: var(--stripe); }
@@ -37,9 +42,19 @@ dt { font-weight: 600; margin-top: .5rem; }
 .alarm { color: var(--accent); font-weight: 600; }
 figure { margin: 1.5rem 0; }
 img { max-width: 100%; height: auto; }
+img.wide { max-width: max(100%, 40rem); }
 summary { cursor: pointer; }
 footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: 1rem; }
+h1, p, li, figcaption { overflow-wrap: anywhere; }
+@media (max-width: 40rem) { th, td { padding: .25rem .4rem; }
+  tbody th { white-space: normal; overflow-wrap: anywhere; min-width: 8rem; }
+  tbody th.member { padding-left: .75rem; } }
 """
+
+
+def escaped(text: str) -> str:
+    """Text that a page shows as it is, on one line."""
+    return escape(printable(text))
 
 
 def page(title: str, body: Iterable[str]) -> str:
@@ -47,8 +62,8 @@ def page(title: str, body: Iterable[str]) -> str:
     lines = [
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>",
-        f"<h1>{escape(title)}</h1>",
+        f"<title>{escaped(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>",
+        f"<h1>{escaped(title)}</h1>",
         *body,
         "</body>\n</html>\n",
     ]
@@ -58,11 +73,15 @@ def page(title: str, body: Iterable[str]) -> str:
 def figure(picture: Picture) -> str:
     """A picture and its caption."""
     light, dark = picture.png(), picture.png(dark=True)
+    width = shown_width(light)
+    # On a phone, wide pictures are scrolled rather than shrunk to nothing.
+    kind = ' class="wide"' * (width > _WIDE)
     return (
-        '<figure><picture><source media="(prefers-color-scheme: dark)" '
-        f'srcset="{_embedded(dark)}"><img src="{_embedded(light)}" '
-        f'width="{shown_width(light)}" alt="{escape(picture.name)}"></picture>'
-        f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
+        '<figure><div class="scroll"><picture>'
+        f'<source media="(prefers-color-scheme: dark)" srcset="{_embedded(dark)}">'
+        f'<img{kind} src="{_embedded(light)}" width="{width}" '
+        f'alt="{escaped(picture.name)}"></picture></div>'
+        f"<figcaption>{escaped(picture.caption)}</figcaption></figure>"
     )
 
 

@@ -1,12 +1,21 @@
-"""Tables as text for files: Markdown, HTML and CSV."""
+"""Tables as text for files: Markdown, HTML and CSV.
+
+Cells are text, not Markdown or HTML: whatever stands in a name is shown as it is.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from typing import Any, NamedTuple
+
+from mergekit_pcb.output.html import escaped
+from mergekit_pcb.printable import printable
+
+# What begins or ends something in Markdown. An underscore inside a word does not.
+_MARKDOWN = re.compile(r"[\\`|<*\[~&]|\b_|_\b")
 
 
 class Cell(NamedTuple):
@@ -41,12 +50,24 @@ def markdown(table: Table) -> str:
 
     def shown(cell: str | Cell) -> str:
         text, error, best = Cell(cell) if isinstance(cell, str) else cell
-        return f"{f'**{text}**' if best else text} {error}".rstrip().replace("|", "\\|")
+        text = markdown_text(text)
+        return f"{f'**{text}**' if best else text} {markdown_text(error)}".rstrip()
 
     columns = range(len(table.headings))
     rule = ["---" if n in (0, table.words) else "---:" for n in columns]
-    lines = [table.headings, rule, *(map(shown, row) for row in table.rows)]
+    headings = map(markdown_text, table.headings)
+    lines = [headings, rule, *(map(shown, row) for row in table.rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def markdown_text(text: str) -> str:
+    r"""Text that Markdown shows as it is, in a table or elsewhere.
+
+    Example:
+        >>> markdown_text("<b> a|b, a_b")
+        '\\<b> a\\|b, a_b'
+    """
+    return _MARKDOWN.sub(r"\\\g<0>", printable(text))
 
 
 def html(table: Table) -> str:
@@ -54,8 +75,8 @@ def html(table: Table) -> str:
 
     def shown(cell: str | Cell) -> str:
         text, error, best = Cell(cell) if isinstance(cell, str) else cell
-        text = f"<b>{escape(text)}</b>" if best else escape(text)
-        return f"{text} <small>{escape(error)}</small>" if error else text
+        text = f"<b>{escaped(text)}</b>" if best else escaped(text)
+        return f"{text} <small>{escaped(error)}</small>" if error else text
 
     def line(tag: str, cells: Iterable[str | Cell]) -> str:
         kinds = ("", ' class="words"')
@@ -67,8 +88,8 @@ def html(table: Table) -> str:
     corner, *headings = table.headings
     lines = [
         '<div class="scroll"><table>',
-        f"<caption>{escape(table.title)}</caption>" if table.title else "",
-        f"<thead><tr><th>{escape(corner)}</th>",
+        f"<caption>{escaped(table.title)}</caption>" if table.title else "",
+        f"<thead><tr><th>{escaped(corner)}</th>",
         line('th scope="col"', headings),
         "</tr></thead><tbody>",
     ]
@@ -76,7 +97,7 @@ def html(table: Table) -> str:
         first = ' class="first"' * (number == table.section)
         member = ' class="member"' * label.startswith("  ")
         lines += [
-            f'<tr{first}><th scope="row"{member}>{escape(label.strip())}</th>',
+            f'<tr{first}><th scope="row"{member}>{escaped(label.strip())}</th>',
             line("td", cells + [""] * (len(headings) - len(cells))),
             "</tr>",
         ]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import stat
 import zipfile
 from pathlib import Path
 from typing import Any
+
+import torch
 
 # In the order in which mergekit looks for them.
 _NAMES = ("model.safetensors", "pytorch_model.bin")
@@ -89,6 +92,29 @@ def missing_tensor(path: Path, tensor: str) -> str | None:
     if path.suffix.lower() != ".safetensors" or tensor in tensor_dtypes(path):
         return None
     return f"{path} has no tensor {tensor}, which the index says is in it: {_AGAIN}"
+
+
+def wrapped_problem(path: Path) -> str | None:
+    """The problem that a file of torch holds its tensors one level down, if it does."""
+    if path.suffix.lower() == ".safetensors":
+        return None
+    try:
+        content = torch.load(path, map_location="meta", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError):
+        return None
+    if not isinstance(content, dict) or _has_tensors(content):
+        return None
+    for key, value in content.items():
+        if isinstance(value, dict) and _has_tensors(value):
+            return (
+                f"{path} is a training checkpoint, with its tensors under `{key}`: "
+                f"save what torch.load(…)[{key!r}] gives as a file of its own"
+            )
+    return f"{path} holds no tensors by their names"
+
+
+def _has_tensors(content: dict[Any, Any]) -> bool:
+    return any(isinstance(value, torch.Tensor) for value in content.values())
 
 
 def _index_problem(index: Path) -> str | None:

@@ -31,7 +31,7 @@ from mergekit.multigpu_executor import MultiGPUExecutor
 from mergekit.options import MergeOptions
 
 from mergekit_pcb.kernel.collectors import RankSearch
-from mergekit_pcb.kernel.formula import Scoring
+from mergekit_pcb.kernel.domain import Scoring
 from mergekit_pcb.kernel.statistics import order_statistics, sweep_tensor
 from mergekit_pcb.kernel.task_vectors import TaskVectors
 from mergekit_pcb.plugin.digests import SAMPLE_LEAST, SAMPLE_RATE, TensorSample, draw
@@ -219,7 +219,7 @@ class GraphDomain:
     def order_statistics(
         self, scoring: Scoring | None, ranks: Sequence[list[int]]
     ) -> tuple[Sequence[Sequence[float]], Sequence[float]]:
-        """Exact order statistics, see `kernel.formula.Domain`."""
+        """Exact order statistics, see `kernel.domain.Domain`."""
         return order_statistics(self, scoring, ranks)
 
     def sweep(self, scoring: Scoring | None, search: RankSearch) -> None:

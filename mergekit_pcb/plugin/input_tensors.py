@@ -46,8 +46,15 @@ class _Load(NamedTuple):
         return found
 
 
-def require_input_tensors(merges: Iterable[ExecuteMergeMethodTask]) -> None:
+def require_input_tensors(
+    merges: Iterable[ExecuteMergeMethodTask], stops: dict[str, str] | None = None
+) -> None:
     """Check merge tasks by the indices and headers of the checkpoints.
+
+    Args:
+        merges: one task a tensor.
+        stops: gets, by tensor, what stops a merge and nothing else: a tensor that the
+            base lacks, and integers that differ. By default these are errors as well.
 
     Raises:
         PCBError: names a file that is damaged, lacks a tensor or holds quantised
@@ -71,13 +78,18 @@ def require_input_tensors(merges: Iterable[ExecuteMergeMethodTask]) -> None:
             scaled = any(name + end in loader.index.tensor_paths for end in SCALES)
             stored[f"{shard}: {name}"] = dtypes[name] + "*" * scaled
         require_weights(stored, loads[0].dtype if loads else None)
-        if stored and set(stored.values()) <= _INTEGERS:
-            _require_equal(present, tensor)
         models = [load.model for load in present]
         base = merge.base_model
-        # mergekit may convert a tensor from others if nobody has it by its name.
-        if models and base is not None and base not in models:
-            PCB.validate_inputs(models, base, group_name=tensor)
+        try:
+            if stored and set(stored.values()) <= _INTEGERS:
+                _require_equal(present, tensor)
+            # mergekit may convert a tensor from others if nobody has it by its name.
+            if models and base is not None and base not in models:
+                PCB.validate_inputs(models, base, group_name=tensor)
+        except PCBError as error:
+            if stops is None:
+                raise
+            stops[tensor] = error.message
 
 
 def _dtypes_in(shard: Path) -> dict[str, str] | None:

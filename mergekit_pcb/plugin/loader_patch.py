@@ -17,6 +17,7 @@ from mergekit_pcb.plugin.checkpoint_files import (
     file_problem,
     missing_tensor,
     special_file_problem,
+    wrapped_problem,
 )
 
 _WRAPPED = "_mergekit_pcb_wraps"
@@ -44,12 +45,20 @@ def _opening(original: Any) -> Any:
         if problem := special_file_problem(Path(path)):
             raise PCBError(problem)
         try:
-            return original(path)
+            index = original(path)
+        except PCBError:
+            raise
         except Exception as error:
             problem = checkpoint_problem(Path(path))
             if problem is None:
                 problem = f"{path} cannot be opened: {_one_line(error)}"
             raise PCBError(problem) from error
+        # mergekit sees through `state_dict` when it lists tensors, and reads none.
+        if not any("." in name for name in index.tensor_paths):
+            for shard in sorted(set(index.tensor_paths.values())):
+                if problem := wrapped_problem(Path(index.base_path, shard)):
+                    raise PCBError(problem)
+        return index
 
     setattr(open_checkpoint, _WRAPPED, True)
     return open_checkpoint
@@ -66,6 +75,8 @@ def _reading(original: Any) -> Any:
                 raise
             path = Path(self.index.base_path, shard)
             problem = file_problem(path) or missing_tensor(path, key)
+            if problem is None and isinstance(error, KeyError):
+                problem = wrapped_problem(path)
             if problem is None and self.lazy_unpickle and path.suffix != ".safetensors":
                 # mergekit 0.1.5 cannot read scalars and renamed archives lazily.
                 self.flush()

@@ -17,7 +17,7 @@ from mergekit.merge_methods import (
 from mergekit.merge_methods.dtype import align_dtype
 
 from mergekit_pcb.errors import PCBError
-from mergekit_pcb.kernel.formula import Options
+from mergekit_pcb.kernel.domain import Options
 from mergekit_pcb.kernel.merge import merge_one_tensor, merge_tensor
 from mergekit_pcb.kernel.order_statistics import NotFiniteError
 from mergekit_pcb.plugin.digests import require_digests

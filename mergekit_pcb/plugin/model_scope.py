@@ -14,12 +14,8 @@ from typing import Any
 from mergekit.merge_methods import TensorGroup
 
 from mergekit_pcb.errors import PCBError
-from mergekit_pcb.kernel.formula import (
-    Domain,
-    ModelStatistics,
-    Options,
-    model_statistics,
-)
+from mergekit_pcb.kernel.domain import Domain, ModelStatistics, Options
+from mergekit_pcb.kernel.formula import model_statistics
 from mergekit_pcb.kernel.statistics import TensorDomain
 from mergekit_pcb.plugin.tensor_groups import task_vectors
 

@@ -1,6 +1,6 @@
 """The parameters of `pcb`: their defaults, which values they take, and error messages.
 
-Defaults of recipe parameters are defined here and nowhere else in the package.
+Defaults of recipe parameters are defined here, or in the kernel's `Options`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mergekit.merge_methods.base import ParameterSpec
 from pydantic import BeforeValidator, ValidationError
 
 from mergekit_pcb.errors import PCBError
-from mergekit_pcb.kernel.formula import INTER_FORMS
+from mergekit_pcb.kernel.domain import INTER_FORMS, Options
 from mergekit_pcb.suggestions import closest
 
 SCOPES = ("tensor", "model")
@@ -23,8 +23,8 @@ DEFAULT_WEIGHT = 1.0
 DEFAULT_DENSITY = 0.1
 DEFAULT_LAMBDA = 1.0
 DEFAULT_SCOPE = "tensor"
-DEFAULT_INTER = "raw"
-DEFAULT_CLAMP = 0.01
+DEFAULT_INTER = Options().inter
+DEFAULT_CLAMP = Options().clamp
 
 NO_EFFECT = "no effect"
 """The description of parameters that are accepted and not read."""

@@ -7,10 +7,11 @@ A recipe is what ``yaml.safe_load`` gives. Models are listed in ``models`` or in
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from mergekit.common import ModelPath, ModelReference
+from mergekit.common import ModelReference
+
+from mergekit_pcb.recipes.models import as_written, located
 
 Recipe = dict[str, Any]
 
@@ -25,28 +26,49 @@ def groups(recipe: Recipe) -> Iterator[list[Recipe]]:
                 yield place[key]
 
 
-def model_name(value: Any) -> str:
-    """A model as one string, however the recipe writes it."""
-    return str(ModelReference.model_validate(value))
-
-
-def base_of(recipe: Recipe) -> str | None:
-    """The base model, or None if the recipe names none."""
+def base_of(recipe: Recipe) -> ModelReference | None:
+    """The base model, located, or None if the recipe names none."""
     found = (place.get("base_model") for place in _mappings(recipe))
-    return next((model_name(base) for base in found if base is not None), None)
+    return next((located(base) for base in found if base is not None), None)
+
+
+def lists(recipe: Recipe, model: ModelReference) -> bool:
+    """Whether a located model is one of those that are merged."""
+    entries = [entry for group in groups(recipe) for entry in group]
+    return any(located(entry["model"]) == model for entry in entries)
+
+
+def plain(value: Any) -> Any:
+    """A number, where mergekit reads a value as one number for all tensors.
+
+    Example:
+        >>> plain("5e-1"), plain([0.5]), plain([0.5, 1]), plain("tensor")
+        (0.5, 0.5, [0.5, 1], 'tensor')
+    """
+    if isinstance(value, list) and len(value) == 1:
+        return plain(value[0])
+    if isinstance(value, dict) and value.keys() == {"value"}:
+        return plain(value["value"])
+    if isinstance(value, str):
+        # YAML reads `5e-1`, which has no point, as text.
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
 
 
 def values_of(recipe: Recipe, parameter: str, default: Any = None) -> list[Any]:
-    """What a parameter is for every model but the base, in order."""
+    """What a parameter is for every model but the base, in order; `plain`."""
     base = base_of(recipe)
-    return list(_values(recipe, parameter, base, default))
+    return [plain(v) for v in _values(recipe, parameter, base, default)]
 
 
 def _values(
-    place: Recipe, parameter: str, base: str | None, inherited: Any
+    place: Recipe, parameter: str, base: ModelReference | None, inherited: Any
 ) -> Iterator[Any]:
     own = (place.get("parameters") or {}).get(parameter, inherited)
-    if "model" in place and model_name(place["model"]) != base:
+    if "model" in place and located(place["model"]) != base:
         yield own
     modules = place.get("modules") or {}
     below = [*modules.values(), *(place.get("slices") or ())]
@@ -94,11 +116,12 @@ def scale_weights(recipe: Recipe, mean: float) -> None:
     factor = mean * len(weights) / sum(weights)
     for parameters in _parameters(recipe):
         if "weight" in parameters:
-            parameters["weight"] = float(f"{parameters['weight'] * factor:.6g}")
+            scaled = plain(parameters["weight"]) * factor
+            parameters["weight"] = float(f"{scaled:.6g}")
 
 
 def without_base(recipe: Recipe, *, keep_entries: bool) -> None:
-    """Take the base out, for a method that would average it in.
+    """Take the base out, for a method that would average it in and has no weights.
 
     Args:
         recipe: changed in place.
@@ -109,14 +132,29 @@ def without_base(recipe: Recipe, *, keep_entries: bool) -> None:
         place.pop("base_model", None)
         for key in ("tokenizer_source", "source"):
             # The tokenizer may still be that of the base, which now needs its name.
-            if place.get(key) == "base":
-                place[key] = base
+            if base is not None and place.get(key) == "base":
+                place[key] = as_written(base)
     if not keep_entries:
         for entries in groups(recipe):
-            entries[:] = [e for e in entries if model_name(e["model"]) != base]
+            entries[:] = [e for e in entries if located(e["model"]) != base]
 
 
-def mix_base_in(recipe: Recipe, base: str, scale: float) -> bool:
+def weigh_base(recipe: Recipe, base: ModelReference, weight: float) -> None:
+    """Give the base a weight of its own in every average.
+
+    With weight 0 it gives the merge its configuration and tokenizer, but no values.
+    """
+    for entries in groups(recipe):
+        listed = [entry for entry in entries if located(entry["model"]) == base]
+        if not listed:
+            where = {k: v for k, v in entries[0].items() if k == "layer_range"}
+            listed = [{"model": as_written(base), **where}]
+            entries += listed
+        for entry in listed:
+            _update(entry, {"weight": weight})
+
+
+def mix_base_in(recipe: Recipe, base: ModelReference, scale: float) -> bool:
     """Make an average of models the base plus ``scale`` times its change.
 
     The weights come to add up to ``scale`` and the base gets the rest, which is what
@@ -125,16 +163,15 @@ def mix_base_in(recipe: Recipe, base: str, scale: float) -> bool:
     weights = values_of(recipe, "weight", 1.0)
     if not all(isinstance(weight, (int, float)) for weight in weights):
         return False
+    weigh_base(recipe, base, 1 - scale)
     if scale == 1:
         return True
     left = iter(weights)
     for entries in groups(recipe):
-        own = [float(next(left)) for _ in entries]
-        for entry, weight in zip(entries, own, strict=True):
+        experts = [entry for entry in entries if located(entry["model"]) != base]
+        own = [float(next(left)) for _ in experts]
+        for entry, weight in zip(experts, own, strict=True):
             _update(entry, {"weight": weight / sum(own) * scale})
-        where = {k: v for k, v in entries[0].items() if k == "layer_range"}
-        rest = {"model": base, "parameters": {"weight": 1 - scale}}
-        entries.append({**where, **rest})
     for parameters in _parameters(recipe):
         parameters.pop("normalize", None)
     _update(recipe, {"normalize": False})
@@ -151,22 +188,15 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
 
 
 def _absolute(key: str, value: Any) -> Any:
-    if isinstance(value, dict):
-        return {inner: _absolute(inner, v) for inner, v in value.items()}
     if isinstance(value, list):
         return [_absolute(key, item) for item in value]
-    if key not in _MODEL_KEYS or not isinstance(value, str) or value == "base":
-        return value
-    model = ModelReference.model_validate(value)
-    lora = model.lora and _absolute_path(model.lora)
-    moved = {"model": _absolute_path(model.model), "lora": lora}
-    return str(model.model_copy(update=moved))
-
-
-def _absolute_path(path: ModelPath) -> ModelPath:
-    if not Path(path.path).exists():
-        return path
-    return path.model_copy(update={"path": str(Path(path.path).resolve())})
+    # A token's source may have a kind; a model has none.
+    if key in _MODEL_KEYS and not (isinstance(value, dict) and "kind" in value):
+        is_model = value is not None and value not in ("base", "union")
+        return as_written(located(value)) if is_model else value
+    if isinstance(value, dict):
+        return {inner: _absolute(inner, v) for inner, v in value.items()}
+    return value
 
 
 def _update(place: Recipe, parameters: Recipe) -> None:

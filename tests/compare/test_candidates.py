@@ -129,14 +129,45 @@ def test_della_gets_an_epsilon_that_fits_its_density() -> None:
 
 @pytest.mark.parametrize("listed", [False, True])
 def test_the_base_is_not_averaged_in(listed: bool) -> None:
-    """A method without a base gets neither the key nor the entry."""
+    """In a method without a base it has weight 0, or no entry where none has weight."""
     document = recipe("ties", weight=1.0)
     if listed:
         document["models"].append({"model": MODELS[0]})
-    found = only(document, "linear").recipe
+    linear = only(document, "linear")
+    assert weights_of(linear) == [1.0, 1.0, 1.0, 0.0]
+    assert linear.recipe["models"][-1]["model"] == MODELS[0]
+    # Configuration and tokenizer are those of the base, as for every other method.
+    assert linear.recipe["base_model"] == MODELS[0]
+    assert linear.recipe["tokenizer"] == {"source": "base"}
+    found = only(document, "karcher").recipe
     assert "base_model" not in found
     assert [entry["model"] for entry in found["models"]] == MODELS[1:]
     assert found["tokenizer"] == {"source": MODELS[0]}
+
+
+def test_an_average_of_the_base_stays_one() -> None:
+    """A recipe for `linear` that lists the base with a weight is run as it is."""
+    entries = weighted(1.0, 1.0)
+    entries.append({"model": MODELS[0], "parameters": {"weight": 0.5}})
+    document = recipe("linear", models=entries)
+    assert only(document, "linear").recipe == document
+
+
+@pytest.mark.parametrize("half", ["5e-1", "0.5", [0.5], [{"value": "0.5"}]])
+def test_a_number_is_a_number_however_it_is_written(half: Any) -> None:
+    """What mergekit reads as one number is scaled and swept as one."""
+
+    def made(weight: Any) -> list[Candidate]:
+        return candidates(
+            recipe("pcb", models=weighted(weight, 1.0, 1.0)),
+            ["linear", "task_arithmetic", "ties"],
+            swept={"": {"lambda": [0.5, 1.0]}},
+        )
+
+    found, expected = made(half), made(0.5)
+    assert [c.label for c in found] == [c.label for c in expected]
+    assert weights_of(found[0]) == weights_of(expected[0])
+    assert weights_of(found[2]) == weights_of(expected[2]) == [0.24, 0.48, 0.48]
 
 
 def test_slices_are_edited_like_models() -> None:
@@ -149,7 +180,7 @@ def test_slices_are_edited_like_models() -> None:
         "merge_method": "pcb",
         "slices": [{"sources": sources, "base_model": MODELS[0]}],
     }
-    assert inputs_of(copy.deepcopy(document)).base == MODELS[0]
+    assert str(inputs_of(copy.deepcopy(document)).base) == MODELS[0]
     (scaled, *_) = candidates(document, ["linear"], swept={"": {"lambda": [0.5, 1.0]}})
     entries = scaled.recipe["slices"][0]["sources"]
     assert [entry["parameters"]["weight"] for entry in entries] == [0.25, 0.25, 0.5]
@@ -191,7 +222,7 @@ def test_scale_of_linear_is_its_lambda() -> None:
     swept = {"": {"lambda": [0.6, 1.0, 1.5]}}
     found = candidates(recipe(), ["linear"], swept=swept)
     assert weights_of(found[0]) == pytest.approx([0.2, 0.2, 0.2, 0.4])
-    assert weights_of(found[1]) == [1.0, 1.0, 1.0]
+    assert weights_of(found[1]) == [1.0, 1.0, 1.0, 0.0]
     assert weights_of(found[2]) == pytest.approx([0.5, 0.5, 0.5, -0.5])
     assert found[2].recipe["parameters"]["normalize"] is False
     assert [candidate.swept for candidate in found] == [
@@ -256,6 +287,8 @@ def test_what_is_set_beats_the_recipe_and_the_nearest_place_wins() -> None:
         ({"fixed": {"ties": {"density": "much"}}}, "ties: density"),
         ({"fixed": {"pcb": {"density": 30}}}, "did you mean 0.3?"),
         ({"swept": {"": {"lamda": [1.0]}}}, "did you mean `lambda`?"),
+        ({"swept": {"": {"lambda": ["a", "b"]}}}, "lambda is 'a': "),
+        ({"swept": {"linear": {"scale": ["a", 1]}}}, "scale is 'a'"),
         ({"swept": {"linear": {"lambda": [1.0]}}}, "no parameter of `linear`"),
         (
             {
@@ -292,6 +325,82 @@ def test_models_are_called_by_what_tells_them_apart() -> None:
     models = [{"model": m} for m in ("/runs/a/final", "/runs/b/final", "org/chat")]
     experts = inputs_of(recipe(models=models)).experts
     assert list(experts) == ["a/final", "b/final", "chat"]
+
+
+def test_two_spellings_of_a_folder_are_one_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Links, `..`, a trailing slash and the long form name the folder they lead to."""
+    home = tmp_path / "c++" / "me@lab, my models"
+    for name in ("base", "a", "b"):
+        (home / name).mkdir(parents=True)
+    (home / "link").symlink_to(home / "base")
+    monkeypatch.chdir(home)
+    document = {
+        "merge_method": "pcb",
+        "base_model": "./base/",
+        "models": [
+            {"model": model}
+            for model in ("a/../base", "link", "a/", {"model": {"path": "b"}}, "./a")
+        ],
+    }
+    moved = with_absolute_paths(document)
+    inputs = inputs_of(moved)
+    assert [Path(model.model.path) for model in inputs.models] == [
+        home / "base",
+        home / "a",
+        home / "b",
+    ]
+    assert list(inputs.experts) == ["a", "b"]
+    assert not any(model.lora or model.model.revision for model in inputs.models)
+    long_form = {"model": {"path": str(home / "base")}}
+    assert moved["base_model"] == long_form
+    (linear,) = candidates(moved, ["linear"])
+    assert [e["model"] for e in linear.recipe["models"]][:2] == [long_form] * 2
+    config = MergeConfiguration.model_validate(linear.recipe)
+    assert config.base_model == inputs.base
+
+
+def test_an_adapter_keeps_its_two_parts(tmp_path: Path) -> None:
+    """Both paths of a model with an adapter become absolute; a revision stays."""
+    for name in ("base", "adapter"):
+        (tmp_path / name).mkdir()
+    document = recipe(
+        models=[
+            {"model": f"{tmp_path}/base/+{tmp_path}/./adapter"},
+            {"model": "org/b@v1"},
+        ]
+    )
+    moved = with_absolute_paths(document)
+    assert moved["models"] == [
+        {"model": f"{tmp_path}/base+{tmp_path}/adapter"},
+        {"model": "org/b@v1"},
+    ]
+
+
+def test_a_recipe_of_the_base_alone_is_refused() -> None:
+    """There is nothing to compare, and no table of nothing."""
+    with pytest.raises(PCBError, match="no model beside the base, org/base"):
+        inputs_of(recipe(models=[{"model": MODELS[0]}]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "own"),
+    [
+        ({}, False),
+        ({"tokenizer": {"source": "base"}}, False),
+        ({"tokenizer_source": "org/base"}, False),
+        ({"tokenizer_source": "union"}, True),
+        ({"tokenizer": {"source": "org/a"}}, True),
+        ({"tokenizer": {"source": "base", "pad_to_multiple_of": 64}}, True),
+        ({"tokenizer": {}}, True),
+    ],
+)
+def test_merges_may_have_a_vocabulary_of_their_own(settings: Any, own: bool) -> None:
+    """Then rows of embeddings are not those of the base."""
+    document = recipe()
+    del document["tokenizer"]
+    assert inputs_of(document | settings).own_vocabulary is own
 
 
 def test_local_paths_become_absolute(

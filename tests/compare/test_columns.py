@@ -16,7 +16,7 @@ from mergekit_pcb.compare.evaluation import Score
 from mergekit_pcb.compare.files import write
 from mergekit_pcb.compare.report import Report
 from mergekit_pcb.compare.scoreboard import BASE, EXPERT, MERGE, Row, Scoreboard
-from mergekit_pcb.compare.terminal import terminal_table
+from mergekit_pcb.compare.terminal import terminal_tables
 
 
 def row(kind: str, name: str, *scores: float, **more: float) -> Row:
@@ -43,7 +43,8 @@ def write_report(folder: Path) -> None:
 
 def on_a_terminal(width: int) -> str:
     console = Console(width=width, record=True, file=io.StringIO())
-    console.print(terminal_table(Scoreboard(ROWS), width)[0])
+    for table in terminal_tables(Scoreboard(ROWS), width)[0]:
+        console.print(table)
     return console.export_text()
 
 

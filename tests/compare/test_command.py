@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections import Counter
 from contextlib import redirect_stdout
 from pathlib import Path
 from random import Random
+from time import sleep
 from typing import Any
 
 import pytest
@@ -17,7 +22,7 @@ from mergekit.scripts import run_yaml
 
 from mergekit_pcb.compare.command import compare
 from mergekit_pcb.compare.evaluation import TEST, VALIDATION
-from mergekit_pcb.compare.merge_process import measured_merge, merge_here
+from mergekit_pcb.compare.merge_process import _reason, measured_merge, merge_here
 from mergekit_pcb.errors import PCBError
 from tests import tiny
 
@@ -135,7 +140,8 @@ def test_a_merge_that_is_interrupted_leaves_nothing(
 
     # As if the interruption came when the merge had just been done.
     def late(process: Any) -> str:
-        process.communicate()
+        process.stdout.read()
+        process.wait()
         assert (tmp_path / "merged" / "m").exists()
         raise KeyboardInterrupt
 
@@ -143,6 +149,59 @@ def test_a_merge_that_is_interrupted_leaves_nothing(
     with pytest.raises(KeyboardInterrupt):
         measured_merge(family, tmp_path / "merged" / "m", {})
     assert list((tmp_path / "merged").glob("*")) == []
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from mergekit_pcb.compare import merge_process
+
+def killed(process):
+    process.stdout.readline()
+    print(process.pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+merge_process._printed = killed
+merge_process.measured_merge(Path(sys.argv[1]), Path(sys.argv[2]), {})
+"""
+
+
+@pytest.mark.slow
+def test_a_merge_does_not_outlive_the_comparison(family: Path, tmp_path: Path) -> None:
+    """After SIGKILL of the parent, its merge ends and leaves no model."""
+    out = tmp_path / "merged" / "m"
+    out.parent.mkdir()
+    found = subprocess.run(
+        [sys.executable, "-c", KILLED, family, out], stdout=subprocess.PIPE, text=True
+    )
+    assert found.returncode == -signal.SIGKILL
+    child = int(found.stdout)
+    for _ in range(600):
+        try:
+            os.kill(child, 0)
+        except ProcessLookupError:
+            break
+        sleep(0.1)
+    else:
+        pytest.fail("the merge goes on")
+    assert list(out.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("output", "status", "reason"),
+    [
+        ("a\nError: one\n  and two\n", 1, "one and two"),
+        ("Traceback\n  x\nos.OddError: one\nand two\n", 1, "os.OddError: one and two"),
+        ("last words\n", 1, "last words"),
+        ("", 3, "the merge ended with status 3"),
+        ("10%|", -9, "the merge was ended by SIGKILL (out of memory?)"),
+    ],
+)
+def test_the_reason_of_a_failed_merge_is_whole(
+    output: str, status: int, reason: str
+) -> None:
+    """Its last words, however many lines they have."""
+    assert _reason(output, status) == reason
 
 
 def test_ctrl_c_in_a_merge_in_this_process_is_no_failure(

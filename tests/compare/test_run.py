@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -11,16 +13,20 @@ from typing import Any
 
 import pytest
 import yaml
+from safetensors.torch import save_file
 
 from mergekit_pcb.compare import disk
 from mergekit_pcb.compare.candidates import Inputs, candidates, inputs_of
 from mergekit_pcb.compare.disk import merged_size, require_room
 from mergekit_pcb.compare.evaluation import ALL, TEST, VALIDATION, Score
 from mergekit_pcb.compare.merge_process import Cost
+from mergekit_pcb.compare.recipe import only_one_at_a_time
+from mergekit_pcb.compare.result_cache import identity_of
 from mergekit_pcb.compare.run import Comparison
 from mergekit_pcb.compare.scoreboard import Row
 from mergekit_pcb.compare.weight_metrics import WeightMetrics
 from mergekit_pcb.errors import PCBError
+from mergekit_pcb.recipes.models import located
 from tests import tiny
 
 LAMBDAS = {"": {"lambda": [0.6, 1.0, 1.4]}}
@@ -223,7 +229,7 @@ def test_a_method_that_fails_has_a_row_that_says_why(tmp_path: Path) -> None:
         return copy_recipe(recipe, out)
 
     rows, _ = comparison(tmp_path, ByLambda(), merge=picky).run()
-    assert named(rows, "ties").failed == "epsilon does not fit"
+    assert named(rows, "ties").failed == "epsilon does not fit and more"
     assert not named(rows, "pcb").failed
     rows, _ = comparison(tmp_path, ByLambda()).run()
     assert not named(rows, "ties").failed
@@ -301,15 +307,16 @@ def test_room_on_disk_is_asked_for_first(
 ) -> None:
     """Too little disk is one line, with what is there and what is needed."""
     base, _ = tiny.save_family(tmp_path, 1, dtype=tiny.torch.bfloat16)
-    stored = (base.path / "model.safetensors").stat().st_size
-    assert merged_size(str(base.path), None) == stored
-    assert merged_size(str(base.path), "float32") == 2 * stored
-    assert merged_size("nobody/has-this", None) == 0
+    values = sum(tensor.numel() for tensor in base.tensors.values())
+    assert merged_size(located(str(base.path)), None) == 2 * values
+    assert merged_size(located(str(base.path)), "float32") == 4 * values
+    nobody = located("nobody/has-this")
+    assert merged_size(nobody, None) == 0
     usage = shutil.disk_usage(tmp_path)._replace(free=10**6)
     monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(PCBError, match=r"0\.0 GB free, and 3 merged models"):
-        require_room(tmp_path / "not" / "there", str(base.path), None, 3)
-    require_room(tmp_path, "nobody/has-this", None, 3)
+    with pytest.raises(PCBError, match=r"1.0 MB free, and 3 models .* 43.5 kB"):
+        require_room(tmp_path / "not" / "there", located(str(base.path)), None, 3)
+    require_room(tmp_path, nobody, None, 3)
 
 
 def test_measures_without_data_by_hand(tmp_path: Path) -> None:
@@ -327,13 +334,135 @@ def test_measures_without_data_by_hand(tmp_path: Path) -> None:
         "lm_head.weight": tiny.torch.ones(tiny.VOCAB + 1, tiny.HIDDEN),
     }
     tiny.save_llama(tmp_path / "extended", extended)
-    experts = {name: str(tmp_path / name) for name in "ab"}
-    measures = WeightMetrics(Inputs(str(tmp_path / "base"), experts))
+    measures = WeightMetrics(inputs_at(tmp_path))
     for name in ("half", "extended"):
         scores = measures(tmp_path / name, ALL, ignore)
         assert {name: score.value for name, score in scores.items()} == pytest.approx(
             {"norm ratio": 1.0, "cos a": 0.6, "cos b": 0.8}
         )
+
+
+def in_two_shards(model: tiny.Model, *, missing: str) -> None:
+    """Write the weights anew, with an index that lists a tensor that is not there."""
+    (model.path / "model.safetensors").unlink()
+    names = sorted(model.tensors)
+    weight_map = {}
+    for number in (0, 1):
+        file = f"model-0000{number + 1}-of-00002.safetensors"
+        part = {name: model.tensors[name] for name in names[number::2]}
+        save_file(part, model.path / file)
+        weight_map |= dict.fromkeys(part, file)
+    weight_map[missing] = file
+    index = model.path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": weight_map}))
+
+
+def test_only_what_a_merge_writes_needs_room(tmp_path: Path) -> None:
+    """Not what lies beside the index, has an entry only, or is in no merge."""
+    weights = tiny.llama_weights()
+    values = sum(tensor.numel() for tensor in weights.values())
+    # One tensor of another dtype, and one that mergekit knows nothing of.
+    weights["lm_head.weight"] = weights["lm_head.weight"].bfloat16()
+    weights["model.mtp.weight"] = tiny.torch.ones(100)
+    base = tiny.save_llama(tmp_path / "base", weights)
+    save_file(weights, base.path / "model.safetensors")
+    head = weights["lm_head.weight"].numel()
+    model = located(str(base.path))
+    assert merged_size(model, None) == 4 * values - 2 * head
+    assert merged_size(model, "float32") == 4 * values
+    in_two_shards(tiny.Model(base.path, weights), missing="model.norm.bias")
+    save_file(weights, base.path / "consolidated.safetensors")
+    assert merged_size(model, "bfloat16") == 2 * values
+    for file in base.path.glob("*.safetensors*"):
+        file.unlink()
+    tiny.torch.save(weights, base.path / "pytorch_model.bin")
+    assert merged_size(model, None) == 4 * values - 2 * head
+
+
+def test_merges_and_experts_are_measured_on_the_same_tensors(tmp_path: Path) -> None:
+    """Neither by what is in no merge, nor by an embedding of other tokens."""
+    base, a, b = (
+        tiny.save_llama(tmp_path / name, tiny.fine_tune(tiny.llama_weights(), seed))
+        for seed, name in enumerate(("base", "a", "b"))
+    )
+    measures = WeightMetrics(inputs_at(tmp_path, own_vocabulary=True))
+    expected = measures(a.path, ALL, ignore)
+    in_two_shards(base, missing="model.never_merged.weight")
+    for model in (a, b):
+        more = {**model.tensors, "model.mtp.weight": tiny.torch.ones(9)}
+        more["lm_head.weight"] = -model.tensors["lm_head.weight"]
+        save_file(more, model.path / "model.safetensors")
+    assert measures(a.path, ALL, ignore) == expected
+    assert measures(b.path, ALL, ignore).keys() == expected.keys()
+
+
+def test_experts_that_are_the_base_have_no_measures(tmp_path: Path) -> None:
+    """A task vector of zeros has no direction, and divides nothing."""
+    for name in ("base", "a", "b"):
+        tiny.save_llama(tmp_path / name, tiny.llama_weights())
+    assert WeightMetrics(inputs_at(tmp_path))(tmp_path / "a", ALL, ignore) == {}
+
+
+def test_a_model_that_changed_in_any_way_is_another(tmp_path: Path) -> None:
+    """Its adapter counts, and so do files whose size and times were put back."""
+    base, _ = tiny.save_family(tmp_path, 0)
+    adapter = tmp_path / "adapter" / "adapter_model.safetensors"
+    adapter.parent.mkdir()
+    save_file({"a": tiny.torch.zeros(4)}, adapter)
+    model = located(f"{base.path}+{adapter.parent}")
+    seen = [identity_of(model)]
+    save_file({"a": tiny.torch.ones(9)}, adapter)
+    seen.append(identity_of(model))
+    weights = base.path / "model.safetensors"
+    times = weights.stat().st_atime_ns, weights.stat().st_mtime_ns
+    with weights.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x55")
+    os.utime(weights, ns=times)
+    seen.append(identity_of(model))
+    assert seen[0] != seen[1] != seen[2]
+    (base.path / ".git").mkdir()
+    (base.path / ".git" / "index").write_text("refreshed")
+    assert identity_of(model) == seen[2]
+
+
+@pytest.mark.parametrize("file", ["merged", "recipes", "runs"])
+def test_a_file_of_an_earlier_run_that_was_changed_is_made_again(
+    tmp_path: Path, file: str
+) -> None:
+    """A merged model, a recipe or a result that is another now is not trusted."""
+    expected, _ = comparison(tmp_path, ByLambda(), keep="all").run()
+    kept = {
+        path: path.read_text()
+        for path in (tmp_path / "out" / file).rglob("*.*")
+        if path.is_file()
+    }
+    for path in kept:
+        path.write_text("changed")
+    rows, _ = comparison(tmp_path, ByLambda(), keep="all").run()
+    assert rows == expected
+    assert kept
+    for path, text in kept.items():
+        if file != "runs":
+            assert path.read_text() == text
+
+
+def test_one_comparison_at_a_time_in_a_folder(tmp_path: Path) -> None:
+    """The second says so and stops; what a dead process left behind stops nobody."""
+    with (
+        only_one_at_a_time(tmp_path / "out"),
+        pytest.raises(PCBError, match=f"another .* is working in {tmp_path}/out: "),
+        only_one_at_a_time(tmp_path / "out"),
+    ):
+        pass
+    assert (tmp_path / "out" / ".lock").exists()
+    with only_one_at_a_time(tmp_path / "out"):
+        pass
+
+
+def inputs_at(folder: Path, **more: Any) -> Inputs:
+    experts = {name: located(str(folder / name)) for name in "ab"}
+    return Inputs(located(str(folder / "base")), experts, **more)
 
 
 def ignore(percent: float) -> None:

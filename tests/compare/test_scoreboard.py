@@ -12,12 +12,17 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from mergekit_pcb.compare.columns import digits, row_settings, shown_columns
+from mergekit_pcb.compare.columns import (
+    digits,
+    row_names,
+    row_settings,
+    shown_columns,
+)
 from mergekit_pcb.compare.evaluation import Score, per_item, standard_error
 from mergekit_pcb.compare.files import scores_table, write
 from mergekit_pcb.compare.report import Report, notes, verdict
 from mergekit_pcb.compare.scoreboard import BASE, EXPERT, MERGE, Row, Scoreboard, Tried
-from mergekit_pcb.compare.terminal import terminal_table
+from mergekit_pcb.compare.terminal import terminal_tables
 from mergekit_pcb.output.table import markdown
 
 
@@ -189,7 +194,7 @@ def test_settings_say_what_was_swept() -> None:
 @pytest.mark.parametrize("tasks", [1, 3, 12])
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_the_table_fits_the_terminal(tasks: int, width: int) -> None:
-    """Columns that do not fit are left out and named; the mean stays."""
+    """No task is left out, nor cut to another's name; what a merge took may be."""
     names = [f"a-rather-long-task-name-{number}" for number in range(tasks)]
     scores = {name: Score(0.5, "acc", True, 0.1) for name in names}
     label = "density 0.25, epsilon 0.1, weight 0.3333, lambda 1.4"
@@ -200,15 +205,65 @@ def test_the_table_fits_the_terminal(tasks: int, width: int) -> None:
         Row(MERGE, "sce", scores, "sce"),
         Row(MERGE, "ties", {}, "ties", label, failed="out of memory " * 5),
     ]
-    table, left_out = terminal_table(Scoreboard(rows), width)
+    tables, left_out = terminal_tables(Scoreboard(rows), width)
     console = Console(width=width, record=True, file=io.StringIO())
-    console.print(table)
+    for table in tables:
+        console.print(table)
     lines = console.export_text().splitlines()
     assert max(map(len, lines)) <= width
     assert "…\n" not in console.export_text(clear=False)
-    shown = lines[1]
-    assert ("mean" if tasks > 1 else "to peer") in shown
-    assert len(left_out) + shown.count("↑") >= tasks
+    headings = " ".join(line for line in lines if line.lstrip().startswith("model"))
+    assert ("mean" if tasks > 1 else "to peer") in lines[1]
+    assert headings.count("↑") == tasks
+    for number in range(tasks):
+        assert ("a-rather-…" if tasks == 1 else f"e-{number} ↑") in headings
+    assert set(left_out) <= {"seconds", "GB"}
+
+
+def test_names_move_no_cursor() -> None:
+    """Escape sequences and line breaks in a name are not sent to the terminal."""
+    scores = {"task\x1b[2J": Score(0.5, "acc", True)}
+    rows = [Row(BASE, "base", scores), Row(EXPERT, "a\x1b[31m\nb", scores)]
+    console = Console(width=80, record=True, file=io.StringIO())
+    for table in terminal_tables(Scoreboard(rows), 80)[0]:
+        console.print(table)
+    text = console.export_text()
+    assert "\x1b" not in text
+    assert "expert a�[31m�b" in text
+
+
+def test_the_best_merge_comes_first_and_is_marked() -> None:
+    """Merges are in the order of their scores, and what failed is at the end."""
+    rows = [
+        row(BASE, "base", 0.1),
+        Row(MERGE, "sce", method="sce", failed="no"),
+        row(MERGE, "ties", 0.5),
+        row(MERGE, "pcb", 0.7),
+        row(MERGE, "linear", 0.5),
+    ]
+    ordered = Scoreboard(Scoreboard(rows).in_order())
+    assert row_names(ordered) == ["base", "pcb ★", "ties", "linear", "sce"]
+    perplexities = [
+        Row(r.kind, r.name, {"t": Score(s, "ppl", False)})
+        for r, s in zip(rows[2:], (3.0, 2.0, 1.0), strict=True)
+    ]
+    best_first = Scoreboard(perplexities).in_order()
+    assert [row.name for row in best_first] == ["linear", "pcb", "ties"]
+
+
+def test_without_experts_their_share_is_a_dash() -> None:
+    """Where no expert could be evaluated, there is a table all the same."""
+    rows = [
+        row(BASE, "base", 0.1),
+        Row(EXPERT, "a", failed="it is broken"),
+        row(MERGE, "ties", 0.1),
+        row(MERGE, "pcb", 0.7),
+    ]
+    scoreboard = Scoreboard(rows)
+    assert scoreboard.mean_normalised(rows[3]) is None
+    (table,), _ = terminal_tables(scoreboard, 120)
+    assert "expert" not in str([column.header for column in table.columns])
+    assert verdict(scoreboard).startswith("Best by pcb: pcb, 0.700.")
 
 
 def report_of(
@@ -268,7 +323,7 @@ def test_every_file_of_the_report_says_the_same(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the page's pictures need matplotlib")
     write(report_of(SWEPT, folder=tmp_path))
     text = (tmp_path / "comparison.md").read_text(encoding="utf-8")
-    assert "| pcb | best of 3: lambda 1.4 | **0.600** |" in text
+    assert "| pcb ★ | best of 3: lambda 1.4 | **0.600** |" in text
     assert "| pcb | lambda 1.4 | **0.6000** |" in text
     with (tmp_path / "comparison.csv").open(encoding="utf-8") as file:
         lines = list(csv.DictReader(file))

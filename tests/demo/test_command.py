@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import csv
+import errno
+import os
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +17,7 @@ from click.testing import CliRunner, Result
 from mergekit.config import MergeConfiguration
 from mergekit.merge_methods import get as merge_method
 from mergekit.scripts import run_yaml
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mergekit_pcb.cli import main
@@ -23,6 +28,7 @@ from mergekit_pcb.compare.scoreboard import BASE, MERGE, Row
 from mergekit_pcb.demo import command
 from mergekit_pcb.demo.command import GRID, METHODS, recipe_text
 from mergekit_pcb.demo.tasks import DOMAINS
+from tests.tiny import error_line
 
 
 def call(*arguments: str | Path) -> Result:
@@ -105,22 +111,114 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("without_training")
+def test_a_second_run_shows_the_tables_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is trained or merged, and a changed recipe is left as it is."""
+    out = tmp_path / "demo"
+    first = call("--out", out, "--quiet")
+    (out / "recipes" / "pcb.yml").write_text("merge_method: linear\n")
+    monkeypatch.setattr(command, "_run", None)
+    again = call("--out", out, "--quiet")
+    assert again.exit_code == 0, again.output
+    assert [line.rstrip() for line in again.stdout.splitlines()] == [
+        line.rstrip() for line in first.stdout.splitlines()
+    ]
+    assert "merge_method: linear" in call("--out", out).stdout
+
+
+@pytest.mark.usefixtures("without_training")
 def test_an_earlier_demo_is_replaced_only_by_force(tmp_path: Path) -> None:
-    """A second run is refused; --force replaces the demo's files and no others."""
+    """Another seed is refused; --force replaces the demo's files and no others."""
     out = tmp_path / "demo"
     assert call("--out", out).exit_code == 0
     (out / "models" / "stale").touch()
     (out / "notes.txt").touch()
 
-    refused = call("--out", out)
+    refused = call("--out", out, "--seed", "1")
     assert refused.exit_code == 1
+    assert "holds the demo of seed 0" in refused.stderr
     assert "--force" in refused.stderr
     assert refused.stderr.count("\n") == 1
     assert (out / "models" / "stale").exists()
 
-    assert call("--out", out, "--force").exit_code == 0
+    assert call("--out", out, "--seed", "1", "--force").exit_code == 0
     assert not (out / "models" / "stale").exists()
     assert (out / "notes.txt").exists()
+
+
+def started(out: Path) -> subprocess.Popen[str]:
+    """A demo in a process of its own that has begun to work in its folder."""
+    code = "from mergekit_pcb.cli import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "demo", "--out", out],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (out / ".mergekit-pcb-demo").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    return process
+
+
+def test_a_terminated_demo_leaves_nothing(tmp_path: Path) -> None:
+    """SIGTERM is answered like Ctrl-C."""
+    process = started(tmp_path / "demo")
+    process.terminate()
+    _, errors = process.communicate()
+    assert process.returncode == 1
+    assert errors.splitlines()[-1] == "Aborted!"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("without_training")
+def test_a_killed_demo_starts_again(tmp_path: Path) -> None:
+    """What it has left is removed without --force, but not while it lives."""
+    out = tmp_path / "demo"
+    process = started(out)
+    assert "another demo is working" in call("--out", out).stderr
+    process.kill()
+    process.communicate()
+    (out / "models").mkdir(exist_ok=True)
+    (out / "models" / "stale").touch()
+    assert call("--out", out).exit_code == 0
+    assert not (out / "models" / "stale").exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        SafetensorError("I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_is_one_line(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line names the folder, of which nothing is left."""
+
+    def full(out: Path, seed: int, *, quiet: bool) -> dict[str, Report]:
+        (out / "models").mkdir()
+        raise error
+
+    monkeypatch.setattr(command, "_run", full)
+    out = tmp_path / "demo"
+    line = error_line(call("--out", out))
+    assert str(out) in line
+    assert "No space left on device" in line
+    assert not out.exists()
+
+
+def test_room_is_asked_for_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is trained for a disk that cannot hold it."""
+    full = shutil.disk_usage(tmp_path)._replace(free=1_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    out = tmp_path / "demo"
+    assert f"{out} has 1.0 MB free" in error_line(call("--out", out))
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("existed", [False, True])

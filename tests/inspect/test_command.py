@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,8 +14,16 @@ from mergekit.io.tasks import LoadTensor
 from safetensors.torch import save_file
 
 from mergekit_pcb.cli import main
+from mergekit_pcb.output import places
 from tests.inspect.helpers import Family, assert_self_contained, call, failure
-from tests.tiny import fine_tune, invoke, recipe_of, save_llama
+from tests.tiny import (
+    fine_tune,
+    invoke,
+    recipe_of,
+    save_family,
+    save_llama,
+    write_recipe,
+)
 
 
 def test_command_prints_tables_or_json(family: Family, tmp_path: Path) -> None:
@@ -186,3 +196,107 @@ def test_bad_use(arguments: tuple[str, str], family: Family, tmp_path: Path) -> 
     result = call(recipe_of(*family), tmp_path, *arguments)
     assert result.exit_code == 2
     assert arguments[0] in result.stderr
+
+
+def test_quiet_is_silent(tmp_path: Path) -> None:
+    """No library's warning or bar reaches standard error; both kinds of recipes."""
+    base, tuned = save_family(tmp_path, 1)
+    files = [model.path / "model.safetensors" for model in (base, *tuned)]
+    for number, recipe in enumerate(
+        (recipe_of(base, tuned), recipe_of(files[0], files[1:]))
+    ):
+        file = write_recipe(recipe, tmp_path / f"{number}.yml")
+        # A process of its own: libraries warn once in each.
+        run = subprocess.run(
+            [sys.executable, "-c", _INSPECT, str(file), "--quiet"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert run.stderr == ""
+        assert "pcb, 1 model fine-tuned from" in run.stdout
+
+
+_INSPECT = "from mergekit_pcb.inspect.command import inspect; inspect()"
+
+
+@pytest.mark.parametrize("layout", ["text", "json"])
+def test_standard_output_that_is_full(
+    layout: str, family: Family, tmp_path: Path
+) -> None:
+    """One line with its path."""
+    file = write_recipe(recipe_of(*family), tmp_path / "recipe.yml")
+    arguments = [str(file), "--quiet", "--format", layout]
+    with Path("/dev/full").open("wb") as full:
+        run = subprocess.run(
+            [sys.executable, "-c", _INSPECT, *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert run.stderr == "Error: /dev/full: No space left on device\n"
+    assert run.returncode == 1
+
+
+def test_a_report_that_finds_no_room(
+    family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Known before any model is read, or one line in the middle; nothing is left."""
+    report = tmp_path / "report"
+
+    def full(path: Path, *arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        said = failure(call(recipe_of(*family), tmp_path, "--out", report))
+    assert said == f"{report}: No space left on device"
+    with monkeypatch.context() as patch:
+        usage = SimpleNamespace(free=999)
+        patch.setattr(places.shutil, "disk_usage", lambda path: usage)
+        patch.setattr(LoadTensor, "execute", lambda task: pytest.fail("read"))
+        said = failure(call(recipe_of(*family), tmp_path, "--out", report))
+    assert said.startswith(f"{report} has 999 B free, and the files of the report need")
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yml"]
+
+
+def test_a_report_among_the_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused before any model is read, for folders and for single files."""
+    monkeypatch.setattr(LoadTensor, "execute", lambda task: pytest.fail("read"))
+    base, tuned = save_family(tmp_path / "models", 1)
+    files = [model.path / "model.safetensors" for model in (base, *tuned)]
+    for recipe in (recipe_of(base, tuned), recipe_of(files[0], files[1:])):
+        said = failure(call(recipe, tmp_path, "--out", tmp_path / "models"))
+        assert "holds the model" in said
+    recipe = recipe_of(base, tuned)
+    said = failure(call(recipe, tmp_path, "--out", base.path / "report"))
+    assert "lies in the model" in said
+    said = failure(call(recipe, tmp_path, "--out", tuned[0].path))
+    assert "is a model of the recipe" in said
+    names = {path.name for path in (tmp_path / "models").rglob("*")}
+    assert names == {"base", "tuned0", "config.json", "model.safetensors"}
+
+
+def test_names_that_are_not_text(tmp_path: Path) -> None:
+    """Escape sequences, tags and formulas in names are shown, and act on nothing."""
+    folder = tmp_path / "a\x1b[31m<script>$\\frac$|"
+    base = {"x\x1b[2J\n<script>.weight": torch.ones(4, 4), "y.0.weight": torch.ones(9)}
+    folder.mkdir()
+    save_file(base, folder / "base.safetensors")
+    for i in (1, 2):
+        name = f"{i}\x1b[31m<script>$\\frac$|.safetensors"
+        save_file(fine_tune(base, i), folder / name)
+    models = sorted(folder.glob("[12]*"))
+    recipe = recipe_of(folder / "base.safetensors", models)
+    result = call(recipe, tmp_path, "--layers", "--out", tmp_path / "report")
+    assert result.exit_code == 0, result.output
+    assert "\x1b" not in result.output
+    html = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert "\x1b" not in html
+    assert "<script" not in html
+    save_file({"z": torch.ones(1)}, models[0])
+    models[1].unlink()
+    assert "\x1b" not in call(recipe, tmp_path).output

@@ -36,7 +36,16 @@ def test_json(found: Inspection) -> None:
     document = as_dict(found)
     assert set(document) == {
         *("format", "mergekit_pcb", "recipe", "merge_method", "base_model", "models"),
-        *("settings", "skipped", "whole", "kinds", "layers", "tensors"),
+        *(
+            "settings",
+            "skipped",
+            "stops",
+            "dropped",
+            "whole",
+            "kinds",
+            "layers",
+            "tensors",
+        ),
     }
     assert document["format"] == 1
     assert document["settings"][0] == {

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import save_file
 
 from mergekit_pcb.cli import main
+from mergekit_pcb.inspect import tables
 from mergekit_pcb.inspect.inspection import Inspection
 from tests.inspect.helpers import Family, call, failure, inspect
-from tests.tiny import fine_tune, invoke, recipe_of, write_recipe
+from tests.tiny import (
+    fine_tune,
+    in_slices,
+    invoke,
+    recipe_of,
+    save_family,
+    save_llama,
+    write_recipe,
+)
 
 
 def test_base_for_recipes_without_one(
@@ -84,3 +94,159 @@ def test_tensors_of_single_files_are_in_natural_order(tmp_path: Path) -> None:
     save_file(fine_tune(base, 0), files[1])
     inspection = inspect(recipe_of(files[0], files[1:]), tmp_path)
     assert [tensor.name for tensor in inspection.tensors] == names
+
+
+def test_the_base_may_be_written_in_several_ways(
+    family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relative path, one with dots, a link and the long form are one model."""
+    base, tuned = family
+    monkeypatch.chdir(base.path.parent)
+    (tmp_path / "link").symlink_to(base.path)
+    long_form = {"model": {"path": str(base.path)}}
+    ways = ("./base", "../" + base.path.parent.name + "/base/", tmp_path / "link")
+    for written in (long_form, *ways):
+        layers = {"layer_range": [0, 2], "parameters": {"weight": 1}}
+        sources = [{"model": written, **layers}, {"model": tuned[0], **layers}]
+        recipe = {"merge_method": "linear", "slices": [{"sources": sources}]}
+        found = inspect(recipe, tmp_path, base=str(base.path))
+        assert found.models == (str(tuned[0].path),)
+        assert found.whole.norms()[0] > 0
+
+
+def test_a_model_spelt_twice_is_one(family: Family, tmp_path: Path) -> None:
+    """Two slices may name the same folder in two ways."""
+    base, (tuned, *_) = family
+    other = f"{tuned.path.parent}/./{tuned.path.name}"
+    slices = [
+        {
+            "sources": [
+                {"model": base, "layer_range": [i, i + 1]},
+                {"model": name, "layer_range": [i, i + 1]},
+            ]
+        }
+        for i, name in enumerate((tuned, other))
+    ]
+    recipe = {"merge_method": "pcb", "base_model": base, "slices": slices}
+    assert inspect(recipe, tmp_path).models == (str(tuned.path),)
+
+
+@pytest.mark.parametrize("folder", ["c++", "me@lab", "two words", "ümlaut+@"])
+def test_folders_with_any_name(folder: str, found: Inspection, tmp_path: Path) -> None:
+    """The long form means the path as it stands."""
+    base, tuned = save_family(tmp_path / folder, layers=2)
+    base_form, *forms = ({"model": {"path": str(m.path)}} for m in (base, *tuned))
+    inspection = inspect(recipe_of(base_form, forms), tmp_path)
+    assert inspection.whole.norms() == found.whole.norms()
+    assert inspection.short_models() == ["tuned0", "tuned1", "tuned2"]
+
+
+@pytest.mark.parametrize("name", ["m@1", "m+1"])
+@pytest.mark.parametrize("place", [0, 1])
+def test_files_that_mergekit_pytorch_drops(
+    name: str, place: int, tmp_path: Path
+) -> None:
+    """A model that would not take part is an error, whether base or not."""
+    files = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    files[place] = tmp_path / f"{name}.safetensors"
+    base = {"x.weight": torch.ones(4)}
+    save_file(base, files[0])
+    save_file(fine_tune(base, 0), files[1])
+    said = failure(call(recipe_of(files[0], files[1:]), tmp_path))
+    assert str(files[place]) in said
+    assert "rename it" in said
+    recipe = recipe_of(files[0].rename(tmp_path / "0.safetensors"), [])
+    recipe["models"] = [{"model": files[1].rename(tmp_path / "1.safetensors")}]
+    assert call(recipe, tmp_path).exit_code == 0
+
+
+def test_what_would_stop_a_merge(tmp_path: Path) -> None:
+    """Integers that differ are told from those that are equal and only not merged."""
+    weights = {"w": torch.randn(4, 4), "steps": torch.tensor(3)}
+    base, tuned = tmp_path / "base.safetensors", tmp_path / "tuned.safetensors"
+    save_file(weights, base)
+    save_file(fine_tune({"w": weights["w"]}, 0) | {"steps": weights["steps"]}, tuned)
+    equal = inspect(recipe_of(base, [tuned]), tmp_path)
+    assert equal.stops == {}
+    assert tables.summary(equal).endswith("Not merged: 1 tensor, first steps.")
+    tuned = tmp_path / "other.safetensors"
+    save_file(fine_tune({"w": weights["w"]}, 0) | {"steps": torch.tensor(4)}, tuned)
+    different = inspect(recipe_of(base, [tuned]), tmp_path)
+    assert different.skipped == ("steps",)
+    assert "Not merged" not in tables.summary(different)
+    (warning,) = tables.warnings(different)
+    assert warning.startswith("A merge by pcb stops: the integers in steps differ")
+
+
+def test_quantised_weights(tmp_path: Path) -> None:
+    """They are named with their dtype before anything is measured."""
+    base, tuned = save_family(tmp_path, 2)
+    name = "model.layers.0.mlp.up_proj.weight"
+    quantised = (tuned[1].tensors[name] * 1000).round().to(torch.int8)
+    save_file(tuned[1].tensors | {name: quantised}, tuned[1].path / "model.safetensors")
+    said = failure(call(recipe_of(base, tuned), tmp_path))
+    assert f"tuned1/model.safetensors: {name} is int8" in said
+
+
+def test_tensors_that_the_output_drops(tmp_path: Path) -> None:
+    """Those that mergekit's architecture has no names for, and layers too many."""
+    base, tuned = save_family(tmp_path, 1)
+    extra = {f"model.mtp.{i}.proj.weight": torch.ones(4) for i in range(2)}
+    layer = {f"model.layers.2.{i}.weight": torch.ones(4) for i in ("a", "b")}
+    for model, more in ((base, {}), (tuned[0], extra | layer)):
+        save_file(model.tensors | more, model.path / "model.safetensors")
+    found = inspect(recipe_of(base, tuned), tmp_path)
+    assert found.dropped == {
+        "model.layers.*.a.weight": 1,
+        "model.layers.*.b.weight": 1,
+        "model.mtp.*.proj.weight": 2,
+    }
+    assert tables.summary(found).endswith(
+        "Not in the output, though a model has them: 4 tensors, "
+        "model.layers.*.a.weight (1), model.layers.*.b.weight (1), "
+        "model.mtp.*.proj.weight (2)."
+    )
+
+
+def test_layers_that_the_recipe_leaves_out_are_not_dropped(
+    family: Family, tmp_path: Path
+) -> None:
+    """Nor is a head that is tied to the embedding and stored as well."""
+    base, tuned = family
+    recipe = in_slices(base, tuned[:1], [[0, 1]], [[0.2]])
+    assert inspect(recipe, tmp_path).dropped == {}
+    tied, models = save_family(tmp_path / "tied", 1, head=False)
+    head = {"lm_head.weight": tied.tensors["model.embed_tokens.weight"].clone()}
+    save_file(models[0].tensors | head, models[0].path / "model.safetensors")
+    assert inspect(recipe_of(tied, models), tmp_path).dropped == {}
+
+
+def test_causes_that_libraries_do_not_name(tmp_path: Path) -> None:
+    """A config without architectures, an adapter without a folder, a wrapped file."""
+    base, tuned = save_family(tmp_path, 2)
+    said = failure(call(recipe_of(base, [f"{base.path}+{tuned[0].path}"]), tmp_path))
+    assert "--lora-merge-cache DIR" in said
+    weights = tuned[0].path / "model.safetensors"
+    weights.unlink()
+    torch.save({"model": tuned[0].tensors}, tuned[0].path / "pytorch_model.bin")
+    said = failure(call(recipe_of(base, tuned), tmp_path))
+    assert "tuned0/pytorch_model.bin is a training checkpoint" in said
+    assert "under `model`" in said
+    for model in (tuned[1], base):
+        (model.path / "config.json").write_text('{"model_type": "llama"}')
+        said = failure(call(recipe_of(base, [tuned[1]]), tmp_path))
+        assert f"{model.path}/config.json names no `architectures`" in said
+        save_llama(tmp_path / "again" / model.path.name, model.tensors)
+        again = tmp_path / "again" / model.path.name / "config.json"
+        again.replace(model.path / "config.json")
+
+
+def test_wrapped_files_of_mergekit_pytorch(tmp_path: Path) -> None:
+    """Mergekit lists what is under `state_dict`, and then cannot read it."""
+    base = {"a.weight": torch.ones(4)}
+    torch.save(base, tmp_path / "base.bin")
+    torch.save({"state_dict": fine_tune(base, 0)}, tmp_path / "tuned.bin")
+    recipe = recipe_of(tmp_path / "base.bin", [tmp_path / "tuned.bin"])
+    said = failure(call(recipe, tmp_path))
+    assert said.startswith(f"{tmp_path}/tuned.bin is a training checkpoint")
+    assert "['state_dict']" in said

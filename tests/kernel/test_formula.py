@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from mergekit_pcb.kernel.domain import INTER_FORMS, Options
 from mergekit_pcb.kernel.formula import (
-    INTER_FORMS,
-    Options,
     clamp_ranks,
     inter_balancing,
     intra_balancing_,

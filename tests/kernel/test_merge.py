@@ -21,13 +21,8 @@ from mergekit_pcb.kernel import (
     torch_backend,
 )
 from mergekit_pcb.kernel.collectors import RankSearch
-from mergekit_pcb.kernel.formula import (
-    INTER_FORMS,
-    Options,
-    merge_task_vectors,
-    model_statistics,
-    scoring_of,
-)
+from mergekit_pcb.kernel.domain import INTER_FORMS, Options, Scoring
+from mergekit_pcb.kernel.formula import merge_task_vectors, model_statistics
 from mergekit_pcb.kernel.merge import merge_one_tensor, merge_tensor
 from mergekit_pcb.kernel.order_statistics import (
     Bracket,
@@ -344,7 +339,7 @@ def test_compiled_loops_give_the_bits_of_the_operations(
     domain = TensorDomain([vectors])
     found = model_statistics(domain, [[0.2]] * n, Options())
     of_models = [of_model[0] for of_model in found]
-    scoring = scoring_of(of_models, "raw")
+    scoring = Scoring.of_statistics(of_models, "raw")
     seen, merged = [], []
     for by in (torch_backend, numba_backend):
         for values in (None, scoring):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from mergekit_pcb.kernel.formula import ModelStatistics, Options, model_statistics
+from mergekit_pcb.kernel.domain import ModelStatistics, Options
+from mergekit_pcb.kernel.formula import model_statistics
 from mergekit_pcb.kernel.merge import merge_tensor
 from mergekit_pcb.kernel.metrics import (
     Competition,

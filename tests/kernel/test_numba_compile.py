@@ -22,24 +22,87 @@ merge_one_tensor(TaskVectors.of(None, tau), [0.1, 0.1], [1.0, 1.0])
 """
 
 
+def messages_of_a_merge(cache: Path, before: str = "") -> list[str]:
+    """What a process with this cache says on standard error, while it merges."""
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", before + _MERGE],
+        env={**os.environ, "NUMBA_CACHE_DIR": str(cache)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stderr.splitlines()
+
+
 @pytest.mark.slow
 def test_compiling_is_announced_once(tmp_path: Path) -> None:
     """One line on standard error, which names the folder; the second run is silent."""
-    first, second = (
-        subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", _MERGE],
-            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        for _ in range(2)
-    )
-    (line,) = first.stderr.splitlines()
+    (line,) = messages_of_a_merge(tmp_path)
     assert line.startswith("mergekit-pcb: compiling loops for this processor")
     assert str(tmp_path) in line
     assert list(tmp_path.rglob("*.nbc"))
-    assert second.stderr == ""
+    assert messages_of_a_merge(tmp_path) == []
+
+
+def truncated(files: list[Path]) -> None:
+    for file in files:
+        file.write_bytes(file.read_bytes()[:-50])
+
+
+def exchanged(files: list[Path]) -> None:
+    contents = [file.read_bytes() for file in files]
+    for file, content in zip(files, contents[1:] + contents[:1], strict=True):
+        file.write_bytes(content)
+
+
+def made_folders(files: list[Path]) -> None:
+    for file in files:
+        file.unlink()
+        (file / "x").mkdir(parents=True)
+
+
+@pytest.mark.slow
+def test_a_damaged_cache_is_made_again(tmp_path: Path) -> None:
+    """One warning, no error, and the next process finds a cache that is whole."""
+    messages_of_a_merge(tmp_path)
+    damages = (("nbi", truncated), ("nbc", truncated), ("nbc", exchanged))
+    for ending, damage in damages:
+        files = sorted(tmp_path.rglob(f"*.{ending}"))
+        assert len(files) > 1
+        damage(files)
+        first, second = messages_of_a_merge(tmp_path)
+        assert first.startswith(f"mergekit-pcb: warning: compiled loops in {tmp_path}")
+        assert first.endswith("they are compiled again")
+        assert second.startswith("mergekit-pcb: compiling loops")
+        assert messages_of_a_merge(tmp_path) == [], (ending, damage.__name__)
+    made_folders(sorted(tmp_path.rglob("*.nbi")))
+    read, _, written = messages_of_a_merge(tmp_path)
+    assert "cannot be read (Is a directory)" in read
+    assert "cannot be written (Is a directory)" in written
+
+
+_FULL = """
+from numba.core.caching import IndexDataCacheFile
+def full(*arguments):
+    raise OSError(28, "No space left on device")
+IndexDataCacheFile._open_for_write = full
+"""
+
+
+@pytest.mark.slow
+def test_a_full_disk_stops_no_merge(tmp_path: Path) -> None:
+    """The loops are compiled for this process only, and a warning says why."""
+    announced, warned = messages_of_a_merge(tmp_path, _FULL)
+    assert announced.startswith("mergekit-pcb: compiling loops")
+    assert "cannot be written (No space left on device)" in warned
+
+
+@pytest.mark.slow
+def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:
+    """Another folder is taken, or none."""
+    (tmp_path / "cache").write_text("")
+    assert not [x for x in messages_of_a_merge(tmp_path / "cache") if "warning" in x]
 
 
 def test_compilations_of_others_are_not_announced(

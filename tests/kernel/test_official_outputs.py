@@ -11,7 +11,8 @@ import torch
 from mergekit.merge_methods import merge_state_dicts, merge_tensors
 
 import mergekit_pcb  # noqa: F401 registers the method
-from mergekit_pcb.kernel.formula import Options, merge_task_vectors
+from mergekit_pcb.kernel.domain import Options
+from mergekit_pcb.kernel.formula import merge_task_vectors
 
 OFFICIAL = np.load(Path(__file__).parents[1] / "data" / "official_outputs.npz")
 CASES = json.loads(OFFICIAL["meta"].tobytes())

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 _DIGESTS = """
 import hashlib, torch
 from mergekit_pcb.kernel import backends
-from mergekit_pcb.kernel.formula import Options
+from mergekit_pcb.kernel.domain import Options
 from mergekit_pcb.kernel.task_vectors import TaskVectors
 from mergekit_pcb.kernel.merge import merge_one_tensor
 

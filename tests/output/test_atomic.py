@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.output import atomic
@@ -88,11 +89,37 @@ def test_old_weights_come_back_if_new_ones_cannot_be_moved(
             unfinished.mkdir()
             (unfinished / "model.safetensors").write_text("new")
 
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(PCBError, match="merged: No space"):
         write()
     assert {path.name: path.read_text() for path in out.iterdir()} == dict.fromkeys(
         STALE, "old"
     )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        OSError(122, "Disk quota exceeded", "hidden"),
+        SafetensorError("Error while serializing: I/O error: No space left on device"),
+    ],
+)
+def test_a_full_disk_is_named_by_the_folder_that_the_user_knows(
+    error: Exception, tmp_path: Path
+) -> None:
+    """Whoever says it, and nothing half-written stays."""
+    out = tmp_path / "merged"
+
+    def write() -> None:
+        with complete_or_absent(out) as unfinished:
+            unfinished.mkdir()
+            (unfinished / "model.safetensors").write_text("half")
+            raise error
+
+    with pytest.raises(PCBError) as caught:
+        write()
+    assert caught.value.message == f"{out}: No space left on device"
+    assert not list(tmp_path.iterdir())
 
 
 _HANG = """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from mergekit_pcb.output.table import Cell, Table, as_csv, html, markdown
 
 TABLE = Table(
@@ -23,7 +25,7 @@ def test_markdown() -> None:
     assert markdown(scores).splitlines() == [
         "| model | settings | score |",
         "| --- | --- | ---: |",
-        r"| <base> | a \| b | 0.1 |",
+        r"| \<base> | a \| b | 0.1 |",
         "|   member |  | **0.3** ± 0.01 |",
     ]
 
@@ -40,6 +42,31 @@ def test_html() -> None:
         '<td class="words"></td><td><b>0.3</b> <small>± 0.01</small></td></tr>'
     ) in text
     assert "caption" not in html(TABLE._replace(title=""))
+
+
+HOSTILE = "<script>x</script> `a|b` [c](d) *e* _f_ g_h &lt; \\ \x1b[2J\nnext\u202e"
+
+
+def test_names_are_text_in_markdown() -> None:
+    """As a reader of GitHub's Markdown sees it, in one cell of one line."""
+    table = Table(HOSTILE, ["", HOSTILE], [[HOSTILE, Cell(HOSTILE, HOSTILE)]])
+    text = markdown(table)
+    assert len(text.splitlines()) == 3
+    assert text.replace("\n", "").isprintable()
+    # What a backslash stands before is neither the end of a cell nor anything else.
+    bare = re.sub(r"\\.", "", text)
+    assert {line.count("|") for line in bare.splitlines()} == {3}
+    assert not set("<`[*&") & set(bare)
+    assert "_f" not in bare
+    assert "g_h" in bare
+
+
+def test_names_are_text_in_html() -> None:
+    """No tag comes from a name, and no control character."""
+    text = html(Table(HOSTILE, ["", HOSTILE], [[HOSTILE, Cell(HOSTILE, HOSTILE)]]))
+    assert "<script" not in text
+    assert text.isprintable()
+    assert r"\x1b[2J\nnext\u202e" in text
 
 
 def test_csv() -> None:

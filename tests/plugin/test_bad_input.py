@@ -82,7 +82,9 @@ def test_bad_parameter(
     """A bad value is named, with what it takes, before anything is written."""
     base, tuned = save_family(tmp_path / "models", 2)
     said = failure(command, recipe_of(base, tuned, parameters=parameters), tmp_path)
-    assert said.startswith(line)
+    assert line in said
+    # `mergekit-pcb merge` knows where in the recipe it is.
+    assert said.startswith(line) == (command is MERGEKIT_YAML)
     assert not (tmp_path / "merged").exists()
 
 
@@ -93,7 +95,7 @@ def test_bad_parameter_of_one_model(command: Command, tmp_path: Path) -> None:
     recipe = recipe_of(base, tuned, parameters={"density": 0.1})
     recipe["models"][1]["parameters"] = {"density": 20}
     said = failure(command, recipe, tmp_path)
-    assert said == "density must be in (0, 1], got 20; did you mean 0.2?"
+    assert said.endswith("density must be in (0, 1], got 20; did you mean 0.2?")
     assert not (tmp_path / "merged").exists()
 
 
@@ -103,8 +105,9 @@ def test_no_base_model(command: Command, tmp_path: Path) -> None:
     base, tuned = save_family(tmp_path / "models", 2)
     recipe = recipe_of(base, tuned)
     del recipe["base_model"]
-    said = failure(command, recipe, tmp_path)
-    assert said.startswith("pcb needs base_model")
+    said = failure(command, recipe, tmp_path).replace("`", "")
+    assert "pcb needs " in said
+    assert "base_model:" in said
     assert not (tmp_path / "merged").exists()
 
 
@@ -113,7 +116,7 @@ def test_model_listed_twice(command: Command, tmp_path: Path) -> None:
     """A model that is listed twice is named before anything is written."""
     base, tuned = save_family(tmp_path / "models", 2)
     said = failure(command, recipe_of(base, [*tuned, tuned[0]]), tmp_path)
-    assert f"{tuned[0].path} is listed twice" in said
+    assert f"{tuned[0].path} is listed twice" in said.replace("`", "")
     assert not (tmp_path / "merged").exists()
 
 
@@ -196,8 +199,8 @@ def test_embeddings_that_differ(tmp_path: Path) -> None:
     base, tuned = save_family(tmp_path / "models", 1)
     wide = save_llama(tmp_path / "models" / "wide", llama_weights(3, vocab=70))
     said = failure(MERGEKIT_PCB, recipe_of(base, [*tuned, wide]), tmp_path)
-    assert said.startswith("Tensor size mismatch")
-    assert "tokenizer: {source: base}" in said
+    assert f"`{tuned[0].path}` 64" in said
+    assert "tokenizer_source: base" in said
 
 
 def test_a_failed_merge_spares_what_was_there(tmp_path: Path) -> None:
@@ -249,6 +252,5 @@ def test_a_model_that_is_not_there(tmp_path: Path) -> None:
     recipe = recipe_of(base, tuned)
     recipe["models"][0]["model"] = str(tmp_path / "nowhere")
     line = failure(MERGEKIT_PCB, recipe, tmp_path)
-    assert line.startswith("a model is neither a folder here nor a name on the hub")
-    assert "nowhere" in line
+    assert f"the folder `{tmp_path / 'nowhere'}` does not exist" in line
     assert not (tmp_path / "merged").exists()

@@ -13,7 +13,8 @@ from mergekit.merge_methods import merge_state_dicts
 from mergekit.scripts import merge_raw_pytorch, multimerge, run_yaml
 from safetensors.torch import save_file
 
-from mergekit_pcb.kernel.formula import Options, merge_task_vectors
+from mergekit_pcb.kernel.domain import Options
+from mergekit_pcb.kernel.formula import merge_task_vectors
 from tests.kernel.test_official_outputs import (
     CASES,
     assert_same,

@@ -13,7 +13,7 @@ from mergekit.scripts import merge_raw_pytorch, run_yaml
 from safetensors.torch import save_file
 
 from mergekit_pcb import cli
-from mergekit_pcb.kernel.formula import ModelStatistics
+from mergekit_pcb.kernel.domain import ModelStatistics
 from mergekit_pcb.plugin import statistics_file
 from mergekit_pcb.plugin.statistics_file import ModelEntry, StatisticsFile
 from tests.plugin.statistics_recipes import MODEL, recipe, save
