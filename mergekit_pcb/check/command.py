@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mergekit_pcb.printable import printable
 from mergekit_pcb.recipes.findings import ADVICE, ERROR, Finding
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def check(
         shown = [f for f in examined.findings if f.severity == ERROR or not quiet]
         lines += [_coloured(finding) for finding in shown]
         if not quiet:
-            lines.append(_summary(name, examined))
+            lines.append(printable(_summary(name, examined)))
     if layout == "json":
         lines = [_json(findings)]
     for line in lines:
@@ -146,4 +147,8 @@ def _json(findings: Sequence[Finding]) -> str:
     errors, advice = _counts(findings)
     listed = [asdict(finding) for finding in findings]
     report = {"errors": errors, "advice": advice, "findings": listed}
-    return json.dumps(report, indent=2, ensure_ascii=False)
+    text = json.dumps(report, indent=2, ensure_ascii=False)
+    # JSON leaves some characters as they are that steer a terminal.
+    return "".join(
+        c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text
+    )

@@ -69,7 +69,7 @@ def _short(task: str, tasks: Sequence[str]) -> str:
 
     Example:
         >>> _short("mmlu_anatomy", ["mmlu_anatomy", "mmlu_astronomy", "arc"])
-        'mmlu_…tomy'
+        'mmlu_anat…'
     """
     if len(task) <= _TASK_WIDTH:
         return task

@@ -14,6 +14,7 @@ from mergekit_pcb.compare.budget import SCALE
 from mergekit_pcb.compare.columns import Column, columns, row_name
 from mergekit_pcb.compare.scoreboard import BASE, MERGE, Row, Scoreboard, Tried
 from mergekit_pcb.output.figures import Picture, legend, new_figure
+from mergekit_pcb.printable import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,6 +43,8 @@ def pictures(scoreboard: Scoreboard, validation: Scoreboard) -> list[Picture]:
         scoreboard: of the rows.
         validation: of base and experts on the items that chose the settings.
     """
+    if not scoreboard.tasks:
+        return []
     ranked = scoreboard.best(scoreboard.merges) is not None
     scores = [score for row in scoreboard.rows for score in row.scores.values()]
     caption = (_BARS if ranked else _MEASURES) + _COLOURS
@@ -87,7 +90,7 @@ def _draw_bars(axes: Axes, rows: Sequence[Row], panel: Column) -> None:
     values = np.array([panel.value(row) for row in rows], dtype=float)
     errors = np.array([panel.error(r) if panel.error else None for r in rows], float)
     grey, merged = rcParams["axes.edgecolor"], {True: _PCB, False: _OTHER}
-    axes.barh(
+    bars = axes.barh(
         range(len(rows)),
         values - start,
         height=0.7,
@@ -96,10 +99,15 @@ def _draw_bars(axes: Axes, rows: Sequence[Row], panel: Column) -> None:
         xerr=errors,
         error_kw={"elinewidth": 0.8, "capsize": 2, "ecolor": ink},
     )
+    texts = [
+        "" if value is None else panel.text(value) for value in map(panel.value, rows)
+    ]
+    axes.bar_label(bars, texts, padding=3, fontsize=8)
     axes.axvline(start, color=ink, linewidth=0.8)
     axes.set_yticks(range(len(rows)), _titles(rows))
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.margins(x=0.1)
+    # Room for the numbers.
+    axes.margins(x=0.3)
     axes.locator_params(axis="x", nbins=4)
     axes.spines["left"].set_visible(False)
     if panel.higher_is_better is False:
@@ -107,7 +115,7 @@ def _draw_bars(axes: Axes, rows: Sequence[Row], panel: Column) -> None:
 
 
 def _titles(rows: Sequence[Row]) -> list[str]:
-    names = [row_name(row) for row in rows]
+    names = [printable(row_name(row)) for row in rows]
     return [
         text if names.count(text) == 1 else f"{text}, {row.label}"
         for text, row in zip(names, rows, strict=True)

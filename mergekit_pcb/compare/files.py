@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from html import escape
 from typing import Any
 
 from mergekit_pcb.atomic_files import write_file
@@ -21,8 +20,8 @@ from mergekit_pcb.compare.figures import NAMES, pictures
 from mergekit_pcb.compare.report import Report, notes, verdict
 from mergekit_pcb.compare.scoreboard import MERGE, Row, Scoreboard
 from mergekit_pcb.output.figures import Picture, why_no_figures
-from mergekit_pcb.output.html import figure, page
-from mergekit_pcb.output.table import Cell, Table, as_csv, html, markdown
+from mergekit_pcb.output.html import escaped, figure, page
+from mergekit_pcb.output.table import Cell, Table, as_csv, html, markdown, markdown_text
 
 PAGE = "comparison.html"
 
@@ -80,26 +79,27 @@ def tried_table(rows: Sequence[Row], references: Sequence[Row]) -> Table:
 
 
 def _page_body(report: Report, drawn: Sequence[Picture]) -> Iterator[str]:
-    yield f'<p class="verdict">{escape(verdict(report.scoreboard))}</p>'
+    yield f'<p class="verdict">{escaped(verdict(report.scoreboard))}</p>'
     yield html(scores_table(report.scoreboard))
     for picture in drawn:
         yield figure(picture)
     yield "<h2>How to read it</h2>\n<ul>"
     for note in notes(report):
-        yield f"<li>{escape(note)}</li>"
+        yield f"<li>{escaped(note)}</li>"
     yield "</ul>"
     tried = tried_table(report.rows, report.references)
     if tried.rows:
         yield "<details><summary>Every setting tried</summary>"
         yield html(tried)
         yield "</details>"
-    yield f"<footer>{escape(_conditions(report))}</footer>"
+    yield f"<footer>{escaped(_conditions(report))}</footer>"
 
 
 def _as_markdown(report: Report) -> str:
-    lines = [f"# {report.title}", "", verdict(report.scoreboard), ""]
+    lines = [f"# {markdown_text(report.title)}", ""]
+    lines += [markdown_text(verdict(report.scoreboard)), ""]
     lines += [markdown(scores_table(report.scoreboard)), ""]
-    lines += [f"* {note}" for note in notes(report)]
+    lines += [f"* {markdown_text(note)}" for note in notes(report)]
     tried = tried_table(report.rows, report.references)
     if tried.rows:
         lines += ["", "## Every setting tried", "", markdown(tried)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -24,10 +25,10 @@ from mergekit_pcb.compare.candidates import (
     candidates,
     inputs_of,
 )
-from mergekit_pcb.compare.disk import require_room
+from mergekit_pcb.compare.disk import merged_size
 from mergekit_pcb.compare.evaluation import Evaluation
 from mergekit_pcb.compare.files import write
-from mergekit_pcb.compare.merge_process import Cost, measured_merge, merge_here
+from mergekit_pcb.compare.merge_process import measured_merge, merge_here
 from mergekit_pcb.compare.progress import bars_and_log
 from mergekit_pcb.compare.report import Report
 from mergekit_pcb.compare.result_cache import versions
@@ -35,11 +36,13 @@ from mergekit_pcb.compare.run import Comparison
 from mergekit_pcb.compare.scoreboard import Scoreboard
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.output.error_lines import one_line_errors
+from mergekit_pcb.output.places import require_apart, require_room
 from mergekit_pcb.plugin.adapters import merge_adapters
 from mergekit_pcb.plugin.checkpoint_files import checkpoint_problem
 from mergekit_pcb.recipes.edits import with_absolute_paths
 from mergekit_pcb.recipes.findings import require_no_errors
-from mergekit_pcb.recipes.models import located
+from mergekit_pcb.recipes.models import local_folders, located
+from mergekit_pcb.recipes.reading import recipe_text
 
 
 def compare_recipe(
@@ -79,10 +82,11 @@ def compare_recipe(
             there is no such evaluation.
     """
     with one_line_errors(recipe, verbose=False):
-        text = Path(recipe).read_text(encoding="utf-8")
+        text = recipe_text(recipe)
         require_no_errors(check_recipe(text, recipe, "yaml"), recipe)
         document = with_absolute_paths(yaml.safe_load(text))
         inputs = inputs_of(document)
+        require_apart(out, itertools.chain(*map(local_folders, inputs.models)))
         # Methods that draw at random must draw the same when they run again.
         options = {"random_seed": 0, **(merge_options or {})}
         if any(model.lora is not None for model in inputs.models):
@@ -96,27 +100,26 @@ def compare_recipe(
         for model in inputs.models:
             if Path(model.model.path).exists():
                 _require_whole(Path(model.model.path))
-
-        def merge(recipe: Path, folder: Path) -> Cost:
-            # mergekit would take what is in its cache, however old.
-            _merge_adapters(inputs.models, options)
-            run = merge_here if in_this_process else measured_merge
-            return run(recipe, folder, options)
-
+        merge = merge_here if in_this_process else measured_merge
         with only_one_at_a_time(out), bars_and_log(out, quiet=quiet) as display:
             comparison = Comparison(
                 folder=out,
                 inputs=inputs,
                 candidates=merges,
                 evaluation=evaluate,
-                merge=merge,
+                merge=partial(merge, options=options),
                 merge_options=options,
                 keep=keep,
                 display=display,
             )
             display.expect(comparison.steps)
             dtype = document.get("out_dtype") or document.get("dtype")
-            require_room(out, inputs.base, dtype, comparison.models_at_a_time)
+            models = comparison.models_at_a_time
+            needed = models * merged_size(inputs.base, dtype)
+            if needed:
+                what = f"{models} merged models at a time (fewer with --keep none)"
+                # What else comes with a model: a tokenizer, a card, the reports.
+                require_room(out, needed * 1.02 + 50e6, what)
             rows, references = comparison.run()
         report = Report(
             recipe=recipe,
@@ -157,7 +160,8 @@ def only_one_at_a_time(out: Path) -> Iterator[None]:
 def _find(options: Mapping[str, Any], model: ModelReference) -> Path:
     """The folder of a model, downloaded or with its adapter merged if need be."""
     model = located(model)
-    _merge_adapters([model], options)
+    known = MergeOptions.model_fields.keys() & options.keys()
+    merge_adapters([model], MergeOptions(**{name: options[name] for name in known}))
     whole = model.merged(
         options.get("lora_merge_cache"),
         options.get("trust_remote_code", False),
@@ -166,13 +170,6 @@ def _find(options: Mapping[str, Any], model: ModelReference) -> Path:
     folder = Path(whole.local_path(options.get("transformers_cache")))
     _require_whole(folder)
     return folder
-
-
-def _merge_adapters(
-    models: Iterable[ModelReference], options: Mapping[str, Any]
-) -> None:
-    known = MergeOptions.model_fields.keys() & options.keys()
-    merge_adapters(models, MergeOptions(**{name: options[name] for name in known}))
 
 
 def _require_whole(folder: Path) -> None:

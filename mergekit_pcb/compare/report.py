@@ -60,7 +60,9 @@ def verdict(scoreboard: Scoreboard) -> str:
     decimals = mean_digits(scoreboard)
     error = "" if gap.error is None else f" ± {gap.error:.{decimals}f}"
     ahead = best if best in (row, peer) else row
-    if gap.error is None:
+    if not gap.value:
+        reading = "is none"
+    elif gap.error is None:
         reading = f"is for {ahead.name}, and its standard error is not known"
     elif abs(gap.value) <= 2 * gap.error:
         reading = "is within twice its standard error: level here"

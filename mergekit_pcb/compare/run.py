@@ -152,6 +152,8 @@ class Comparison:
         return rows
 
     def _input_folder(self, name: str, model: ModelReference) -> Path:
+        if model.lora is None and Path(model.model.path).exists():
+            return self.inputs.find(model)
         # It may have to be downloaded, or its adapter merged.
         with self.display.working_on(f"opening {name}"):
             return self.inputs.find(model)

@@ -18,6 +18,7 @@ from mergekit_pcb.compare.report import Report, notes, verdict
 from mergekit_pcb.compare.scoreboard import Scoreboard
 from mergekit_pcb.output.figures import why_no_figures
 from mergekit_pcb.output.table import Cell
+from mergekit_pcb.printable import printable
 
 _NAME_WIDTH = 24
 _WIDEST_NAME = 44
@@ -32,16 +33,16 @@ def show(report: Report, *, quiet: bool) -> None:
     tables, left_out = terminal_tables(report.scoreboard, screen.width)
     for table in tables:
         screen.print(table)
-    screen.print(_printable(verdict(report.scoreboard)))
+    screen.print(printable(verdict(report.scoreboard)))
     if quiet:
         return
     screen.print()
     if left_out:
-        screen.print(_printable(f"Not shown here: {'; '.join(left_out)}."))
+        screen.print(printable(f"Not shown here: {'; '.join(left_out)}."))
     for note in notes(report):
         # Every setting is in the files.
         if not note.startswith("Tried: "):
-            screen.print(_printable(note), style="dim")
+            screen.print(printable(note), style="dim")
     out = report.folder
     missing = why_no_figures()
     pictures = "" if missing else "; pictures beside it"
@@ -110,20 +111,15 @@ def _table(
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("model", overflow="fold")
     for column in shown:
-        table.add_column(_printable(column.column.short), justify="right", no_wrap=True)
+        table.add_column(printable(column.column.short), justify="right", no_wrap=True)
     for number, (name, words, *_) in enumerate(scores.rows):
         if number == scores.section:
             table.add_section()
-        title = Text(_printable(name))
+        title = Text(printable(name))
         if words and with_settings:
-            title.append(f"\n{_wrapped(_printable(words), room)}", style="dim")
+            title.append(f"\n{_wrapped(printable(words), room)}", style="dim")
         table.add_row(title, *(column.texts[number] for column in shown))
     return table
-
-
-def _printable(text: str) -> str:
-    """Text in which nothing moves the cursor or colours the screen."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _texts(column: Sequence[Cell]) -> list[Text]:

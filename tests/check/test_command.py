@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import inspect
 import json
+import os
 import re
 import subprocess
 import sys
@@ -258,3 +259,25 @@ def test_residual_weight_is_still_declared_only() -> None:
     sources = Path(mergekit.__file__).parent.rglob("*.py")
     users = [path.name for path in sources if "residual_weight" in path.read_text()]
     assert users == ["config.py"]
+
+
+@pytest.mark.parametrize("layout", ["text", "json"])
+def test_names_do_not_steer_the_terminal(layout: str) -> None:
+    """What a recipe holds is printed without control characters."""
+    name = "a\x1b[31m\x9b\u202eb"
+    file = Path(f"{name}.yml")
+    file.write_text(RIGHT + 'parameters: {"x\\e[31m\\u009b": 1}\n')
+    output = _run("--format", layout, str(file)).output
+    assert not [c for c in output if not c.isprintable() and c != "\n"]
+    if layout == "json":
+        (finding,) = json.loads(output)["findings"]
+        assert finding["file"] == str(file)
+
+
+def test_what_is_no_file() -> None:
+    """A pipe is not waited for, and other recipes are still checked."""
+    os.mkfifo("pipe.yml")
+    result = _run("pipe.yml", "right.yml")
+    assert result.output.startswith("pipe.yml:1:1: error: pipe.yml is a pipe")
+    assert "right.yml: ok" in result.output
+    assert result.exit_code == 1

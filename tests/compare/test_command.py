@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from mergekit_pcb.compare.command import compare
 from mergekit_pcb.compare.evaluation import TEST, VALIDATION
 from mergekit_pcb.compare.merge_process import _reason, measured_merge, merge_here
 from mergekit_pcb.errors import PCBError
+from mergekit_pcb.output import places
 from tests import tiny
 
 QUIET = ("--quiet", "--no-copy-tokenizer")
@@ -64,6 +66,83 @@ def test_a_wrong_recipe_is_refused(tmp_path: Path) -> None:
     assert "did you mean `density`?" in result.output
     assert result.output.lower().count("error") == 1
     assert not (tmp_path / "out").exists()
+
+
+def one_family(tmp_path: Path) -> tuple[Path, list[tiny.Model]]:
+    base, tuned = tiny.save_family(tmp_path, 2)
+    recipe = tiny.write_recipe(tiny.recipe_of(base, tuned), tmp_path / "r.yml")
+    return recipe, [base, *tuned]
+
+
+@pytest.mark.parametrize("where", [".", "comparison"])
+def test_output_inside_a_model_is_refused(tmp_path: Path, where: str) -> None:
+    """Its files would be taken for the model's own, and change it for every run."""
+    recipe, (_, tuned, _) = one_family(tmp_path)
+    before = sorted(tuned.path.iterdir())
+    result = tiny.invoke(compare, recipe, "--out", tuned.path / where)
+    assert "model" in tiny.error_line(result)
+    assert str(tuned.path) in tiny.error_line(result)
+    assert sorted(tuned.path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty: download it again"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a git-LFS pointer"),
+        (None, "has no weights"),
+    ],
+)
+def test_a_damaged_model_stops_before_the_first_merge(
+    tmp_path: Path, content: bytes | None, words: str
+) -> None:
+    """Every merge needs every model: one line names the file."""
+    recipe, (*_, damaged) = one_family(tmp_path)
+    file = damaged.path / "model.safetensors"
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
+    result = tiny.invoke(compare, recipe, "--out", tmp_path / "out")
+    line = tiny.error_line(result)
+    assert str(damaged.path) in line
+    assert words in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_room_on_disk_is_asked_for_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too little disk is one line, with what is there and what is needed."""
+    recipe, _ = one_family(tmp_path)
+    usage = shutil.disk_usage(tmp_path)._replace(free=10**6)
+    monkeypatch.setattr(places.shutil, "disk_usage", lambda path: usage)
+    result = tiny.invoke(compare, recipe, "--out", tmp_path / "out", "--keep", "all")
+    line = tiny.error_line(result)
+    assert "1.0 MB free, and 8 merged models at a time" in line
+    assert "need about 50.2 MB" in line
+
+
+@pytest.mark.parametrize("text", ["a,b", "5e-1,b"])
+def test_a_swept_value_that_is_no_number_is_named(tmp_path: Path, text: str) -> None:
+    """The line says which value it is; `5e-1` is a number."""
+    recipe, _ = one_family(tmp_path)
+    arguments = ("--sweep", f"lambda={text}")
+    result = tiny.invoke(compare, recipe, "--out", tmp_path / "out", *arguments)
+    assert result.exit_code == 2
+    word = text.split(",")[0] if text == "a,b" else "b"
+    assert f"lambda is '{word}'" in " ".join(result.output.split())
+
+
+@pytest.mark.slow
+def test_experts_that_are_the_base_crash_nothing(tmp_path: Path) -> None:
+    """Nothing was added to the base, so there is nothing to measure."""
+    base, tuned = tiny.save_family(tmp_path, 2)
+    for model in tuned:
+        shutil.copy(base.path / "model.safetensors", model.path)
+    recipe = tiny.write_recipe(tiny.recipe_of(base, tuned), tmp_path / "r.yml")
+    result = run_compare(recipe, tmp_path / "out", "--methods", "linear,pcb")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out" / "comparison.html").exists()
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +186,7 @@ def test_end_to_end_with_a_function(
     assert rows["pcb"]["label"] == "density 0.5, weight 1, lambda 1"
     assert rows["pcb"]["peak_bytes"] > 10**8
     assert rows["pcb"]["scores"]["norm"]["value"] > 0
-    assert "requires" in rows["slerp"]["failed"]
+    assert "`slerp` takes exactly 2 models" in rows["slerp"]["failed"]
     assert "failed:" in result.output
     kept = tmp_path / "out" / rows["pcb"]["model"]
     assert (kept / "model.safetensors").exists()

@@ -15,9 +15,8 @@ import pytest
 import yaml
 from safetensors.torch import save_file
 
-from mergekit_pcb.compare import disk
 from mergekit_pcb.compare.candidates import Inputs, candidates, inputs_of
-from mergekit_pcb.compare.disk import merged_size, require_room
+from mergekit_pcb.compare.disk import merged_size
 from mergekit_pcb.compare.evaluation import ALL, TEST, VALIDATION, Score
 from mergekit_pcb.compare.merge_process import Cost
 from mergekit_pcb.compare.recipe import only_one_at_a_time
@@ -302,21 +301,14 @@ def test_measures_without_data_choose_nothing(tmp_path: Path) -> None:
     ]
 
 
-def test_room_on_disk_is_asked_for_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Too little disk is one line, with what is there and what is needed."""
+def test_the_size_of_a_merge_is_known_before(tmp_path: Path) -> None:
+    """It is that of the base, in the dtype that is written."""
     base, _ = tiny.save_family(tmp_path, 1, dtype=tiny.torch.bfloat16)
     values = sum(tensor.numel() for tensor in base.tensors.values())
     assert merged_size(located(str(base.path)), None) == 2 * values
     assert merged_size(located(str(base.path)), "float32") == 4 * values
     nobody = located("nobody/has-this")
     assert merged_size(nobody, None) == 0
-    usage = shutil.disk_usage(tmp_path)._replace(free=10**6)
-    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(PCBError, match=r"1.0 MB free, and 3 models .* 43.5 kB"):
-        require_room(tmp_path / "not" / "there", located(str(base.path)), None, 3)
-    require_room(tmp_path, nobody, None, 3)
 
 
 def test_measures_without_data_by_hand(tmp_path: Path) -> None:

@@ -103,5 +103,6 @@ def test_a_merge_imports_no_tool(tmp_path: Path) -> None:
         "errors",
         "kernel",
         "plugin",
+        "printable",
         "suggestions",
     ]

@@ -164,7 +164,7 @@ def base_as_input(document: Document) -> Iterator[Finding]:
                 yield source.place.advice(
                     f"`{spec.name}` has no base: mergekit merges `{source.model}` "
                     "like the others",
-                    "remove `base_model`, or list it among the models",
+                    "list it among the models, or write one of them as `base_model`",
                 )
 
 
