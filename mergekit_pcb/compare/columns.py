@@ -68,8 +68,9 @@ def _short(task: str, tasks: Sequence[str]) -> str:
     """A name for narrow columns that no other task has.
 
     Example:
-        >>> _short("mmlu_anatomy", ["mmlu_anatomy", "mmlu_astronomy", "arc"])
-        'mmlu_anat…'
+        >>> tasks = ["mmlu_school_physics", "mmlu_school_biology", "arc"]
+        >>> [_short(task, tasks) for task in tasks]
+        ['mmlu_…sics', 'mmlu_…logy', 'arc']
     """
     if len(task) <= _TASK_WIDTH:
         return task
