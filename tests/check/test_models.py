@@ -191,7 +191,7 @@ def test_a_config_that_is_a_pipe() -> None:
 
 @pytest.mark.parametrize(
     ("names", "problem"),
-    [(None, "no architecture"), ([], "no architecture"), (["A", "B"], "several")],
+    [(None, "no `architectures`"), ([], "no `architectures`"), (["A", "B"], "several")],
 )
 def test_a_config_without_its_architecture(names: object, problem: str) -> None:
     """Mergekit stops with a TypeError there."""

@@ -62,7 +62,7 @@ def _architectures(local: LocalModel) -> tuple[str, str] | None:
     classes = [a for a in NAME_TO_ARCH if a.lower() == f"{kind}forcausallm"]
     example = classes[0] if classes else "LlamaForCausalLM"
     several = isinstance(names, list) and len(names) > 1
-    problem = "several architectures" if several else "no architecture"
+    problem = "several architectures" if several else "no `architectures`"
     return (
         f"{local.path / 'config.json'} names {problem}, and mergekit needs one",
         f'write `"architectures": ["{example}"]` there, or which class it is',
