@@ -260,6 +260,8 @@ def _run(out: Path, seed: int, *, quiet: bool) -> dict[str, Report]:
 
 def recipe_text(models: Path) -> str:
     """The recipe for pcb, which `compare` turns into those for the other methods."""
+    from mergekit_pcb.plugin import parameters as p
+
     # Absolute paths let the recipe run from every folder, and mergekit would ask the
     # hub about a relative one that looks like `owner/model`.
     folder = models.resolve()
@@ -267,7 +269,11 @@ def recipe_text(models: Path) -> str:
         "merge_method": "pcb",
         "base_model": str(folder / "base"),
         "models": [{"model": str(folder / domain)} for domain in DOMAINS],
-        "parameters": {"weight": 1.0, "density": 0.1, "lambda": 1.0},
+        "parameters": {
+            "weight": p.DEFAULT_WEIGHT,
+            "density": p.DEFAULT_DENSITY,
+            "lambda": p.DEFAULT_LAMBDA,
+        },
         "dtype": "float32",
     }
     return yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=10_000)

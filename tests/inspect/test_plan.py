@@ -244,7 +244,7 @@ def test_a_config_without_architectures(
     base, tuned = save_family(tmp_path, 1)
     (base.path / "config.json").write_text('{"model_type": "llama"}')
     said = failure(call(recipe_of(base, tuned), tmp_path))
-    assert f"{base.path}/config.json names no architecture" in said
+    assert f"{base.path}/config.json names no `architectures`" in said
     monkeypatch.setattr(plan, "require_no_errors", lambda *arguments: None)
     said = failure(call(recipe_of(base, tuned), tmp_path))
     assert said.startswith(
