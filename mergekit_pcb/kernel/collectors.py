@@ -42,12 +42,39 @@ class RankSearch:
                 bracket.absorb(seen)
 
 
+# Values in each piece of memory that a `TensorArena` allocates.
+_PIECE = 1 << 20
+
+
+class TensorArena:
+    """Memory for many small results, allocated in few large pieces.
+
+    A small result that outlives the tensor it was computed from would be allocated
+    between that tensor's intermediates and fragment the memory they free: memory use
+    would grow with the number of layers.
+    """
+
+    def __init__(self) -> None:
+        self._piece = torch.empty(0, device="cpu")
+        self._used = 0
+
+    def keep(self, values: torch.Tensor) -> torch.Tensor:
+        """A copy of values on the CPU, in the same piece as those before."""
+        start, end = self._used, self._used + values.numel()
+        if end > self._piece.numel() or values.dtype != self._piece.dtype:
+            start, end = 0, values.numel()
+            self._piece = values.new_empty(max(end, _PIECE))
+        self._used = end
+        return self._piece[start:end].view(values.shape).copy_(values)
+
+
 class NumpyCollector:
     """Counts and collects on a CPU; numpy is several times faster than torch here."""
 
     def __init__(self, search: RankSearch, size: int) -> None:
         """Begin a search among ``size`` values of each model."""
         self._search = search.fresh()
+        self._arena = TensorArena()
 
     def add(self, values: torch.Tensor) -> None:
         """Take in a block of (n, m) values, which is neither modified nor kept."""
@@ -56,14 +83,14 @@ class NumpyCollector:
         self._search.top = np.maximum(self._search.top, top).tolist()
         for row, brackets in zip(block, self._search.brackets, strict=True):
             for bracket in brackets:
-                count_and_collect(bracket, row)
+                count_and_collect(bracket, row, self._arena)
 
     def result(self) -> RankSearch:
         """What was seen."""
         return self._search
 
 
-def count_and_collect(bracket: Bracket, values: Any) -> None:
+def count_and_collect(bracket: Bracket, values: Any, arena: TensorArena) -> None:
     """Show some (m,) values, a numpy array, to a bracket."""
     low, high = np.array([bracket.low, bracket.high], dtype=values.dtype)
     above = values >= low
@@ -73,7 +100,7 @@ def count_and_collect(bracket: Bracket, values: Any) -> None:
     if low < high:
         bracket.at_high += int(np.count_nonzero(caught == high))
         inside = caught[(caught > low) & (caught < high)]
-        bracket.inside.append(torch.from_numpy(inside))
+        bracket.inside.append(arena.keep(torch.from_numpy(inside)))
 
 
 class DeviceCollector:

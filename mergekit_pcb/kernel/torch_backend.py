@@ -11,9 +11,9 @@ from mergekit_pcb.kernel.domain import ModelStatistics, Scoring
 from mergekit_pcb.kernel.formula import InMemory, merge_block, ranked_values
 from mergekit_pcb.kernel.task_vectors import TaskVectors
 
-# Task values in a block: measured. Smaller blocks fit in a core's second-level cache,
-# but need more calls, which are made by one thread at a time.
-_CPU_BLOCK = 1 << 19
+# Task values in a block: measured. Intermediates are allocated for each block, and what
+# every thread's allocator keeps of them adds up: larger blocks took gigabytes.
+_CPU_BLOCK = 1 << 17
 _GPU_BLOCK = 1 << 24
 
 

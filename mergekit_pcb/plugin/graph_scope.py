@@ -30,7 +30,7 @@ from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
 from mergekit.multigpu_executor import MultiGPUExecutor
 from mergekit.options import MergeOptions
 
-from mergekit_pcb.kernel.collectors import RankSearch
+from mergekit_pcb.kernel.collectors import RankSearch, TensorArena
 from mergekit_pcb.kernel.domain import Scoring
 from mergekit_pcb.kernel.statistics import order_statistics, sweep_tensor
 from mergekit_pcb.kernel.task_vectors import TaskVectors
@@ -47,8 +47,6 @@ from mergekit_pcb.plugin.tensor_groups import name_of, on_finite_inputs, task_ve
 _SAMPLE_MOST = 1 << 22
 # Values that a sweep may collect, of all models: 128 MB.
 _COLLECTED = 1 << 25
-# Values in each piece of memory that a `TensorArena` allocates.
-_PIECE = 1 << 20
 
 
 def pcb_tasks(tasks: Sequence[Task[Any]]) -> list[ExecuteMergeMethodTask]:
@@ -118,28 +116,6 @@ def with_statistics(
             task = task.model_copy(update={"tensor_save_tasks": replacements})
         result.append(task)
     return result
-
-
-class TensorArena:
-    """Memory for many small results, allocated in few large pieces.
-
-    A small result that outlives the tensor it was computed from would be allocated
-    between that tensor's intermediates and fragment the memory they free: memory use
-    would grow with the number of layers.
-    """
-
-    def __init__(self) -> None:
-        self._piece = torch.empty(0, device="cpu")
-        self._used = 0
-
-    def keep(self, values: torch.Tensor) -> torch.Tensor:
-        """A copy of values on the CPU, in the same piece as those before."""
-        start, end = self._used, self._used + values.numel()
-        if end > self._piece.numel() or values.dtype != self._piece.dtype:
-            start, end = 0, values.numel()
-            self._piece = values.new_empty(max(end, _PIECE))
-        self._used = end
-        return self._piece[start:end].view(values.shape).copy_(values)
 
 
 @dataclass(frozen=True)

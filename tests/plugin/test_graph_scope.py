@@ -21,7 +21,7 @@ from mergekit.options import MergeOptions
 from mergekit.scripts import merge_raw_pytorch, run_yaml
 from safetensors.torch import save_file
 
-from mergekit_pcb.kernel.collectors import RankSearch
+from mergekit_pcb.kernel.collectors import RankSearch, TensorArena
 from mergekit_pcb.kernel.task_vectors import TaskVectors
 from mergekit_pcb.plugin import digests, graph_scope, statistics_file
 from mergekit_pcb.plugin.graph_scope import GraphDomain, whole_model_tasks
@@ -173,7 +173,7 @@ def test_results_lie_together(
 
 def test_a_shelf_keeps_what_it_is_given() -> None:
     """Values of any shape, dtype and number come back as they were."""
-    arena = graph_scope.TensorArena()
+    arena = TensorArena()
     generator = torch.Generator().manual_seed(0)
     shapes = [(3, 500), (0,), (), (1 << 20,), (7,), (2, 1 << 20), (5,)]
     dtypes = [torch.float32] * 5 + [torch.float64] * 2
