@@ -84,6 +84,7 @@ def _wrap(
         if config.merge_method == "pcb":
             for problem in unknown_parameters(config):
                 raise PCBError(problem)
+            _require_plain_file_names(config)
         if one_device:
             options = options.model_copy(update={"multi_gpu": False})
         tasks = original(*args, **kwargs)
@@ -93,6 +94,17 @@ def _wrap(
 
     setattr(planned, _WRAPPED, True)
     setattr(owner, name, planned)
+
+
+def _require_plain_file_names(config: Any) -> None:
+    """mergekit-pytorch loses a file whose name it reads as an adapter or revision."""
+    names = [config.base_model, *(model.model for model in config.models or ())]
+    for name in names:
+        if isinstance(name, str) and set(name) & set("+@"):
+            raise PCBError(
+                f"mergekit-pytorch would leave out {name}: it takes `+` and `@` for an "
+                "adapter and a revision; rename the file or its folder"
+            )
 
 
 def _forget_quantisation(planner: Any) -> None:

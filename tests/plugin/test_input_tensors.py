@@ -152,3 +152,17 @@ def test_the_output_claims_no_quantisation(tmp_path: Path) -> None:
     assert result.exception is None, result.output
     written = json.loads((tmp_path / "merged" / "config.json").read_text())
     assert "quantization_config" not in written
+
+
+@pytest.mark.parametrize("name", ["m@1", "m+1"])
+def test_a_file_that_mergekit_pytorch_would_leave_out(
+    name: str, tmp_path: Path
+) -> None:
+    """It is never dropped in silence."""
+    files = []
+    for i, stem in enumerate(("base", name, "other")):
+        files.append(tmp_path / f"{stem}.safetensors")
+        save_file({"w": torch.linspace(0, 1 + i, 40)}, files[-1])
+    file = write_recipe(recipe_of(files[0], files[1:]), tmp_path / "recipe.yml")
+    line = error_line(invoke(merge_raw_pytorch.main, file, tmp_path / "merged"))
+    assert f"would leave out {files[1]}" in line
