@@ -1,12 +1,59 @@
-"""Small files: written whole or not at all, and read if they are files and small."""
+"""Files and folders that are whole or absent; small files that are read safely."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from mergekit_pcb.errors import PCBError
+
+# Seconds that a process may take from making a folder to locking it.
+_STARTING = 60
+
+
+@contextmanager
+def unfinished_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """Give a new folder that is removed at the end, whatever ends the work.
+
+    What a killed process left is removed by the next one with the same prefix.
+
+    Args:
+        parent: exists; where the folder is made, so that what is in it can be moved to
+            other places there without copying.
+        prefix: of its name.
+    """
+    for other in parent.glob(f"{prefix}*"):
+        _remove_if_abandoned(other)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    try:
+        # Held as long as this process lives.
+        with FileLock(_lock_file(folder)):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lock_file(folder: Path) -> Path:
+    return folder / ".lock"
+
+
+def _remove_if_abandoned(folder: Path) -> None:
+    try:
+        starting = time.time() - folder.stat().st_mtime < _STARTING
+        if starting and not _lock_file(folder).exists():
+            return
+        with FileLock(_lock_file(folder), blocking=False):
+            shutil.rmtree(folder, ignore_errors=True)
+    except (Timeout, OSError):  # in use, or not ours to remove
+        return
 
 
 def write_file(path: Path, content: str | bytes) -> None:

@@ -153,6 +153,21 @@ def assert_same(out: Tensors, expected: Tensors) -> None:
     assert not [name for name in out if not same(out[name], expected[name])]
 
 
+def in_two_shards(model: Model, *, missing: str) -> None:
+    """Write the weights anew, with an index that lists a tensor that is not there."""
+    (model.path / "model.safetensors").unlink()
+    names = sorted(model.tensors)
+    weight_map = {}
+    for number in (0, 1):
+        file = f"model-0000{number + 1}-of-00002.safetensors"
+        part = {name: model.tensors[name] for name in names[number::2]}
+        save_file(part, model.path / file)
+        weight_map |= dict.fromkeys(part, file)
+    weight_map[missing] = file
+    index = model.path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": weight_map}))
+
+
 def save_tokenizer(folder: Path, added: Iterable[str] = ()) -> None:
     """Write a tokenizer of `VOCAB` words, and more if there are ``added`` tokens."""
     from tokenizers import Tokenizer, models, pre_tokenizers

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from mergekit.common import ModelReference, dtype_from_name
 
-from mergekit_pcb.compare.tensors import architecture_weights, stored_tensors
+from mergekit_pcb.compare.tensors import architecture_weights, tensors_of
 from mergekit_pcb.recipes.models import reference
 
 
@@ -29,13 +30,13 @@ def merged_size(base: ModelReference | str, dtype: str | None) -> int:
     if folder is None:
         return 0
     written = dtype_from_name(dtype)
-    tensors = stored_tensors(folder)
+    tensors = tensors_of(folder)
     weights = architecture_weights(folder)
     if weights is not None:
         names = {name for w in weights for name in (w.name, *(w.aliases or ()))}
         tensors = {name: size for name, size in tensors.items() if name in names}
     return sum(
-        stored.values * (written.itemsize if written else stored.item_size)
+        math.prod(stored.shape) * written.itemsize if written else stored.size
         for stored in tensors.values()
     )
 

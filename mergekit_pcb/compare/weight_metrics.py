@@ -12,7 +12,7 @@ from mergekit.io import LazyTensorLoader
 
 from mergekit_pcb.compare.candidates import Inputs
 from mergekit_pcb.compare.evaluation import Score, Scores
-from mergekit_pcb.compare.tensors import architecture_weights, stored_tensors
+from mergekit_pcb.compare.tensors import architecture_weights, tensors_of
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.kernel.metrics import Metrics, measure, total
 from mergekit_pcb.kernel.task_vectors import TaskVectors
@@ -64,7 +64,7 @@ class WeightMetrics:
 
         Left out is what a merge has not, or has in another order.
         """
-        common = set.intersection(*(set(stored_tensors(f)) for f in folders))
+        common = set.intersection(*(set(tensors_of(f)) for f in folders))
         weights = architecture_weights(folders[0])
         if weights is None:
             return sorted(common)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from mergekit.common import ModelReference
-from mergekit.graph import Task
-from mergekit.io.tasks import LoaderCache, LoadTensor
+from mergekit.io.tasks import LoaderCache
 from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
+
+from mergekit_pcb.plugin.input_tensors import loading_tasks
 
 
 def dropped_tensors(
@@ -27,7 +27,7 @@ def dropped_tensors(
     planned: dict[ModelReference, set[str]] = {}
     converted = set()
     for merge in merges:
-        for load in _loads(merge.gather_tensors):
+        for load in loading_tasks(merge.gather_tensors):
             there = LoaderCache().get(load.model).index.tensor_paths
             names = {load.tensor, *(load.aliases or ()), *(load.tied_names or ())}
             planned.setdefault(load.model, set()).update(names)
@@ -49,11 +49,3 @@ def dropped_tensors(
 
 def _pattern(name: str) -> str:
     return re.sub(r"(?<![^.])\d+(?![^.])", "*", name)
-
-
-def _loads(task: Task[Any]) -> Iterator[LoadTensor]:
-    if isinstance(task, LoadTensor):
-        yield task
-        return
-    for argument in task.arguments().values():
-        yield from _loads(argument)

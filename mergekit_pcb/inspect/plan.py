@@ -32,6 +32,7 @@ from mergekit_pcb.output.places import require_apart
 from mergekit_pcb.plugin.adapters import merge_adapters
 from mergekit_pcb.plugin.graph_scope import pcb_tasks
 from mergekit_pcb.plugin.input_tensors import require_input_tensors
+from mergekit_pcb.plugin.planner_patch import require_plain_file_names
 from mergekit_pcb.recipes.edits import groups
 from mergekit_pcb.recipes.findings import require_no_errors
 from mergekit_pcb.recipes.models import local_folders, located
@@ -196,12 +197,7 @@ def _layered(
 def _flat(
     config: RawPyTorchMergeConfig, options: MergeOptions
 ) -> list[ExecuteMergeMethodTask]:
-    for path in filter(None, [config.base_model, *(m.model for m in config.models)]):
-        if "@" in path or "+" in path:
-            raise PCBError(
-                f"mergekit-pytorch drops {path} in silence: it reads `@` in a path as "
-                "a revision and `+` as an adapter; rename it, or link to it"
-            )
+    require_plain_file_names(config)
     tasks = inspect.unwrap(plan_flat_merge)(
         config, "", tensor_union=True, tensor_intersection=False, options=options
     )

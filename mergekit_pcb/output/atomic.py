@@ -6,24 +6,20 @@ import errno
 import hashlib
 import os
 import re
-import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
+from mergekit_pcb.atomic_files import unfinished_folder
 from mergekit_pcb.errors import PCBError
 
 # What transformers and mergekit load as the weights of a model, in one file or several.
 _WEIGHTS = re.compile(
     r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?"
 )
-
-# Seconds that a process may take from making its hidden folder to locking it.
-_STARTING = 60
 
 
 @contextmanager
@@ -45,13 +41,8 @@ def complete_or_absent(out_path: Path) -> Iterator[Path]:
     if target.exists() and not target.is_dir():
         raise PCBError(f"{out_path} is a file; the output must be a folder")
     target.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{name}.unfinished-"
-    _remove_abandoned(target.parent, prefix)
-    hidden = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
-    # Held as long as this process lives, whatever ends it.
-    lock = FileLock(_lock_file(hidden))
     try:
-        with lock:
+        with unfinished_folder(target.parent, f".{name}.unfinished-") as hidden:
             yield hidden / name
             # mergekit completes some architectures into a second folder beside the
             # first, which it then removes.
@@ -61,38 +52,19 @@ def complete_or_absent(out_path: Path) -> Iterator[Path]:
                         own = written.name == name
                         place = target if own else target.parent / written.name
                         _publish(written, place)
-    except PCBError:
+    except PCBError:  # says itself which file it is about
         raise
     except Exception as error:
         # Neither safetensors nor a write says where, or it says the hidden folder.
         if _is_full(error):
             raise PCBError(f"{out_path}: {os.strerror(errno.ENOSPC)}") from error
         raise
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
 
 
 def _is_full(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    # Ours says itself which file it is about.
-    return not isinstance(error, PCBError) and os.strerror(errno.ENOSPC) in str(error)
-
-
-def _lock_file(hidden: Path) -> Path:
-    return hidden / ".lock"
-
-
-def _remove_abandoned(parent: Path, prefix: str) -> None:
-    for hidden in parent.glob(f"{prefix}*"):
-        try:
-            starting = time.time() - hidden.stat().st_mtime < _STARTING
-            if starting and not _lock_file(hidden).exists():
-                continue
-            with FileLock(_lock_file(hidden), blocking=False):
-                shutil.rmtree(hidden, ignore_errors=True)
-        except (Timeout, OSError):  # in use, or not ours to remove
-            continue
+    return os.strerror(errno.ENOSPC) in str(error)
 
 
 def _publishing(target: Path) -> FileLock:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from mergekit.common import ModelReference
 from mergekit.options import MergeOptions
 
+from mergekit_pcb.atomic_files import unfinished_folder
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.plugin.checkpoint_files import checkpoint_problem, file_problem
 
@@ -61,14 +61,16 @@ def _merge_adapter(model: ModelReference, options: MergeOptions) -> None:
         if problem := file_problem(file):
             raise PCBError(problem)
     cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=cache) as hidden:
+    with unfinished_folder(cache, f".{place.name}.unfinished-") as hidden:
         try:
-            model.merged(hidden, options.trust_remote_code, options.lora_merge_dtype)
+            model.merged(
+                str(hidden), options.trust_remote_code, options.lora_merge_dtype
+            )
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             text = f"the adapter {model.lora} cannot be merged into {model.model}"
             raise PCBError(f"{text}: {reason}") from error
-        made = _place(model, Path(hidden))
+        made = _place(model, hidden)
         _copy_tokenizer(model, made)
         (made / _ORIGIN).write_text(json.dumps(origin, indent=1), encoding="utf-8")
         if place.exists():

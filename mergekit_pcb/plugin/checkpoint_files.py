@@ -8,7 +8,7 @@ import pickle
 import stat
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -87,48 +87,50 @@ def file_problem(path: Path) -> str | None:
     return None
 
 
-def tensor_dtypes(path: Path) -> dict[str, str]:
-    """The dtype of each tensor in a safetensors file, such as ``BF16`` or ``I8``.
+class StoredTensor(NamedTuple):
+    """What a file says of a tensor: its dtype, such as ``BF16``, shape, and bytes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    size: int
+
+
+def stored_tensors(path: Path) -> dict[str, StoredTensor] | None:
+    """The tensors in a weight file; None if it is one of torch that holds others.
 
     Raises:
-        ValueError: it is no such file.
-    """
-    header, _ = _header(path)
-    header.pop("__metadata__", None)
-    return {name: entry["dtype"] for name, entry in header.items()}
-
-
-def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """The shape of each tensor in a weight file; empty if it is not known.
-
-    Raises:
-        ValueError: it is no such file.
+        ValueError: it is named like a safetensors file and is none.
     """
     if path.suffix.lower() == ".safetensors":
         header, _ = _header(path)
         header.pop("__metadata__", None)
-        return {name: tuple(entry["shape"]) for name, entry in header.items()}
-    tensors = (_without_weights(path) or {}).items()
-    return {n: tuple(t.shape) for n, t in tensors if isinstance(t, torch.Tensor)}
-
-
-def missing_tensor(path: Path, tensor: str) -> str | None:
-    """The problem that a weight file lacks a tensor, if it does."""
-    if path.suffix.lower() != ".safetensors" or tensor in tensor_dtypes(path):
-        return None
-    return f"{path} has no tensor {tensor}, which the index says is in it: {_AGAIN}"
-
-
-def torch_dtypes(path: Path) -> dict[str, str] | None:
-    """As `tensor_dtypes`, of a file of torch; None if it holds something else."""
+        return {
+            name: StoredTensor(
+                entry["dtype"],
+                tuple(entry["shape"]),
+                entry["data_offsets"][1] - entry["data_offsets"][0],
+            )
+            for name, entry in header.items()
+        }
     content = _without_weights(path)
     if content is None:
         return None
     return {
-        name: _SAFETENSORS_NAMES.get(value.dtype, str(value.dtype))
+        name: StoredTensor(
+            _SAFETENSORS_NAMES.get(value.dtype, str(value.dtype)),
+            tuple(value.shape),
+            value.numel() * value.element_size(),
+        )
         for name, value in content.items()
         if isinstance(value, torch.Tensor)
     }
+
+
+def missing_tensor(path: Path, tensor: str) -> str | None:
+    """The problem that a weight file lacks a tensor, if it does."""
+    if path.suffix.lower() != ".safetensors" or tensor in (stored_tensors(path) or {}):
+        return None
+    return f"{path} has no tensor {tensor}, which the index says is in it: {_AGAIN}"
 
 
 def wrapped_problem(path: Path) -> str | None:

@@ -19,11 +19,10 @@ from mergekit.merge_methods.task_adapter import (
 
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.plugin.checkpoint_files import (
+    StoredTensor,
     file_problem,
     missing_tensor,
-    tensor_dtypes,
-    tensor_shapes,
-    torch_dtypes,
+    stored_tensors,
     wrapped_problem,
 )
 from mergekit_pcb.plugin.method import PCB
@@ -64,8 +63,7 @@ def require_input_tensors(
             weights; a tensor that the base lacks and another model has; or a buffer
             of integers that differs between the models.
     """
-    dtypes_in = functools.cache(_dtypes_in)
-    shapes_in = functools.cache(tensor_shapes)
+    tensors_in = functools.cache(_tensors_in)
     for merge in merges:
         tensor = merge.output_weight.name
         loads = list(_loads(merge.gather_tensors))
@@ -75,16 +73,16 @@ def require_input_tensors(
         for _, loader, name, _ in present:
             assert name is not None
             shard = Path(loader.index.base_path, loader.index.tensor_paths[name])
-            dtypes = dtypes_in(shard)
-            if dtypes is None:
+            tensors = tensors_in(shard)
+            if tensors is None:
                 continue
-            if name not in dtypes:
+            if name not in tensors:
                 if problem := missing_tensor(shard, name) or wrapped_problem(shard):
                     raise PCBError(problem)
                 continue
             scaled = any(name + end in loader.index.tensor_paths for end in SCALES)
-            stored[f"{shard}: {name}"] = dtypes[name] + "*" * scaled
-            shapes[f"{shard}: {name}"] = shapes_in(shard)[name]
+            stored[f"{shard}: {name}"] = tensors[name].dtype + "*" * scaled
+            shapes[f"{shard}: {name}"] = tensors[name].shape
         require_weights(stored, loads[0].dtype if loads else None)
         # Others make vocabularies of different sizes equal.
         if isinstance(merge.gather_tensors, (GatherTensors, TensorDictWrapper)):
@@ -103,13 +101,10 @@ def require_input_tensors(
             stops[tensor] = error.message
 
 
-def _dtypes_in(shard: Path) -> dict[str, str] | None:
-    """The tensors in a weight file, or None if that takes more than its header."""
+def _tensors_in(shard: Path) -> dict[str, StoredTensor] | None:
     if problem := file_problem(shard):
         raise PCBError(problem)
-    if shard.suffix.lower() == ".safetensors":
-        return tensor_dtypes(shard)
-    return torch_dtypes(shard)
+    return stored_tensors(shard)
 
 
 def require_weights(stored: Mapping[str, str], dtype: str | None) -> None:
@@ -158,23 +153,26 @@ def _require_equal(present: Sequence[_Load], tensor: str) -> None:
             )
 
 
-def _loads(task: Task[Any]) -> Iterator[_Load]:
-    """What a task loads of each model."""
+def loading_tasks(task: Task[Any]) -> Iterator[LoadTensor]:
+    """The tasks of `mergekit-yaml` that load what a task needs."""
     if isinstance(task, LoadTensor):
-        loader = LoaderCache().get(task.model)
-        yield _Load(task.model, loader, task._resolve_name(loader), task.dtype)
-    elif isinstance(task, TensorDictWrapper):
-        from mergekit.scripts.merge_raw_pytorch import (
-            SimpleLoaderCache,
-            SimpleLoadTensor,
-        )
-
-        for model, load in task.tensors.items():
-            assert isinstance(load, SimpleLoadTensor)
-            loader = SimpleLoaderCache().get(load.model)
-            there = load.tensor_name in loader.index.tensor_paths
-            name = load.tensor_name if there else None
-            yield _Load(model, loader, name, load.dtype)
+        yield task
     else:
         for argument in task.arguments().values():
-            yield from _loads(argument)
+            yield from loading_tasks(argument)
+
+
+def _loads(task: Task[Any]) -> Iterator[_Load]:
+    """What a merge task loads of each model."""
+    if not isinstance(task, TensorDictWrapper):
+        for load in loading_tasks(task):
+            loader = LoaderCache().get(load.model)
+            yield _Load(load.model, loader, load._resolve_name(loader), load.dtype)
+        return
+    from mergekit.scripts.merge_raw_pytorch import SimpleLoaderCache, SimpleLoadTensor
+
+    for model, simple in task.tensors.items():
+        assert isinstance(simple, SimpleLoadTensor)
+        loader = SimpleLoaderCache().get(simple.model)
+        there = simple.tensor_name in loader.index.tensor_paths
+        yield _Load(model, loader, simple.tensor_name if there else None, simple.dtype)

@@ -84,7 +84,7 @@ def _wrap(
         if config.merge_method == "pcb":
             for problem in unknown_parameters(config):
                 raise PCBError(problem)
-            _require_plain_file_names(config)
+            require_plain_file_names(config)
         if one_device:
             options = options.model_copy(update={"multi_gpu": False})
         tasks = original(*args, **kwargs)
@@ -96,14 +96,20 @@ def _wrap(
     setattr(owner, name, planned)
 
 
-def _require_plain_file_names(config: Any) -> None:
-    """mergekit-pytorch loses a file whose name it reads as an adapter or revision."""
-    names = [config.base_model, *(model.model for model in config.models or ())]
-    for name in names:
-        if isinstance(name, str) and set(name) & set("+@"):
+def require_plain_file_names(config: Any) -> None:
+    """Refuse files that mergekit-pytorch reads as an adapter or a revision, and drops.
+
+    Args:
+        config: of any command; only that of mergekit-pytorch has models as text.
+
+    Raises:
+        PCBError: names the file.
+    """
+    for path in [config.base_model, *(model.model for model in config.models or ())]:
+        if isinstance(path, str) and set(path) & set("+@"):
             raise PCBError(
-                f"mergekit-pytorch would leave out {name}: it takes `+` and `@` for an "
-                "adapter and a revision; rename the file or its folder"
+                f"mergekit-pytorch drops {path} in silence: it reads `@` in a path as "
+                "a revision and `+` as an adapter; rename it, or link to it"
             )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections import Counter
@@ -15,15 +14,13 @@ import pytest
 import yaml
 from safetensors.torch import save_file
 
-from mergekit_pcb.compare.candidates import Inputs, candidates, inputs_of
-from mergekit_pcb.compare.disk import merged_size
+from mergekit_pcb.compare.candidates import candidates, inputs_of
 from mergekit_pcb.compare.evaluation import ALL, TEST, VALIDATION, Score
 from mergekit_pcb.compare.merge_process import Cost
 from mergekit_pcb.compare.recipe import only_one_at_a_time
 from mergekit_pcb.compare.result_cache import identity_of
 from mergekit_pcb.compare.run import Comparison
 from mergekit_pcb.compare.scoreboard import Row
-from mergekit_pcb.compare.weight_metrics import WeightMetrics
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.recipes.models import located
 from tests import tiny
@@ -301,100 +298,6 @@ def test_measures_without_data_choose_nothing(tmp_path: Path) -> None:
     ]
 
 
-def test_the_size_of_a_merge_is_known_before(tmp_path: Path) -> None:
-    """It is that of the base, in the dtype that is written."""
-    base, _ = tiny.save_family(tmp_path, 1, dtype=tiny.torch.bfloat16)
-    values = sum(tensor.numel() for tensor in base.tensors.values())
-    assert merged_size(located(str(base.path)), None) == 2 * values
-    assert merged_size(located(str(base.path)), "float32") == 4 * values
-    nobody = located("nobody/has-this")
-    assert merged_size(nobody, None) == 0
-
-
-def test_measures_without_data_by_hand(tmp_path: Path) -> None:
-    """Half the sum of two task vectors has norm ratio 1 and known cosines."""
-    shape = (tiny.VOCAB, tiny.HIDDEN)
-    zero, one, two = tiny.torch.zeros((3, *shape))
-    one[0, 0], two[0, 1] = 3.0, 4.0
-    tensors = {"base": zero, "a": one, "b": two, "half": (one + two) / 2}
-    for name, tensor in tensors.items():
-        weights = {"model.embed_tokens.weight": tensor, "lm_head.weight": zero.clone()}
-        tiny.save_llama(tmp_path / name, weights)
-    # An extended vocabulary has no counterpart in the base and is passed over.
-    extended = {
-        "model.embed_tokens.weight": (one + two) / 2,
-        "lm_head.weight": tiny.torch.ones(tiny.VOCAB + 1, tiny.HIDDEN),
-    }
-    tiny.save_llama(tmp_path / "extended", extended)
-    measures = WeightMetrics(inputs_at(tmp_path))
-    for name in ("half", "extended"):
-        scores = measures(tmp_path / name, ALL, ignore)
-        assert {name: score.value for name, score in scores.items()} == pytest.approx(
-            {"norm ratio": 1.0, "cos a": 0.6, "cos b": 0.8}
-        )
-
-
-def in_two_shards(model: tiny.Model, *, missing: str) -> None:
-    """Write the weights anew, with an index that lists a tensor that is not there."""
-    (model.path / "model.safetensors").unlink()
-    names = sorted(model.tensors)
-    weight_map = {}
-    for number in (0, 1):
-        file = f"model-0000{number + 1}-of-00002.safetensors"
-        part = {name: model.tensors[name] for name in names[number::2]}
-        save_file(part, model.path / file)
-        weight_map |= dict.fromkeys(part, file)
-    weight_map[missing] = file
-    index = model.path / "model.safetensors.index.json"
-    index.write_text(json.dumps({"weight_map": weight_map}))
-
-
-def test_only_what_a_merge_writes_needs_room(tmp_path: Path) -> None:
-    """Not what lies beside the index, has an entry only, or is in no merge."""
-    weights = tiny.llama_weights()
-    values = sum(tensor.numel() for tensor in weights.values())
-    # One tensor of another dtype, and one that mergekit knows nothing of.
-    weights["lm_head.weight"] = weights["lm_head.weight"].bfloat16()
-    weights["model.mtp.weight"] = tiny.torch.ones(100)
-    base = tiny.save_llama(tmp_path / "base", weights)
-    save_file(weights, base.path / "model.safetensors")
-    head = weights["lm_head.weight"].numel()
-    model = located(str(base.path))
-    assert merged_size(model, None) == 4 * values - 2 * head
-    assert merged_size(model, "float32") == 4 * values
-    in_two_shards(tiny.Model(base.path, weights), missing="model.norm.bias")
-    save_file(weights, base.path / "consolidated.safetensors")
-    assert merged_size(model, "bfloat16") == 2 * values
-    for file in base.path.glob("*.safetensors*"):
-        file.unlink()
-    tiny.torch.save(weights, base.path / "pytorch_model.bin")
-    assert merged_size(model, None) == 4 * values - 2 * head
-
-
-def test_merges_and_experts_are_measured_on_the_same_tensors(tmp_path: Path) -> None:
-    """Neither by what is in no merge, nor by an embedding of other tokens."""
-    base, a, b = (
-        tiny.save_llama(tmp_path / name, tiny.fine_tune(tiny.llama_weights(), seed))
-        for seed, name in enumerate(("base", "a", "b"))
-    )
-    measures = WeightMetrics(inputs_at(tmp_path, own_vocabulary=True))
-    expected = measures(a.path, ALL, ignore)
-    in_two_shards(base, missing="model.never_merged.weight")
-    for model in (a, b):
-        more = {**model.tensors, "model.mtp.weight": tiny.torch.ones(9)}
-        more["lm_head.weight"] = -model.tensors["lm_head.weight"]
-        save_file(more, model.path / "model.safetensors")
-    assert measures(a.path, ALL, ignore) == expected
-    assert measures(b.path, ALL, ignore).keys() == expected.keys()
-
-
-def test_experts_that_are_the_base_have_no_measures(tmp_path: Path) -> None:
-    """A task vector of zeros has no direction, and divides nothing."""
-    for name in ("base", "a", "b"):
-        tiny.save_llama(tmp_path / name, tiny.llama_weights())
-    assert WeightMetrics(inputs_at(tmp_path))(tmp_path / "a", ALL, ignore) == {}
-
-
 def test_a_model_that_changed_in_any_way_is_another(tmp_path: Path) -> None:
     """Its adapter counts, and so do files whose size and times were put back."""
     base, _ = tiny.save_family(tmp_path, 0)
@@ -450,12 +353,3 @@ def test_one_comparison_at_a_time_in_a_folder(tmp_path: Path) -> None:
     assert (tmp_path / "out" / ".lock").exists()
     with only_one_at_a_time(tmp_path / "out"):
         pass
-
-
-def inputs_at(folder: Path, **more: Any) -> Inputs:
-    experts = {name: located(str(folder / name)) for name in "ab"}
-    return Inputs(located(str(folder / "base")), experts, **more)
-
-
-def ignore(percent: float) -> None:
-    pass

@@ -104,3 +104,18 @@ def test_without_a_cache(adapter: tuple[ModelReference, MergeOptions]) -> None:
     """The option is named."""
     with pytest.raises(PCBError, match="give --lora-merge-cache DIR"):
         merge_adapters([adapter[0]], MergeOptions())
+
+
+def test_what_a_killed_run_left_is_removed(
+    adapter: tuple[ModelReference, MergeOptions],
+) -> None:
+    """A half-made copy, as large as a model, does not stay in the cache for ever."""
+    model, options = adapter
+    folder = merged(model, options)
+    left = folder.with_name(f".{folder.name}.unfinished-x")
+    left.mkdir()
+    (left / ".lock").touch()
+    (left / "model.safetensors").write_text("half")
+    shutil.rmtree(folder)
+    merged(model, options)
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]

@@ -165,4 +165,4 @@ def test_a_file_that_mergekit_pytorch_would_leave_out(
         save_file({"w": torch.linspace(0, 1 + i, 40)}, files[-1])
     file = write_recipe(recipe_of(files[0], files[1:]), tmp_path / "recipe.yml")
     line = error_line(invoke(merge_raw_pytorch.main, file, tmp_path / "merged"))
-    assert f"would leave out {files[1]}" in line
+    assert f"drops {files[1]} in silence" in line

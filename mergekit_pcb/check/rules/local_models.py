@@ -18,7 +18,7 @@ from mergekit.common import ModelReference
 from mergekit_pcb.atomic_files import read_small_file
 from mergekit_pcb.check.rules.document import PYTORCH, Document
 from mergekit_pcb.errors import PCBError
-from mergekit_pcb.plugin.checkpoint_files import checkpoint_problem, tensor_dtypes
+from mergekit_pcb.plugin.checkpoint_files import checkpoint_problem, stored_tensors
 
 _MOST_BYTES = 50_000_000
 _UNREADABLE = "cannot be read as JSON: download it again"
@@ -146,7 +146,8 @@ def _looked_up(document: Document, model: ModelReference) -> LocalModel | None:
 def _in_file(path: Path) -> Mapping[str, tuple[Path, str | None]] | None:
     if path.suffix.lower() != ".safetensors":
         return None
-    return {name: (path, dtype) for name, dtype in tensor_dtypes(path).items()}
+    tensors = stored_tensors(path) or {}
+    return {name: (path, tensor.dtype) for name, tensor in tensors.items()}
 
 
 def _in_index(index: Path) -> Mapping[str, tuple[Path, str | None]]:
