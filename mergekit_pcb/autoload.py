@@ -1,11 +1,12 @@
 """Act on mergekit's modules as soon as they have been imported.
 
 The start-up file loads this in every Python process of the environment, so it imports
-only ``sys``; whatever else it needs is imported when a watched module appears.
+only what the interpreter has loaded; the rest follows when a watched module appears.
 """
 
 from __future__ import annotations
 
+import _thread
 import sys
 
 TYPE_CHECKING = False  # typing is too heavy to import here; type checkers know the name
@@ -68,6 +69,7 @@ _OURS = __name__.partition(".")[0] + "."
 _executing: set[str] = set()
 _pending: set[str] = set()
 _warned: list[str] = []
+_at_work = _thread.allocate_lock()
 
 
 def install() -> None:
@@ -90,8 +92,23 @@ def install() -> None:
 
 def _act_on_pending() -> None:
     # Our modules import mergekit, so its modules complete while ours are half
-    # imported and unusable; the outermost of ours then calls here again.
-    while _pending and not any(name.startswith(_OURS) for name in _executing):
+    # imported and unusable; the outermost of ours then calls here again. A thread that
+    # finds another at work leaves the rest to it: waiting, while it holds the lock of
+    # the module it has imported, could be for ever.
+    while _pending and not _importing_ours() and _at_work.acquire(blocking=False):
+        try:
+            _act()
+        finally:
+            _at_work.release()
+
+
+def _importing_ours() -> bool:
+    # A copy, because other threads change the set.
+    return any(name.startswith(_OURS) for name in tuple(_executing))
+
+
+def _act() -> None:
+    while _pending and not _importing_ours():
         name = _pending.pop()
         needed, act = HOOKS[name]
         try:
