@@ -29,9 +29,8 @@ def _register_method(merge_methods: Any, method: Any) -> None:
     merge_methods.register(pcb)
 
 
-def _declare_genome_parameters(genome: Any, method: Any) -> None:
-    # mergekit-evolve takes the first name for the one that scales a model.
-    genome.METHOD_PARAM_MAPS.setdefault(method.PCB.spec.name, ["weight", "density"])
+def _wrap_genome(genome: Any, genome_patch: Any) -> None:
+    genome_patch.wrap_genome(genome)
 
 
 def _wrap_planner(plan: Any, planner_patch: Any) -> None:
@@ -53,7 +52,7 @@ def _wrap_loaders(lazy_tensor_loader: Any, loader_patch: Any) -> None:
 # import `mergekit.plan`.
 HOOKS: dict[str, tuple[str, Callable[[ModuleType, ModuleType], None]]] = {
     "mergekit.merge_methods": ("mergekit_pcb.plugin.method", _register_method),
-    "mergekit.evo.genome": ("mergekit_pcb.plugin.method", _declare_genome_parameters),
+    "mergekit.evo.genome": ("mergekit_pcb.plugin.genome_patch", _wrap_genome),
     "mergekit.io.lazy_tensor_loader": (
         "mergekit_pcb.plugin.loader_patch",
         _wrap_loaders,

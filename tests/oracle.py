@@ -175,9 +175,9 @@ def assert_merge(
     base: Mapping[str, torch.Tensor],
     models: Sequence[Mapping[str, torch.Tensor]],
     *,
-    density: Chosen = 0.1,
+    density: Chosen = 0.2,
     weight: Chosen = 1.0,
-    scale: Chosen = 1.0,
+    scale: Chosen | None = None,
     dtype: torch.dtype | None = None,
     scope: str = "tensor",
     **options: str | float,
@@ -190,7 +190,8 @@ def assert_merge(
         models: the fine-tunes. One that lacks a tensor takes no part there, but has
             left it untouched if the domain is the whole model.
         density, weight: one number, or a function of tensor name and model index.
-        scale: lambda; one number, or a function of tensor name and 0.
+        scale: lambda; one number, or a function of tensor name and 0. None: `auto`
+            of each tensor by itself, all of whose coordinates were looked at.
         dtype: of the merge, if the recipe sets one.
         scope: `tensor` or `model`.
         options: `inter` and `clamp`.
@@ -212,12 +213,46 @@ def assert_merge(
         inputs = zip(taus, densities, weights, strict=True)
         merged = [merge(*of_tensor, **options) for of_tensor in inputs]
     flips = 0
-    for (name, tensor), each in zip(bases.items(), merged, strict=True):
-        lam = _chosen(scale, name, 0)
+    for (name, tensor), each, tau, of_tensor in zip(
+        bases.items(), merged, taus, weights, strict=True
+    ):
+        lam = "auto" if scale is None else _chosen(scale, name, 0)
+        if lam == "auto":
+            lam = _automatic(out[name], tensor, each, tau, of_tensor)
         flips += count_flips(out[name], tensor, each, scale=lam, name=name)
     # Every model has one score at its threshold in every domain: a code that let them
     # in would flip most of those.
     assert flips <= 2, f"{flips} borderline coordinates flipped"
+
+
+def automatic(tau: np.ndarray, merged: np.ndarray, p: float = 0.7) -> float:
+    """The lambda at which a merged task vector keeps p of the (n, d) task vectors.
+
+    Args:
+        tau: task vectors.
+        merged: (d,) merged task vector at lambda 1, all of whose weights are positive.
+        p: the wanted projection.
+    """
+    squares = (tau**2).sum(axis=1)
+    moved = squares > 0
+    projection = ((tau @ merged)[moved] / squares[moved]).mean() if moved.any() else 0
+    return min(max(p / projection, 0.25), 4.0) if projection > 0 else 1.0
+
+
+def _automatic(
+    out: torch.Tensor,
+    base: torch.Tensor,
+    merged: Merged,
+    tau: np.ndarray,
+    weight: Sequence[float],
+) -> float:
+    """The lambda of `auto`, to the digits it has; at their edge, the one that fits."""
+    assert min(weight) > 0
+    mean = float(np.mean(weight))
+    exact = automatic(tau, merged.delta / mean) / mean
+    change = (out.double() - base.double()).numpy().ravel()
+    around = {float(f"{exact * factor:.4g}") for factor in (1 - 1e-6, 1, 1 + 1e-6)}
+    return min(around, key=lambda s: np.abs(change - s * merged.delta).sum())
 
 
 def _chosen(setting: Chosen, name: str, model: int) -> float:

@@ -52,12 +52,19 @@ MERGEKIT = {
     "mergekit/__init__.py": "",
     "mergekit/merge_methods/__init__.py": REGISTRY,
     "mergekit/evo/__init__.py": "",
-    "mergekit/evo/genome.py": "METHOD_PARAM_MAPS = {'ties': ['weight', 'density']}",
+    "mergekit/evo/genome.py": (
+        "METHOD_PARAM_MAPS = {'ties': ['weight', 'density']}\n"
+        "class ModelGenome:\n"
+        "    def genotype_merge_config(self): pass\n"
+    ),
 }
 # Both import mergekit at their top, as the real ones do.
 OURS = {
     "mergekit_pcb/plugin/__init__.py": "",
     "mergekit_pcb/plugin/model_scope.py": "import mergekit.merge_methods\n",
+    "mergekit_pcb/plugin/genome_patch.py": (
+        (PACKAGE / "plugin" / "genome_patch.py").read_text()
+    ),
     "mergekit_pcb/plugin/method.py": (
         "from types import SimpleNamespace\n"
         "import mergekit.merge_methods\n"

@@ -216,7 +216,7 @@ def test_python_of_the_page_of_commands_merges() -> None:
     names: dict[str, Any] = {}
     exec(code, names)
     merged, base = names["merged"]["layer.weight"], names["base"]["layer.weight"]
-    assert 0.1 < (merged != base).double().mean() < 0.2
+    assert 0.2 < (merged != base).double().mean() < 0.4
 
 
 def test_picture_of_check_shows_what_check_prints(
@@ -352,6 +352,8 @@ def inside_and_outside(values: str) -> tuple[list[Any], list[Any]]:
         wrong = [end for end, included in ends.items() if not included]
         beyond = [float(low) - 0.01, float(high) + 0.01]
         return [*right, (float(low) + float(high)) / 2], [*wrong, *beyond]
+    if values == "`auto`, finite":
+        return ["auto", -3.0, 1e6], [math.inf, math.nan, "auot"]
     if choices := re.findall(r"`(\w+)`", values):
         return choices, ["neither", 1]
     return {

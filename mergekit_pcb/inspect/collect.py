@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,21 +14,21 @@ from mergekit.options import MergeOptions
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.inspect.inspection import InspectedTensor, Inspection, Setting
 from mergekit_pcb.inspect.plan import plan
-from mergekit_pcb.inspect.tensor_kinds import kind_of
-from mergekit_pcb.kernel.domain import ModelStatistics, Options
-from mergekit_pcb.kernel.formula import model_statistics
 from mergekit_pcb.kernel.metrics import Competition, Metrics, measure
 from mergekit_pcb.kernel.statistics import TensorDomain
 from mergekit_pcb.plugin.graph_scope import GraphDomain, parameters_of, run_work
+from mergekit_pcb.plugin.lambda_record import LambdaSummary
 from mergekit_pcb.plugin.model_scope import (
     DomainStatistics,
+    Parameters,
     StatisticsRequest,
-    tensor_statistics,
 )
+from mergekit_pcb.plugin.parameters import AUTO
 from mergekit_pcb.plugin.tensor_groups import name_of, task_vectors
+from mergekit_pcb.plugin.tensor_kinds import kind_of
 
-Parameters = Sequence[dict[str, Any]]
-"""The parameters of every tensor under one setting, `density` by model."""
+AllParameters = Sequence[dict[str, Any]]
+"""The parameters of every tensor under one setting."""
 
 
 def inspect_recipe(
@@ -59,7 +59,8 @@ def inspect_recipe(
     settings = _settings(merges, scopes, densities)
     bound = list(settings.values())
     models = list(dict.fromkeys(m for each in bound[0] for m in each["density"]))
-    metrics = _measure_tensors(merges, bound, models, options)
+    lambdas: list[list[float]] = [[] for _ in bound]
+    metrics = _measure_tensors(merges, bound, models, options, lambdas)
     if not metrics:
         raise PCBError(f"{file} merges no tensor that its base model has")
     names = [merge.output_weight.name for merge in merges]
@@ -77,6 +78,7 @@ def inspect_recipe(
         skipped=tuple(name for name in names if name not in metrics),
         stops=stops,
         dropped=dropped,
+        lambdas=tuple(LambdaSummary.of(each) if each else None for each in lambdas),
     )
 
 
@@ -84,9 +86,9 @@ def _settings(
     merges: Sequence[ExecuteMergeMethodTask],
     scopes: Iterable[str],
     densities: Iterable[float],
-) -> dict[Setting, Parameters]:
+) -> dict[Setting, AllParameters]:
     """Each scope with each density, the recipe's own first, none twice."""
-    settings: dict[Setting, Parameters] = {}
+    settings: dict[Setting, AllParameters] = {}
     for scope, density in product((None, *scopes), (None, *densities)):
         parameters = [parameters_of(merge) for merge in merges]
         for each in parameters:
@@ -100,11 +102,15 @@ def _settings(
 
 def _measure_tensors(
     merges: Sequence[ExecuteMergeMethodTask],
-    settings: Sequence[Parameters],
+    settings: Sequence[AllParameters],
     models: Sequence[Hashable],
     options: MergeOptions,
+    lambdas: Sequence[list[float]],
 ) -> dict[str, Metrics]:
-    """By name the metrics of each tensor that is merged, under all settings."""
+    """By name the metrics of each tensor that is merged, under all settings.
+
+    What `lambda: auto` becomes is added to ``lambdas``, a list for each setting.
+    """
     whole_model = _whole_model_statistics(merges, settings, options)
     index_of = {merge.output_weight.name: i for i, merge in enumerate(merges)}
 
@@ -116,12 +122,16 @@ def _measure_tensors(
         by_tensor = [each for each in parameters if each["scope"] == "tensor"]
         own = iter(_tensor_statistics(group, present, by_tensor))
         competitions = []
-        for each, statistics in zip(parameters, whole_model, strict=True):
+        for each, whole, noted in zip(parameters, whole_model, lambdas, strict=True):
             if each["scope"] == "tensor":
-                competing = dict(zip(present, next(own), strict=True))
+                statistics = next(own)
             else:
-                assert statistics is not None, "asked for this very tensor"
-                competing = dict(tensor_statistics(statistics, each))
+                assert whole is not None, "asked for this very tensor"
+                statistics = whole
+            competing = dict(statistics.of_tensor(each))
+            scale = statistics.scale(each)
+            if each["lambda"] == AUTO:
+                noted.append(scale)
             competitions.append(
                 Competition(
                     [models.index(model) for model in competing],
@@ -129,7 +139,7 @@ def _measure_tensors(
                     # A model without this tensor has no weight, and no effect.
                     [inputs[m]["weight"] if m in inputs else 1.0 for m in competing],
                     each["inter"],
-                    each["lambda"],
+                    scale,
                 )
             )
         return measure(task_vectors(group, models), competitions, len(present))
@@ -140,23 +150,23 @@ def _measure_tensors(
 def _tensor_statistics(
     group: TensorGroup,
     present: Sequence[Hashable],
-    settings: Sequence[Mapping[str, Any]],
-) -> list[tuple[ModelStatistics, ...]]:
-    """For each setting the statistics of each model, the tensor being the domain."""
+    settings: Sequence[Parameters],
+) -> list[DomainStatistics]:
+    """For each setting the statistics of the tensor, which is the domain."""
     if not settings:
         return []
-    densities = [[bound["density"][model] for bound in settings] for model in present]
-    of_models = model_statistics(
-        TensorDomain([task_vectors(group)]),
-        densities,
-        Options(settings[0]["inter"], settings[0]["clamp"]),
-    )
-    return list(zip(*of_models, strict=True))
+    # Models without the tensor do not take part.
+    own = [
+        {**each, "density": {model: each["density"][model] for model in present}}
+        for each in settings
+    ]
+    domain = TensorDomain([task_vectors(group, present)])
+    return [StatisticsRequest.of(own).compute(domain)] * len(own)
 
 
 def _whole_model_statistics(
     merges: Sequence[ExecuteMergeMethodTask],
-    settings: Sequence[Parameters],
+    settings: Sequence[AllParameters],
     options: MergeOptions,
 ) -> list[DomainStatistics | None]:
     """For each setting the statistics of its whole-model domain, if it has one."""

@@ -12,7 +12,6 @@ import numpy as np
 from mergekit_pcb.inspect.inspection import Inspection
 from mergekit_pcb.inspect.quantities import cosine, relative_norms
 from mergekit_pcb.inspect.tables import clipped
-from mergekit_pcb.inspect.tensor_kinds import OUTSIDE
 from mergekit_pcb.kernel.metrics import Array, Metrics, total
 from mergekit_pcb.output.figures import (
     Picture,
@@ -24,6 +23,7 @@ from mergekit_pcb.output.figures import (
     new_figure,
     spans,
 )
+from mergekit_pcb.plugin.tensor_kinds import OUTSIDE
 from mergekit_pcb.printable import printable
 
 if TYPE_CHECKING:

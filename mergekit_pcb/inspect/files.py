@@ -20,11 +20,11 @@ from mergekit_pcb.inspect.quantities import (
     setting_values,
     values,
 )
-from mergekit_pcb.inspect.tensor_kinds import layer_labels
 from mergekit_pcb.kernel.metrics import Metrics
 from mergekit_pcb.output.figures import Picture
 from mergekit_pcb.output.html import escaped, figure, page
 from mergekit_pcb.output.table import as_csv, html
+from mergekit_pcb.plugin.tensor_kinds import layer_labels
 
 FORMAT = 1
 """Raised when a key of the JSON document changes its meaning or goes."""
@@ -59,6 +59,8 @@ def _body(inspection: Inspection, drawn: Sequence[Picture]) -> Iterator[str]:
         table = tables.competition(inspection, k)
         yield f"<h2>{escaped(table.title)}</h2>"
         yield html(table._replace(title=""))
+        if became := tables.automatic(inspection, k):
+            yield f"<p>{escaped(became)}</p>"
         yield from (figure(picture) for picture in drawn if picture.setting == k)
         layers = tables.by_layer(inspection, k)
         yield f"<details><summary>{escaped(layers.title)}</summary>"
@@ -89,9 +91,12 @@ def as_dict(inspection: Inspection) -> dict[str, Any]:
                 "origin": inspection.origin(k),
                 "scope": list(setting.scopes),
                 "density": list(setting.density),
-                "lambda": list(setting.scale),
+                "lambda": list(setting.scale) if setting.scale else None,
+                "lambda_auto": became and became._asdict(),
             }
-            for k, setting in enumerate(inspection.settings)
+            for k, (setting, became) in enumerate(
+                zip(inspection.settings, inspection.lambdas, strict=True)
+            )
         ],
         "skipped": list(inspection.skipped),
         "stops": dict(inspection.stops),

@@ -6,32 +6,46 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mergekit_pcb.inspect.tensor_kinds import KINDS, layer_labels
 from mergekit_pcb.kernel.metrics import Metrics, total
+from mergekit_pcb.plugin.lambda_record import LambdaSummary
+from mergekit_pcb.plugin.parameters import AUTO
+from mergekit_pcb.plugin.tensor_kinds import KINDS, layer_labels
 from mergekit_pcb.recipes.model_names import short_names
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Parameters of the merge: lowest and highest value over tensors and models."""
+    """Parameters of the merge: lowest and highest value over tensors and models.
+
+    Attributes:
+        scopes: all that there are.
+        density: lowest and highest.
+        scale: lowest and highest number; None if there is none.
+        automatic: whether there is `lambda: auto`.
+    """
 
     scopes: tuple[str, ...]
     density: tuple[float, float]
-    scale: tuple[float, float]
+    scale: tuple[float, float] | None
+    automatic: bool
 
     @classmethod
     def of(cls, parameters: Sequence[Mapping[str, Any]]) -> Setting:
         """The setting that these parameters of all tensors make."""
         density = {r for each in parameters for r in each["density"].values()}
         scale = {each["lambda"] for each in parameters}
+        numbers = sorted(scale - {AUTO})
         return cls(
             tuple(sorted({each["scope"] for each in parameters})),
             (min(density), max(density)),
-            (min(scale), max(scale)),
+            (numbers[0], numbers[-1]) if numbers else None,
+            AUTO in scale,
         )
 
     def __str__(self) -> str:
-        lambdas = "" if self.scale == (1, 1) else f", lambda {_range(self.scale)}"
+        lambdas = f", lambda {_range(self.scale)}" if self.scale else ""
+        if self.scale and self.automatic:
+            lambdas += f" and {AUTO}"
         scopes = " and ".join(self.scopes)
         return f"density {_range(self.density)}, scope {scopes}{lambdas}"
 
@@ -64,6 +78,7 @@ class Inspection:
         skipped: tensors that are not merged: without a base, or not floating-point.
         stops: by tensor, what would stop a merge by `pcb`.
         dropped: how many tensors of the models the output does not have, by pattern.
+        lambdas: for each setting what `lambda: auto` becomes, if it has that.
     """
 
     recipe: str
@@ -75,6 +90,7 @@ class Inspection:
     skipped: tuple[str, ...]
     stops: Mapping[str, str]
     dropped: Mapping[str, int]
+    lambdas: tuple[LambdaSummary | None, ...]
 
     def origin(self, k: int) -> str:
         """Where setting ``k`` comes from: recipe, defaults, or command line."""

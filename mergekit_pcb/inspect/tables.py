@@ -20,6 +20,7 @@ from mergekit_pcb.inspect.quantities import (
 )
 from mergekit_pcb.kernel.metrics import Metrics
 from mergekit_pcb.output.table import Table
+from mergekit_pcb.plugin.concentration import concentrated
 
 # Column headings for kinds of tensors.
 _SHORT = {"embedding": "embed", "attention": "attn"}
@@ -87,6 +88,15 @@ def warnings(inspection: Inspection) -> Iterator[str]:
                 f"At {setting} the merge is the base model: it adds "
                 f"{ratio(added)} of the mean task vector."
             )
+    kinds = inspection.kinds()
+    sizes = {kind: metrics.weights for kind, metrics in kinds.items()}
+    for k, setting in enumerate(inspection.settings):
+        kept = {kind: list(m.outcomes[k].kept) for kind, m in kinds.items()}
+        for i, kind, share in concentrated(kept, sizes):
+            yield (
+                f"At {setting}, {names[i]} keeps {percent(share)} % of its coordinates "
+                f"in tensors of one kind ({kind}) and hardly any elsewhere."
+            )
 
 
 def task_vectors(inspection: Inspection) -> Table:
@@ -107,6 +117,12 @@ def competition(inspection: Inspection, k: int) -> Table:
         inspection,
         lambda metrics: setting_values(metrics, k),
     )
+
+
+def automatic(inspection: Inspection, k: int) -> str:
+    """What `lambda: auto` becomes under setting ``k``; empty if there is none."""
+    became = inspection.lambdas[k]
+    return "" if became is None else f"lambda: auto becomes {became}."
 
 
 def _by_kind(

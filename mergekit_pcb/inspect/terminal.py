@@ -49,6 +49,8 @@ def show(inspection: Inspection, *, layers: bool, legend: bool) -> None:
         screen.print(_drawn(tables.cosines(inspection), screen.width))
     for k in range(len(inspection.settings)):
         screen.print(_drawn(tables.competition(inspection, k), screen.width, _KIND))
+        if became := tables.automatic(inspection, k):
+            screen.print(f"\n{became}")
         if layers:
             screen.print(_drawn(tables.by_layer(inspection, k), screen.width))
     screen.print()

@@ -1,7 +1,8 @@
 """Which backend works on a tensor: torch's operations or compiled loops.
 
-A backend is a module with the functions `block_size`, `in_memory`, `collect` and
-`merge`. Both give the same bits for the same block; compiled loops are faster.
+A backend is a module with the functions `block_size`, `in_memory`, `collect`, `merge`,
+`squares` and `project`. Both give the same bits for the same block; compiled loops are
+faster.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 INTER_FORMS = ("raw", "normalized", "pairwise")
 
@@ -128,6 +128,10 @@ class Domain(Protocol):
     @property
     def models(self) -> int:
         """Number n of models."""
+        ...
+
+    def sample(self) -> Any:
+        """The (n, m) task vectors at m coordinates drawn uniformly, or at all."""
         ...
 
     def order_statistics(

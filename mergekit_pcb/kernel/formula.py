@@ -28,6 +28,7 @@ from mergekit_pcb.kernel.domain import (
 )
 from mergekit_pcb.kernel.exp2_tanh import LOG2_E, exp2_, tanh_
 from mergekit_pcb.kernel.order_statistics import kth_smallest, require_finite
+from mergekit_pcb.kernel.sampling import sample_coordinates
 
 # float32 ends at 2^128: exp(n u^2) is limited to 2 to the power of this, which leaves
 # room for the other factors. Below the second, numbers are no longer normal.
@@ -47,6 +48,10 @@ class InMemory:
     @property
     def models(self) -> int:  # noqa: D102
         return self.tau.shape[0]
+
+    def sample(self) -> torch.Tensor:  # noqa: D102
+        drawn = sample_coordinates(self.size, self.models)
+        return self.tau if drawn is None else self.tau[:, drawn.to(self.tau.device)]
 
     def order_statistics(  # noqa: D102
         self, scoring: Scoring | None, ranks: Sequence[list[int]]
@@ -150,6 +155,20 @@ def merge_block(
     b = scores(tau, magnitude, scoring)
     s = drop_and_rescale_(b, tau, statistics)
     return in_unit(weighted_mean(tau, magnitude, s, weight), 1 / scoring.unit)
+
+
+def contributions(
+    tau: torch.Tensor, statistics: Sequence[ModelStatistics], scoring: Scoring
+) -> torch.Tensor:
+    """What each model adds to the merged task vector at weight 1: (n, m) c_i.
+
+    The merged task vector is their sum times the weights, up to rounding. Both task
+    vectors and contributions are in the unit of the scoring.
+    """
+    magnitude = clamp_magnitudes(tau, scoring.extents)
+    s = drop_and_rescale_(scores(tau, magnitude, scoring), tau, statistics)
+    total = sum_models(s).clamp_min_(1e-12)
+    return tau.sign().mul_(magnitude).mul_(s).div_(total)
 
 
 def in_unit(tau: torch.Tensor, unit: float) -> torch.Tensor:

@@ -9,13 +9,15 @@ and the number of threads do not change the result.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import torch
 
 from mergekit_pcb.kernel.backends import backend_for
 from mergekit_pcb.kernel.domain import ModelStatistics, Options
 from mergekit_pcb.kernel.formula import model_statistics
+from mergekit_pcb.kernel.projection import projections
 from mergekit_pcb.kernel.statistics import TensorDomain
 from mergekit_pcb.kernel.task_vectors import TaskVectors, in_parallel, one_torch_thread
 
@@ -57,20 +59,31 @@ def merge_one_tensor(
     density: Sequence[float],
     weight: Sequence[float],
     *,
-    scale: float = 1.0,
+    scale: float | Callable[[Sequence[float]], float] = 1.0,
     options: Options = Options(),  # noqa: B008 - it is immutable
 ) -> torch.Tensor:
     """Merge a tensor that is its own domain: base + lambda * merged task vector.
 
-    Arguments and result are those of `merge_tensor`, density and errors those of
-    `formula.merge_task_vectors`.
+    Args:
+        tensor: as for `merge_tensor`, like the result.
+        density: r_i in (0, 1], the fraction of coordinates where model i competes.
+        weight: w_i of each model.
+        scale: lambda, or a function that makes it of what `projections` returns.
+        options: how models compete.
+
+    Raises:
+        NotFiniteError: an input holds NaN or infinity.
+        OverflowedError: the result would.
     """
     backend = backend_for(tensor, options.inter)
     densities = [[r] for r in density]
-    if len(tensor.spans(backend.block_size(tensor.device))) == 1:
-        with one_torch_thread():
-            found = model_statistics(backend.in_memory(tensor), densities, options)
-    else:
-        found = model_statistics(TensorDomain([tensor]), densities, options)
+    one_block = len(tensor.spans(backend.block_size(tensor.device))) == 1
+    domain = backend.in_memory(tensor) if one_block else TensorDomain([tensor])
+    with one_torch_thread() if one_block else nullcontext():
+        found = model_statistics(domain, densities, options)
     statistics = [of_model[0] for of_model in found]
+    if callable(scale):
+        with one_torch_thread():
+            sample = domain.sample()
+            scale = scale(projections(backend, sample, statistics, options.inter))
     return merge_tensor(tensor, statistics, weight, scale=scale, inter=options.inter)

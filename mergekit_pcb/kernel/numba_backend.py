@@ -22,6 +22,7 @@ from mergekit_pcb.kernel.order_statistics import (
     OverflowedError,
     require_finite,
 )
+from mergekit_pcb.kernel.sampling import sample_coordinates
 from mergekit_pcb.kernel.task_vectors import TaskVectors, bits_of
 
 # Task values in a block: it stays in the last-level cache, and the few calls that it
@@ -51,6 +52,10 @@ class InMemory:
     @property
     def models(self) -> int:  # noqa: D102
         return int(self.tau.shape[0])
+
+    def sample(self) -> Array:  # noqa: D102
+        drawn = sample_coordinates(self.size, self.models)
+        return self.tau if drawn is None else self.tau[:, drawn.numpy()]
 
     def order_statistics(  # noqa: D102
         self, scoring: Scoring | None, ranks: Sequence[list[int]]
@@ -115,6 +120,33 @@ def merge(
         if scoring.unit != 1:
             merged *= 1 / scoring.unit
         loader.write(merged, scale, span, out)
+
+
+def squares(tau: Any) -> Array:
+    """Sums of the squares of (n, m) task vectors, as `torch_backend`."""
+    found = np.zeros(len(tau))
+    numba_loops.squares(np.asarray(tau), found)
+    return found
+
+
+def project(
+    tau: Any, statistics: Sequence[ModelStatistics], inter: str, parts: Array
+) -> Array:
+    """Sums of contributions times task vectors, as `torch_backend`."""
+    scoring = Scoring.of_statistics(statistics, inter)
+    cut = _rows([(m.threshold, m.top - m.threshold, 1) for m in statistics])
+    equal = np.array([m.has_equal_scores for m in statistics])
+    kept = np.zeros(len(tau))
+    numba_loops.project(
+        _in_unit(np.asarray(tau), scoring.unit),
+        np.array(exponent_of(len(tau)), dtype=np.float32),
+        _rows(scoring.extents),
+        cut,
+        equal,
+        parts / scoring.unit,
+        kept,
+    )
+    return kept / scoring.unit
 
 
 def _in_unit(tau: Array, unit: float) -> Array:

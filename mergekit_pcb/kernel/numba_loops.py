@@ -17,6 +17,8 @@ from mergekit_pcb.kernel.formula import LEAST_EXPONENT
 from mergekit_pcb.kernel.numba_compile import compiled
 
 TILE = 1024
+# Of sums in float64.
+LANES = 8
 # Values that are tested together for being beyond the shortcut of tanh.
 _FEW = 64
 
@@ -217,6 +219,74 @@ def merge(
             _compete(tile, b, extents[i], cut[i], equal[i], i == 0, out, shares)
         for j in range(out.size):
             out[j] /= max(shares[j], _TINY)
+
+
+@compiled
+def project(
+    tau: Array,
+    exponent: Array,
+    extents: Array,
+    cut: Array,
+    equal: Array,
+    parts: Array,
+    kept: Array,
+) -> None:
+    """Sums of c_i times sum_j ``parts``_j tau_j, of (n, m) task vectors.
+
+    ``cut`` has weights of 1, ``parts`` and the result ``kept`` are (n,) float64.
+    """
+    n, m = tau.shape
+    memory = np.empty((n + 4, TILE), dtype=np.float32)
+    wanted = np.zeros(TILE)
+    for start in range(0, m, TILE):
+        size = min(TILE, m - start)
+        total, b = memory[n, :size], memory[n + 1, :size]
+        s, shares = memory[n + 2, :size], memory[n + 3, :size]
+        _sum_models(tau, start, total)
+        for i in range(n):
+            tile = tau[i, start : start + size]
+            _score(tile, total, exponent, extents[i], b)
+            _compete(tile, b, extents[i], cut[i], equal[i], True, memory[i, :size], s)
+            for j in range(size):
+                shares[j] = s[j] if i == 0 else shares[j] + s[j]
+                product = np.float64(tile[j]) * parts[i]
+                wanted[j] = product if i == 0 else wanted[j] + product
+        for i in range(n):
+            for j in range(size):
+                memory[i, j] /= max(shares[j], _TINY)
+            kept[i] += sum_of_products(memory[i, :size], wanted)
+
+
+@compiled
+def sum_of_products(few: Array, others: Array) -> float:
+    """Of a tile of float32 and one of float64; in an order that `projection` repeats.
+
+    The compiler may not change the order, and one after the other would be slow.
+    """
+    lanes = np.zeros(LANES)
+    whole = few.size - few.size % LANES
+    for j in range(0, whole, LANES):
+        for lane in range(LANES):
+            lanes[lane] += np.float64(few[j + lane]) * others[j + lane]
+    for j in range(whole, few.size):
+        lanes[j - whole] += np.float64(few[j]) * others[j]
+    total = 0.0
+    for lane in range(LANES):
+        total += lanes[lane]
+    return total
+
+
+@compiled
+def squares(tau: Array, found: Array) -> None:
+    """Sums of the squares of (n, m) task vectors, (n,) float64."""
+    n, m = tau.shape
+    wide = np.zeros(TILE)
+    for start in range(0, m, TILE):
+        for i in range(n):
+            tile = tau[i, start : start + TILE]
+            for j in range(tile.size):
+                wide[j] = tile[j]
+            found[i] += sum_of_products(tile, wide)
 
 
 @compiled

@@ -11,6 +11,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -20,10 +21,10 @@ from mergekit_pcb.kernel.collectors import RankSearch
 from mergekit_pcb.kernel.domain import Scoring
 from mergekit_pcb.kernel.formula import ranked_values
 from mergekit_pcb.kernel.order_statistics import Bracket, require_finite
+from mergekit_pcb.kernel.sampling import sample_coordinates
 from mergekit_pcb.kernel.task_vectors import TaskVectors, in_parallel, one_torch_thread
 
-# Task values drawn to place the brackets, and values collected inside them, at most.
-_SAMPLE = 1 << 20
+# Values collected inside the brackets, at most.
 _COLLECTED = 3 << 20
 
 
@@ -46,7 +47,7 @@ class SweptDomain(Protocol):
         ...
 
     def sample(self) -> torch.Tensor:
-        """The (n, m) task vectors at m coordinates drawn uniformly."""
+        """The (n, m) task vectors at m coordinates drawn uniformly, or at all."""
         ...
 
     def sweep(self, scoring: Scoring | None, search: RankSearch) -> None:
@@ -56,10 +57,17 @@ class SweptDomain(Protocol):
 
 @dataclass(frozen=True)
 class TensorDomain:
-    """A domain of tensors that are all in memory."""
+    """A domain of tensors that are all in memory.
+
+    Attributes:
+        tensors: of the same models, none empty.
+        capacity: how many values, of all models, a sweep may collect.
+        sampled: a sample that is known already.
+    """
 
     tensors: Sequence[TaskVectors]
     capacity: int = _COLLECTED
+    sampled: torch.Tensor | None = None
 
     @property
     def models(self) -> int:  # noqa: D102 as in SweptDomain
@@ -70,15 +78,13 @@ class TensorDomain:
         return sum(tensor.size for tensor in self.tensors)
 
     def sample(self) -> torch.Tensor:  # noqa: D102
-        # Drawing costs as much as the narrower brackets then save.
-        worthwhile = int(self.size ** (2 / 3))
-        count = max(min(worthwhile, _SAMPLE // self.models), 1000)
-        generator = torch.Generator().manual_seed(0)
-        drawn = torch.randint(
-            self.size, (count,), generator=generator, device=generator.device
-        )
-        # In the order of memory, or of the file that it is still to be read from.
-        drawn.numpy().sort()
+        return self._drawn if self.sampled is None else self.sampled
+
+    @cached_property
+    def _drawn(self) -> torch.Tensor:
+        drawn = sample_coordinates(self.size, self.models)
+        if drawn is None:
+            return torch.cat([t.between(slice(0, t.size)) for t in self.tensors], dim=1)
         if len(self.tensors) == 1:
             return self.tensors[0].at(drawn.to(self.tensors[0].device))
         parts, start = [], 0

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 
 from mergekit_pcb.kernel.collectors import DeviceCollector, NumpyCollector, RankSearch
 from mergekit_pcb.kernel.domain import ModelStatistics, Scoring
-from mergekit_pcb.kernel.formula import InMemory, merge_block, ranked_values
+from mergekit_pcb.kernel.formula import (
+    InMemory,
+    contributions,
+    in_unit,
+    merge_block,
+    ranked_values,
+)
 from mergekit_pcb.kernel.task_vectors import TaskVectors
 
 # Task values in a block: measured. Intermediates are allocated for each block, and what
 # every thread's allocator keeps of them adds up: larger blocks took gigabytes.
 _CPU_BLOCK = 1 << 17
 _GPU_BLOCK = 1 << 24
+
+# The order of sums, the same as in `numba_loops`.
+_TILE, _LANES = 1024, 8
 
 
 def block_size(device: torch.device) -> int:
@@ -71,3 +82,39 @@ def merge(
     for span, tau in tensor.blocks(spans):
         merged = merge_block(tau, statistics, weight, inter)
         tensor.write_merged(merged, scale, span, out)
+
+
+def squares(tau: torch.Tensor) -> Any:
+    """Sums of the squares of (n, m) task vectors, (n,) float64, a numpy array."""
+    wide = tau.cpu().numpy().astype(np.float64)
+    return _sums(wide * wide)
+
+
+def project(
+    tau: torch.Tensor, statistics: Sequence[ModelStatistics], inter: str, parts: Any
+) -> Any:
+    """Sums of contributions times a weighted sum of task vectors.
+
+    Args:
+        tau: (n, m) task vectors.
+        statistics: of each model on their domain.
+        inter: form of the inter-balancing.
+        parts: (n,) float64 weights of the task vectors.
+
+    Returns:
+        For each model, (n,) float64, the sum of c_i times sum_j parts_j tau_j.
+    """
+    scoring = Scoring.of_statistics(statistics, inter)
+    tau = in_unit(tau.contiguous(), scoring.unit)
+    c = contributions(tau, statistics, scoring).cpu().numpy()
+    wanted = (tau.cpu().numpy() * (parts / scoring.unit)[:, None]).sum(axis=0)
+    return _sums(c * wanted) / scoring.unit
+
+
+def _sums(values: Any) -> Any:
+    """Sums of the rows of an (n, m) array, in the order of `numba_loops`."""
+    n, m = values.shape
+    padded = np.zeros((n, -(-m // _TILE) * _TILE))
+    padded[:, :m] = values
+    by_lane = padded.reshape(n, -1, _TILE // _LANES, _LANES).cumsum(axis=2)[:, :, -1]
+    return by_lane.cumsum(axis=2)[:, :, -1].cumsum(axis=1)[:, -1]

@@ -14,9 +14,10 @@ from mergekit_pcb.kernel.order_statistics import NotFiniteError
 from mergekit_pcb.kernel.task_vectors import TaskVectors
 from mergekit_pcb.plugin.tensor_groups import ChangedError, name_of
 
-# The sample has one coordinate in this many, and at least so many.
-SAMPLE_RATE = 512
-SAMPLE_LEAST = 1 << 12
+# The sample has one coordinate in this many, at least and at most so many.
+_RATE = 512
+_LEAST = 1 << 12
+SAMPLE_MOST = 1 << 22
 
 
 @dataclass
@@ -42,14 +43,7 @@ def draw(vectors: TaskVectors, name: str) -> TensorSample:
     Raises:
         NotFiniteError: a task vector in the sample holds NaN or infinity.
     """
-    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
-    count = max(vectors.size // SAMPLE_RATE, SAMPLE_LEAST)
-    where = torch.randint(
-        vectors.size, (count,), generator=generator, device=generator.device
-    )
-    tau = vectors.at(where.to(vectors.device)).cpu()
-    if not tau.isfinite().all():
-        raise NotFiniteError
+    tau = draw_coordinates(vectors, name)
     base = 0 if vectors.base is None else _checksum(vectors.base)
     digests = [
         # A sum is the same if two values change places; the sample is not.
@@ -57,6 +51,40 @@ def draw(vectors: TaskVectors, name: str) -> TensorSample:
         for model, row in zip(vectors.models, tau.numpy(), strict=True)
     ]
     return TensorSample(vectors.size, tau, digests)
+
+
+def draw_coordinates(vectors: TaskVectors, name: str) -> torch.Tensor:
+    """(n, m) task vectors at m random coordinates of a tensor, on the CPU.
+
+    Raises:
+        NotFiniteError: one holds NaN or infinity.
+    """
+    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+    count = max(vectors.size // _RATE, _LEAST)
+    where = torch.randint(
+        vectors.size, (count,), generator=generator, device=generator.device
+    )
+    tau = vectors.at(where.to(vectors.device)).cpu()
+    if not tau.isfinite().all():
+        raise NotFiniteError
+    return tau
+
+
+def joined(parts: Sequence[tuple[int, torch.Tensor]]) -> torch.Tensor:
+    """The (n, m) sample of a domain, of the size and coordinates of each tensor."""
+    counts = sample_counts([size for size, _ in parts])
+    drawn = [tau[:, :count] for (_, tau), count in zip(parts, counts, strict=True)]
+    return torch.cat(drawn, dim=1)
+
+
+def sample_counts(sizes: Sequence[int]) -> list[int]:
+    """How many coordinates of each tensor are in the sample of a domain."""
+    total = sum(sizes)
+    count = max(min(total // _RATE, SAMPLE_MOST), _LEAST)
+    # Of each tensor at least `_LEAST` are drawn, which may be less than its part.
+    return [
+        min(round(count * size / total), max(size // _RATE, _LEAST)) for size in sizes
+    ]
 
 
 def _checksum(flat: torch.Tensor) -> int:

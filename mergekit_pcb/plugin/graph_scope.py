@@ -24,6 +24,7 @@ from mergekit.common import (
     get_torch_accelerator_type,
 )
 from mergekit.graph import Executor, Task
+from mergekit.io.tasks import FinalizeModel
 from mergekit.merge_methods import TensorEntry, TensorGroup, TensorMetadata
 from mergekit.merge_methods.dtype import align_dtype
 from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
@@ -34,17 +35,20 @@ from mergekit_pcb.kernel.collectors import RankSearch, TensorArena
 from mergekit_pcb.kernel.domain import Scoring
 from mergekit_pcb.kernel.statistics import order_statistics, sweep_tensor
 from mergekit_pcb.kernel.task_vectors import TaskVectors
-from mergekit_pcb.plugin.digests import SAMPLE_LEAST, SAMPLE_RATE, TensorSample, draw
+from mergekit_pcb.plugin.digests import SAMPLE_MOST, TensorSample, draw, joined
+from mergekit_pcb.plugin.lambda_record import (
+    RECORD_KEY,
+    FinalizeAndTell,
+    LambdaRecord,
+)
 from mergekit_pcb.plugin.model_scope import (
     DIGESTS_KEY,
     STATISTICS_KEY,
     DomainStatistics,
-    tensor_statistics,
 )
+from mergekit_pcb.plugin.parameters import AUTO
 from mergekit_pcb.plugin.tensor_groups import name_of, on_finite_inputs, task_vectors
 
-# Coordinates in the sample of the whole domain, at most.
-_SAMPLE_MOST = 1 << 22
 # Values that a sweep may collect, of all models: 128 MB.
 _COLLECTED = 1 << 25
 
@@ -69,15 +73,19 @@ def whole_model_tasks(tasks: Sequence[Task[Any]]) -> list[ExecuteMergeMethodTask
 
 
 def parameters_of(merge: ExecuteMergeMethodTask) -> dict[str, Any]:
-    """The parameters of a merge task, `density` by model."""
+    """The parameters of a merge task, `density` and `weight` by model."""
     # In the order of the recipe, which `input_parameters`, a hashed map, has lost.
-    density = {
-        model: merge.input_parameters[model]["density"]
+    models = [
+        model
         for model in merge.model_order
         # If slices differ in their sources, mergekit lists models it does not load.
         if model != merge.base_model and model in merge.input_parameters
+    ]
+    by_model = {
+        name: {model: merge.input_parameters[model][name] for model in models}
+        for name in ("density", "weight")
     }
-    return {**dict(merge.parameters.items()), "density": density}
+    return {**dict(merge.parameters.items()), **by_model}
 
 
 def with_statistics(
@@ -92,16 +100,47 @@ def with_statistics(
         statistics: of the domain.
         digests: of each model's weights, by the name of the tensor.
     """
-    members = {id(merge): merge for merge in whole_model_tasks(tasks)}
+
+    def parameters(merge: ExecuteMergeMethodTask) -> dict[str, Any]:
+        bound = parameters_of(merge)
+        added = {
+            "lambda": statistics.scale(bound),
+            STATISTICS_KEY: statistics.of_tensor(bound),
+        }
+        if merge.output_weight.name in digests:
+            added[DIGESTS_KEY] = tuple(digests[merge.output_weight.name])
+        return added
+
+    return _with_parameters(tasks, whole_model_tasks(tasks), parameters)
+
+
+def with_lambda_record(
+    tasks: Sequence[Task[Any]], record: LambdaRecord
+) -> list[Task[Any]]:
+    """The plan's targets, whose last one tells what `lambda: auto` became."""
+    automatic = [m for m in pcb_tasks(tasks) if m.parameters["lambda"] == AUTO]
+    tasks = _with_parameters(tasks, automatic, lambda _: {RECORD_KEY: record})
+    return [
+        FinalizeAndTell(**dict(task), record=record)
+        if type(task) is FinalizeModel
+        else task
+        for task in tasks
+    ]
+
+
+def _with_parameters(
+    tasks: Sequence[Task[Any]],
+    merges: Sequence[ExecuteMergeMethodTask],
+    parameters: Callable[[ExecuteMergeMethodTask], Mapping[str, Any]],
+) -> list[Task[Any]]:
+    """The plan's targets, with more parameters for some of its merge tasks."""
+    members = {id(merge): merge for merge in merges}
     replaced: dict[int, Task[Any]] = {}
     for task in tasks:
         merge = members.get(id(getattr(task, "tensor_task", None)))
         if merge is not None:
-            added = tensor_statistics(statistics, parameters_of(merge))
-            parameters = {**dict(merge.parameters.items()), STATISTICS_KEY: added}
-            if merge.output_weight.name in digests:
-                parameters[DIGESTS_KEY] = tuple(digests[merge.output_weight.name])
-            merge = merge.model_copy(update={"parameters": Map(parameters)})
+            added = {**dict(merge.parameters.items()), **parameters(merge)}
+            merge = merge.model_copy(update={"parameters": Map(added)})
             replaced[id(task)] = task.model_copy(update={"tensor_task": merge})
 
     def current(task: Task[Any]) -> Task[Any]:
@@ -126,7 +165,7 @@ class GraphDomain:
         merges: the merge task of each tensor.
         references: the models, in the order of the task vectors.
         options: how to execute.
-        sizes: coordinates of each tensor.
+        names, sizes: name and coordinates of each tensor, in order of the names.
         sampled: (n, m) task vectors at m coordinates drawn uniformly.
         digests: for each model a digest of its weights and the base's.
         tensor_digests: the same of each tensor, by its name.
@@ -135,6 +174,7 @@ class GraphDomain:
     merges: Sequence[ExecuteMergeMethodTask]
     references: Sequence[ModelReference]
     options: MergeOptions
+    names: Sequence[str]
     sizes: Sequence[int]
     sampled: torch.Tensor
     digests: Sequence[str]
@@ -156,22 +196,29 @@ class GraphDomain:
             samples[name] = tensor
             tensor.tau = arena.keep(tensor.tau)
             count += tensor.tau.shape[1]
-            if count > 2 * _SAMPLE_MOST:
+            if count > 2 * SAMPLE_MOST:
                 count = _thin(samples.values())
         # The order of results differs between processes.
         tensors = sorted(samples.items())
         sizes = [tensor.size for _, tensor in tensors]
-        total = sum(sizes)
-        count = max(min(total // SAMPLE_RATE, _SAMPLE_MOST), SAMPLE_LEAST)
-        parts = [t.tau[:, : round(count * t.size / total)] for _, t in tensors]
-        sample = torch.cat(parts, dim=1) if parts else torch.empty(len(references), 0)
+        parts = [(tensor.size, tensor.tau) for _, tensor in tensors]
+        sample = joined(parts) if parts else torch.empty(len(references), 0)
         digests = [hashlib.sha256() for _ in references]
         for name, tensor in tensors:
             for digest, of_tensor in zip(digests, tensor.digests, strict=True):
                 digest.update(f"{name} {tensor.size} ".encode() + of_tensor)
         hexadecimal = [digest.hexdigest() for digest in digests]
         by_tensor = {name: tensor.digests for name, tensor in tensors}
-        return cls(merges, references, options, sizes, sample, hexadecimal, by_tensor)
+        return cls(
+            merges,
+            references,
+            options,
+            list(by_tensor),
+            sizes,
+            sample,
+            hexadecimal,
+            by_tensor,
+        )
 
     @property
     def models(self) -> int:
@@ -313,7 +360,7 @@ def run_work(
 
 def _thin(tensors: Collection[TensorSample]) -> int:
     """Drop about half of the samples; returns how many coordinates are left."""
-    share = _SAMPLE_MOST / sum(tensor.size for tensor in tensors)
+    share = SAMPLE_MOST / sum(tensor.size for tensor in tensors)
     arena = TensorArena()
     for tensor in tensors:
         keep = int(tensor.size * share) + 1

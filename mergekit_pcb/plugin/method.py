@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from mergekit.merge_methods import (
@@ -20,9 +20,10 @@ from mergekit_pcb.errors import PCBError
 from mergekit_pcb.kernel.domain import Options
 from mergekit_pcb.kernel.merge import merge_one_tensor, merge_tensor
 from mergekit_pcb.kernel.order_statistics import NotFiniteError
+from mergekit_pcb.kernel.projection import auto_lambda
 from mergekit_pcb.plugin.digests import require_digests
 from mergekit_pcb.plugin.model_scope import TensorStatistics, add_statistics
-from mergekit_pcb.plugin.parameters import DEFAULT_WEIGHT, PARAMETERS
+from mergekit_pcb.plugin.parameters import AUTO, DEFAULT_WEIGHT, PARAMETERS
 from mergekit_pcb.plugin.tensor_groups import (
     naming_bad_input,
     on_finite_inputs,
@@ -30,6 +31,9 @@ from mergekit_pcb.plugin.tensor_groups import (
     task_vectors,
     without_equal_infinities,
 )
+
+if TYPE_CHECKING:
+    from mergekit_pcb.plugin.lambda_record import LambdaRecord
 
 SPEC = MergeMethodSpec(
     name="pcb",
@@ -117,6 +121,7 @@ class PCBMerge(GroupMergeMethod):
         *,
         model_statistics: TensorStatistics | None = None,
         input_digests: Sequence[bytes] | None = None,
+        lambda_record: LambdaRecord | None = None,
         **parameters: Any,
     ) -> torch.Tensor:
         """Merge the inputs of one tensor; they are not modified.
@@ -126,6 +131,7 @@ class PCBMerge(GroupMergeMethod):
                 through the merge.
             model_statistics: of the whole model; needed by ``scope: model``.
             input_digests: of the models that the statistics were computed of.
+            lambda_record: takes note of what ``lambda: auto`` becomes.
             parameters: those of `SPEC`, validated.
 
         Raises:
@@ -141,12 +147,18 @@ class PCBMerge(GroupMergeMethod):
         weight, density = parameters["weight"], parameters["density"]
         scale, inter = parameters["lambda"], parameters["inter"]
 
+        def automatic(projected: Sequence[float]) -> float:
+            chosen = auto_lambda(projected, weight.values_for(group.non_base))
+            if lambda_record is not None:
+                lambda_record.add(chosen)
+            return chosen
+
         def merge_by_tensor(group: TensorGroup) -> torch.Tensor:
             return merge_one_tensor(
                 task_vectors(group),
                 density.values_for(group.non_base),
                 weight.values_for(group.non_base),
-                scale=scale,
+                scale=automatic if scale == AUTO else scale,
                 options=Options(inter, parameters["clamp"]),
             )
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from mergekit.merge_methods import ParameterScope
 from mergekit.merge_methods.base import ParameterSpec
-from pydantic import BeforeValidator, ValidationError
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.kernel.domain import INTER_FORMS, Options
@@ -19,9 +19,12 @@ from mergekit_pcb.suggestions import closest
 
 SCOPES = ("tensor", "model")
 
+AUTO = "auto"
+"""The value of `lambda` that stands for what `kernel.projection` makes of it."""
+
 DEFAULT_WEIGHT = 1.0
-DEFAULT_DENSITY = 0.1
-DEFAULT_LAMBDA = 1.0
+DEFAULT_DENSITY = 0.2
+DEFAULT_LAMBDA = "auto"
 DEFAULT_SCOPE = "tensor"
 DEFAULT_INTER = Options().inter
 DEFAULT_CLAMP = Options().clamp
@@ -51,6 +54,22 @@ def _number(name: str, takes: str, fits: Callable[[float], bool]) -> Any:
         raise ValueError(f"{name} must be {takes}, got {value!r}{hint}")
 
     return Annotated[float, BeforeValidator(check)]
+
+
+def _or_auto(name: str, number: Any) -> Any:
+    """The type of a number or the word auto."""
+    of_number = TypeAdapter(number)
+
+    def check(value: object) -> Any:
+        if value == AUTO:
+            return AUTO
+        if isinstance(value, str) and closest(value, [AUTO]):
+            raise ValueError(
+                f"{name} must be a number or auto, got {value!r}; did you mean auto?"
+            )
+        return of_number.validate_python(value)
+
+    return Annotated[float | str, BeforeValidator(check)]
 
 
 def _choice(name: str, choices: Sequence[str]) -> Any:
@@ -116,10 +135,10 @@ PARAMETERS = (
     ),
     _Parameter(
         "lambda",
-        _number("lambda", *_FINITE),
+        _or_auto("lambda", _number("lambda", "auto or a finite number", _fits_float32)),
         _SHARED,
         DEFAULT_LAMBDA,
-        "scales the merged task vector",
+        "scales the merged task vector; auto: chosen from the task vectors",
     ),
     _Parameter(
         "scope",

@@ -4,7 +4,7 @@ mergekit has no hook between planning and execution, and a merge method sees one
 at a time. So the three functions that return a finished plan are wrapped:
 `MergePlanner.plan_to_disk` (mergekit-yaml, mergekit-multi, mergekit-evolve),
 `MergePlanner.plan_in_memory` (mergekit-evolve) and `plan_flat_merge`
-(mergekit-pytorch). A plan without `scope: model` is returned unchanged. A recipe for
+(mergekit-pytorch). Other plans are returned unchanged. A recipe for
 `pcb` with a parameter that `pcb` does not have, which mergekit would ignore, is refused
 before it is planned.
 """
@@ -18,7 +18,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import click
+
 from mergekit_pcb.errors import PCBError
+from mergekit_pcb.plugin.parameters import AUTO
 from mergekit_pcb.plugin.unknown_parameters import unknown_parameters
 
 _WRAPPED = "_mergekit_pcb_wraps"
@@ -90,7 +93,7 @@ def _wrap(
         tasks = original(*args, **kwargs)
         if config.merge_method == "pcb":
             _forget_quantisation(arguments.get("self"))
-        return _with_statistics(tasks, options)
+        return _prepared(tasks, options)
 
     setattr(planned, _WRAPPED, True)
     setattr(owner, name, planned)
@@ -120,27 +123,44 @@ def _forget_quantisation(planner: Any) -> None:
         del output.quantization_config
 
 
-def _with_statistics(tasks: Sequence[Any], options: Any) -> Sequence[Any]:
+def _prepared(tasks: Sequence[Any], options: Any) -> Sequence[Any]:
     # These import mergekit's planner, whose import this module is called from.
     from mergekit_pcb.plugin import graph_scope, statistics_file
     from mergekit_pcb.plugin.input_tensors import require_input_tensors
+    from mergekit_pcb.plugin.lambda_record import LambdaRecord
+
+    merges = graph_scope.pcb_tasks(tasks)
+    require_input_tensors(merges)
+    whole = graph_scope.whole_model_tasks(tasks)
+    if not whole:
+        statistics_file.require_no_file(m.parameters["statistics"] for m in merges)
+    record = LambdaRecord(quiet=options.quiet)
+    if whole:
+        tasks = _with_statistics(tasks, whole, options, record)
+    automatic = any(merge.parameters["lambda"] == AUTO for merge in merges)
+    return graph_scope.with_lambda_record(tasks, record) if automatic else tasks
+
+
+def _with_statistics(
+    tasks: Sequence[Any], whole: Sequence[Any], options: Any, record: Any
+) -> Sequence[Any]:
+    from mergekit_pcb.plugin import concentration, graph_scope, statistics_file
     from mergekit_pcb.plugin.model_scope import StatisticsRequest
 
-    require_input_tensors(graph_scope.pcb_tasks(tasks))
-    merges = graph_scope.whole_model_tasks(tasks)
-    if not merges:
-        statistics_file.require_no_file(
-            merge.parameters["statistics"] for merge in graph_scope.pcb_tasks(tasks)
-        )
-        return tasks
-    parameters = [graph_scope.parameters_of(merge) for merge in merges]
+    parameters = [graph_scope.parameters_of(merge) for merge in whole]
     request = StatisticsRequest.of(parameters)
     file = parameters[0]["statistics"]
     if file is not None:
         # Before the pass over all weights that tells whether the file fits.
         statistics_file.read(Path(file))
-    domain = graph_scope.GraphDomain.of(merges, request.models, options)
+    domain = graph_scope.GraphDomain.of(whole, request.models, options)
     if not domain.size:
         return tasks
     statistics = statistics_file.domain_statistics(request, domain, file)
+    if not options.quiet:
+        for line in concentration.warnings(domain, statistics):
+            click.echo(f"PCB: {line}", err=True)
+    for bound in parameters:
+        if bound["lambda"] == AUTO:
+            record.add(statistics.scale(bound))
     return graph_scope.with_statistics(tasks, statistics, domain.tensor_digests)

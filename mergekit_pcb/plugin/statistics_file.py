@@ -42,24 +42,35 @@ class ModelEntry(BaseModel):
     statistics: dict[float, ModelStatistics]
 
 
+class ProjectionEntry(BaseModel):
+    """What `lambda: auto` needs at one density of each model."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    density: tuple[float, ...]
+    projections: list[float]
+
+
 class StatisticsFile(BaseModel):
     """The statistics of a domain, and what identifies the domain."""
 
     model_config = ConfigDict(ser_json_inf_nan="constants", extra="forbid")
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     inter: str
     clamp: float
     tensors: int
     parameters: int
     models: list[ModelEntry]
+    projections: list[ProjectionEntry]
 
     @property
     def key(self) -> str:
         """All but the names and the statistics themselves."""
         settings = (self.inter, self.clamp, self.tensors, self.parameters)
         models = [(entry.digest, sorted(entry.statistics)) for entry in self.models]
-        return repr((settings, models))
+        densities = sorted(entry.density for entry in self.projections)
+        return repr((settings, models, densities))
 
 
 def domain_statistics(
@@ -86,17 +97,22 @@ def domain_statistics(
     else:
         computed = request.compute(domain)
         for entry, model in zip(needed.models, request.models, strict=True):
-            entry.statistics = dict(computed[model])
+            entry.statistics = dict(computed.models[model])
+        for projected in needed.projections:
+            projected.projections = list(computed.projections[projected.density])
         content = _cache[needed.key] = needed
         if len(_cache) > _CACHE_SIZE:
             _cache.popitem(last=False)
     target = save_to.get()
     if target is not None:
         _write(target, content)
-    return {
-        model: entry.statistics
-        for model, entry in zip(request.models, content.models, strict=True)
-    }
+    return DomainStatistics(
+        {
+            model: entry.statistics
+            for model, entry in zip(request.models, content.models, strict=True)
+        },
+        {entry.density: entry.projections for entry in content.projections},
+    )
 
 
 def require_no_file(files: Iterable[str | None]) -> None:
@@ -135,6 +151,10 @@ def _without_statistics(
             )
             for model, digest in zip(request.models, domain.digests, strict=True)
         ],
+        projections=[
+            ProjectionEntry(density=densities, projections=[])
+            for densities in request.together
+        ],
     )
 
 
@@ -155,6 +175,11 @@ def _mismatch(content: StatisticsFile, needed: StatisticsFile) -> str | None:
         for density in ours.statistics:
             if density not in theirs.statistics:
                 return f"it knows nothing of {ours.name} at density {density:g}"
+    known = {entry.density for entry in content.projections}
+    for entry in needed.projections:
+        if entry.density not in known:
+            densities = ", ".join(f"{r:g}" for r in entry.density)
+            return f"it knows nothing of one tensor with the densities {densities}"
     return None
 
 
@@ -171,6 +196,11 @@ def read(path: Path) -> StatisticsFile:
     try:
         return StatisticsFile.model_validate_json(content)
     except ValidationError as error:
+        if any(each["loc"] == ("version",) for each in error.errors()):
+            raise PCBError(
+                f"{path} was written by another version of mergekit-pcb: write it "
+                "again with --save-statistics"
+            ) from error
         raise PCBError(f"{path} is not a statistics file of mergekit-pcb") from error
 
 

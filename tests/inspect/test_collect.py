@@ -134,7 +134,7 @@ def test_another_method_is_looked_at_with_defaults(
     recipe = recipe_of(*family, parameters={"density": 0.9, "weight": 0.3})
     other = inspect(recipe | {"merge_method": "ties"}, tmp_path)
     assert other.method == "ties"
-    assert other.settings == (Setting(("tensor",), (0.1, 0.1), (1.0, 1.0)),)
+    assert other.settings == (Setting(("tensor",), (0.2, 0.2), None, automatic=True),)
     assert other.whole.norms() == found.whole.norms()
 
 
@@ -196,6 +196,6 @@ def test_passes_are_shared(
 
     monkeypatch.setattr(LoadTensor, "execute", counted)
     recipe = recipe_of(*family, parameters={"scope": "model"})
-    inspection = inspect(recipe, tmp_path, densities=[0.2, 0.3])
+    inspection = inspect(recipe, tmp_path, densities=[0.1, 0.3])
     assert len(inspection.settings) == 3
     assert len(loaded) == 4 * 4 * len(inspection.tensors)

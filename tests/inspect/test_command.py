@@ -43,16 +43,16 @@ def test_scopes_densities_and_layers(family: Family, tmp_path: Path) -> None:
     options = ("--scope", "both", "--density", "0.3", "--density", "0.5", "--layers")
     lines = call(recipe_of(*family), tmp_path, *options).output.splitlines()
     assert [line for line in lines if line.startswith("Density")] == [
-        "Density 0.1, scope tensor (the recipe)",
+        "Density 0.2, scope tensor (the recipe)",
         "Density 0.3, scope tensor",
         "Density 0.5, scope tensor",
-        "Density 0.1, scope model",
+        "Density 0.2, scope model",
         "Density 0.3, scope model",
         "Density 0.5, scope model",
     ]
     assert lines.count("The same by layer") == 6
     lines = call(recipe_of(*family), tmp_path, "--scope", "model").output.splitlines()
-    assert "Density 0.1, scope model" in lines
+    assert "Density 0.2, scope model" in lines
     assert "The same by layer" not in lines
 
 
@@ -93,12 +93,12 @@ def test_report_folder(family: Family, tmp_path: Path) -> None:
         "cosine.png",
         "index.html",
         "inspect.json",
-        "kept-density-0.1-scope-tensor.png",
+        "kept-density-0.2-scope-tensor.png",
         "merged.png",
         "norms.png",
         "notes.txt",
         "tensors.csv",
-        "winners-density-0.1-scope-tensor.png",
+        "winners-density-0.2-scope-tensor.png",
     ]
     for name in names:
         if name.endswith(".png"):
@@ -120,7 +120,7 @@ def test_one_model_and_no_layers(tmp_path: Path) -> None:
     result = call(recipe, tmp_path, "--out", tmp_path / "report")
     assert result.exit_code == 0, result.output
     pictures = sorted(path.name for path in (tmp_path / "report").glob("*.png"))
-    assert pictures == ["kept-density-0.1-scope-tensor.png"]
+    assert pictures == ["kept-density-0.2-scope-tensor.png"]
 
 
 def test_models_that_are_the_base(family: Family, tmp_path: Path) -> None:

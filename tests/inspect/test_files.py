@@ -53,7 +53,8 @@ def test_json(found: Inspection) -> None:
         "origin": "recipe",
         "scope": ["tensor"],
         "density": [0.2, 0.2],
-        "lambda": [1.0, 1.0],
+        "lambda": None,
+        "lambda_auto": found.lambdas[0]._asdict(),
     }
     assert document["settings"][1]["origin"] == "command line"
     assert set(document["whole"]) == FIGURES

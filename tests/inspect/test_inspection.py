@@ -39,11 +39,14 @@ def test_origin_of_settings(found: Inspection) -> None:
 
 
 def test_names_of_settings() -> None:
-    """Ranges where a parameter differs; a lambda of 1 goes without saying."""
+    """Ranges where a parameter differs; `auto` alone goes without saying."""
     tensors = [
         {"scope": "tensor", "density": {"a": 0.1, "b": 0.3}, "lambda": 1.0},
         {"scope": "model", "density": {"a": 0.2}, "lambda": 1.5},
     ]
     both = Setting.of(tensors)
     assert str(both) == "density 0.1 to 0.3, scope model and tensor, lambda 1 to 1.5"
-    assert str(Setting.of(tensors[:1])) == "density 0.1 to 0.3, scope tensor"
+    automatic = {"scope": "tensor", "density": {"a": 0.2}, "lambda": "auto"}
+    assert str(Setting.of([automatic])) == "density 0.2, scope tensor"
+    mixed = Setting.of([automatic, tensors[0]])
+    assert str(mixed) == "density 0.1 to 0.3, scope tensor, lambda 1 and auto"

@@ -46,6 +46,7 @@ def recipe(index: int) -> dict[str, object]:
     case = CASES[index]
     return {
         "density": case["density"],
+        "lambda": 1.0,
         "weight": case["weights"],
         **FORMS[case["variant"]],
     }

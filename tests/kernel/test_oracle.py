@@ -84,7 +84,7 @@ def test_ties_zeros_and_constants(
     tau = tau if inter == "raw" else tau[:2]
     models = list(torch.from_numpy(tau))
     base = torch.zeros(tau.shape[1])
-    parameters = {"density": density, "inter": inter, "clamp": clamp}
+    parameters = {"density": density, "lambda": 1, "inter": inter, "clamp": clamp}
     out = merge_tensors([base, *models], "pcb", base_index=0, parameters=parameters)
     expected = merge(tau, density, inter=inter, clamp=clamp)
     assert count_flips(out, base, expected) == 0

@@ -9,7 +9,7 @@ from mergekit_pcb import cli
 from mergekit_pcb.plugin import statistics_file
 from tests.tiny import QUIET, Model, invoke, recipe_of, write_recipe
 
-MODEL = {"scope": "model", "density": 0.2}
+MODEL = {"scope": "model", "density": 0.2, "lambda": 1.0}
 
 
 def recipe(family: tuple[Model, list[Model]], **parameters: Any) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def left_behind(folder: Path) -> list[str]:
         ({"density": [0.1, 1.5]}, "density must be in (0, 1], got 1.5"),
         ({"density": float("nan")}, "density must be in (0, 1], got nan"),
         ({"weight": "much"}, "weight must be a finite number, got 'much'"),
-        ({"lambda": float("inf")}, "lambda must be a finite number, got inf"),
+        ({"lambda": float("inf")}, "lambda must be auto or a finite number, got inf"),
         ({"clamp": 0.5}, "clamp must be in [0, 0.5), got 0.5"),
         (
             {"scope": "modle"},

@@ -38,7 +38,7 @@ from tests.tiny import (
     write_recipe,
 )
 
-MODEL = {"scope": "model"}
+MODEL = {"scope": "model", "lambda": 1.0}
 PASSES = ["PCB: sampling", "PCB: magnitudes", "PCB: scores"]
 SHAPES = {"a.weight": (300, 40), "b.bias": (5,), "c.weight": (70, 16)}
 
@@ -213,7 +213,8 @@ def test_a_sample_that_is_cut_again_and_again(
     """A sample that outgrows its limit is thinned; the merge stays the same."""
     recipe = recipe_of(files[0], files[1:], parameters=MODEL)
     whole, _ = merge(merge_raw_pytorch.main, recipe, tmp_path / "whole")
-    monkeypatch.setattr(graph_scope, "_SAMPLE_MOST", 2048)
+    for module in (graph_scope, digests):
+        monkeypatch.setattr(module, "SAMPLE_MOST", 2048)
     merges = whole_model_tasks(plan_of(files, tmp_path / "merged"))
     thin, calls = graph_scope._thin, []
     monkeypatch.setattr(

@@ -44,7 +44,7 @@ from tests.tiny import (
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_defaults_in_every_dtype(dtype: torch.dtype, tmp_path: Path) -> None:
-    """Without parameters: density 0.1, weight and lambda 1; float32 inside."""
+    """Without parameters: density 0.2, weight 1, lambda by itself; float32."""
     base, tuned = save_family(tmp_path, dtype=dtype)
     out, _ = merge(run_yaml.main, recipe_of(base, tuned), tmp_path / "merged")
     merged = read(out)
@@ -280,7 +280,10 @@ def test_bert_through_mergekit_pytorch(suffix: str, tmp_path: Path) -> None:
 
 
 def test_evolution_knows_the_method(tmp_path: Path) -> None:
-    """The genome of mergekit-evolve searches weight and density; its recipes merge."""
+    """The genome of mergekit-evolve searches weight and density; its recipes merge.
+
+    Lambda is the number of models, because mergekit starts with weights of 1/n.
+    """
     assert genome.METHOD_PARAM_MAPS["pcb"] == ["weight", "density"]
     base, tuned = save_family(tmp_path, 2)
     definition = genome.ModelGenomeDefinition(
@@ -310,6 +313,7 @@ def test_evolution_knows_the_method(tmp_path: Path) -> None:
         tensors_of(tuned),
         weight=gene(0),
         density=gene(1),
+        scale=2.0,
         dtype=torch.bfloat16,
     )
 
@@ -370,7 +374,7 @@ def test_kernels_in_several_threads() -> None:
         jobs.append([base, *(base + noise)])
 
     def run(tensors):
-        return merge_tensors(tensors, "pcb", base_index=0, parameters={"density": 0.2})
+        return merge_tensors(tensors, "pcb", base_index=0, parameters={"lambda": 1})
 
     threads = torch.get_num_threads()
     alone = [run(job) for job in jobs]

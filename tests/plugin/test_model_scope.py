@@ -41,10 +41,10 @@ from tests.tiny import (
 )
 from tests.tiny import assert_same as assert_same_model
 
-MODEL = {"scope": "model"}
+MODEL = {"scope": "model", "lambda": 1.0}
 
 
-assert_whole = functools.partial(assert_merge, scope="model")
+assert_whole = functools.partial(assert_merge, scope="model", scale=1.0)
 
 
 # --- the published algorithm ----------------------------------------------------------

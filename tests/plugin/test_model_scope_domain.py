@@ -31,10 +31,10 @@ from tests.tiny import (
 )
 from tests.tiny import assert_same as assert_same_model
 
-MODEL = {"scope": "model"}
+MODEL = {"scope": "model", "lambda": 1.0}
 
 
-assert_whole = functools.partial(assert_merge, scope="model")
+assert_whole = functools.partial(assert_merge, scope="model", scale=1.0)
 
 
 def test_buffers_do_not_count(tmp_path: Path) -> None:
@@ -204,7 +204,8 @@ def test_some_tensors_by_themselves(tmp_path: Path) -> None:
     """A filter may leave tensors out of the domain; those are merged one by one."""
     base, tuned = save_family(tmp_path)
     scope = [{"filter": "mlp", "value": "model"}, {"value": "tensor"}]
-    document = recipe_of(base, tuned, parameters={"scope": scope, "density": 0.2})
+    document = recipe_of(base, tuned, parameters={"scope": scope})
+    document["parameters"]["lambda"] = [{"filter": "mlp", "value": 1}]
     # For tensors outside the domain nothing need be the same.
     document["parameters"]["clamp"] = [
         {"filter": "mlp", "value": 0.1},

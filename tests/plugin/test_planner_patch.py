@@ -37,7 +37,7 @@ from tests.tiny import (
     write_recipe,
 )
 
-MODEL = {"scope": "model"}
+MODEL = {"scope": "model", "lambda": 1.0}
 WRAPPED = [
     (plan.MergePlanner, "plan_to_disk", ["self", "out_path"]),
     (plan.MergePlanner, "plan_in_memory", ["self"]),

@@ -15,7 +15,11 @@ from safetensors.torch import save_file
 from mergekit_pcb import cli
 from mergekit_pcb.kernel.domain import ModelStatistics
 from mergekit_pcb.plugin import statistics_file
-from mergekit_pcb.plugin.statistics_file import ModelEntry, StatisticsFile
+from mergekit_pcb.plugin.statistics_file import (
+    ModelEntry,
+    ProjectionEntry,
+    StatisticsFile,
+)
 from tests.plugin.statistics_recipes import MODEL, recipe, save
 from tests.tiny import (
     QUIET,
@@ -160,6 +164,7 @@ def test_statistics_can_be_read_and_saved_at_once(
 
 
 floats = st.floats(allow_nan=False)
+finite = st.floats(allow_nan=False, allow_infinity=False)
 
 
 @given(
@@ -169,12 +174,26 @@ floats = st.floats(allow_nan=False)
         min_size=1,
     ),
     clamp=st.floats(0, 0.5, exclude_max=True),
+    projections=st.lists(
+        st.builds(
+            ProjectionEntry,
+            density=st.tuples(finite, finite),
+            projections=st.lists(finite),
+        )
+    ),
 )
-def test_files_are_exact(density: dict, clamp: float) -> None:
+def test_files_are_exact(
+    density: dict, clamp: float, projections: list[ProjectionEntry]
+) -> None:
     """Every number comes back as it was, infinite ones and densities included."""
     entry = ModelEntry(name="ä", digest="", statistics=density)
     written = StatisticsFile(
-        inter="raw", clamp=clamp, tensors=1, parameters=1, models=[entry]
+        inter="raw",
+        clamp=clamp,
+        tensors=1,
+        parameters=1,
+        models=[entry],
+        projections=projections,
     )
     text = written.model_dump_json(indent=1)
     assert StatisticsFile.model_validate_json(text) == written

@@ -144,7 +144,7 @@ def test_files_that_are_none(
 
 
 @pytest.mark.parametrize(
-    "change", [{"version": 2}, {"parameters": "many"}, {"models": {}}, {"more": 1}]
+    "change", [{"version": 1}, {"parameters": "many"}, {"models": {}}, {"more": 1}]
 )
 def test_files_of_another_version(
     change: dict, family: tuple[Model, list[Model]], tmp_path: Path
@@ -154,7 +154,13 @@ def test_files_of_another_version(
     save(family, file)
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     line = refusal(recipe(family, statistics=str(file)), tmp_path)
-    assert line == f"{file} is not a statistics file of mergekit-pcb"
+    other = "is not a statistics file of mergekit-pcb"
+    if "version" in change:
+        other = (
+            "was written by another version of mergekit-pcb: write it again with "
+            "--save-statistics"
+        )
+    assert line == f"{file} {other}"
 
 
 def test_a_folder_is_no_file(family: tuple[Model, list[Model]], tmp_path: Path) -> None:

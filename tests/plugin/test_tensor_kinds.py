@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mergekit_pcb.inspect.tensor_kinds import kind_of, layer_labels, layer_of
+from mergekit_pcb.plugin.tensor_kinds import kind_of, layer_labels, layer_of
 
 
 @pytest.mark.parametrize(
