@@ -20,8 +20,10 @@ SUBCOMMANDS = {
         "compare.command",
         "Merge by several methods, and say which is best here.",
     ),
+    "convert": ("convert.command", "Write a recipe of another method as one for pcb."),
     "demo": ("demo.command", "Train, merge and compare four tiny models."),
     "doctor": ("commands.doctor", "Say whether mergekit accepts `pcb`."),
+    "init": ("commands.init", "Write a first recipe for a base and its fine-tunes."),
     "inspect": ("inspect.command", "Show what a recipe would do to its models."),
     "merge": (
         "commands.merge",

@@ -45,6 +45,36 @@ def located(value: Any) -> ModelReference:
     return model.model_copy(update=parts)
 
 
+def named(text: str) -> ModelReference:
+    """A model as it is named in a shell.
+
+    A path that exists is a folder, whatever characters are in it; and it begins with
+    ``./`` where it could be taken for the name of a model on the hub.
+
+    Raises:
+        PCBError: text with several ``+`` or ``@`` that is no path.
+    """
+    if Path(text).exists():
+        return ModelReference(model=_told_from_hub(_model_path(text)))
+    model = reference(text)
+    parts = {"model": _told_from_hub(model.model)}
+    if model.lora is not None:
+        parts["lora"] = _told_from_hub(model.lora)
+    return model.model_copy(update=parts)
+
+
+def _model_path(path: str) -> ModelPath:
+    return ModelPath.model_validate({"path": path})
+
+
+def _told_from_hub(model: ModelPath) -> ModelPath:
+    path = model.path
+    is_folder = Path(path).exists() and not Path(path).is_absolute()
+    if not is_folder or path.startswith(("./", "../")):
+        return model
+    return model.model_copy(update={"path": f"./{path}"})
+
+
 def as_written(model: ModelReference) -> str | dict[str, Any]:
     """What to write in a recipe: text where mergekit reads it as this model again."""
     text = str(model)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from mergekit.merge_methods import get
 
 from mergekit_pcb.check.linter import check_recipe
 from mergekit_pcb.recipes.findings import Finding
@@ -40,13 +41,14 @@ def _findings() -> list[Any]:
 _AUTOMATIC = (
     "write `",
     "write one entry for each ",
-    "did you mean `",
+    "did you mean ",
     "choose `",
     "move it under `parameters:`",
     "move it to the top level",
     "move it to the top-level",
     "remove it",
     "remove `base_model`",
+    "remove `weight` from all models",
 )
 
 
@@ -63,6 +65,8 @@ def _mended(documents: list[Any], finding: Finding) -> list[list[Any]]:
     if way[:1] == ["documents"]:
         number, way = int(way[1]), way[2:]
     words = _QUOTED.findall(finding.fix)
+    # The messages of a parameter's own type have no quotes.
+    words = words or re.findall(r"did you mean (\S+)\?", finding.fix)
     offers = words if finding.fix.startswith(("did you", "choose")) else words[:1]
     results = []
     for word in offers or [""]:
@@ -96,6 +100,9 @@ def _change(root: Any, holder: Any, key: Any, finding: Finding, word: str) -> No
     )
     if fix.startswith("remove `base_model`"):
         del root["base_model"]
+    elif "from all models" in fix:
+        for entry in root["models"]:
+            entry.get("parameters", {}).pop(key, None)
     elif fix.startswith("remove it"):
         del holder[key]
     elif fix.startswith("move it under"):
@@ -112,6 +119,8 @@ def _change(root: Any, holder: Any, key: Any, finding: Finding, word: str) -> No
         entries[index : index + 1] = new
     elif re.fullmatch(r"[a-z_]+: .*", word, re.DOTALL):
         written = yaml.safe_load(word)
+        if set(written) <= {p.name for p in get("pcb").spec.parameters}:
+            root = root.setdefault("parameters", {})
         if " there" in fix:
             root = holder[key]
         elif "takes `key" in finding.message:
@@ -149,3 +158,20 @@ def test_a_fix_is_itself_fine(file: Path, finding: Finding) -> None:
         assert [str(f) for f in new if not f.fix.startswith(_LATER)] == []
         same = [f for f in after if (f.rule, f.path) == (finding.rule, finding.path)]
         assert [str(f) for f in same if f.message == finding.message] == []
+
+
+def test_advice_on_a_card_of_ties_leads_to_the_defaults() -> None:
+    """Who writes `pcb` into a recipe of TIES and does what check says tunes nothing."""
+    text = (WRONG / "ties_weights_for_pcb.yml").read_text()
+    for _ in range(5):
+        found = check_recipe(text, "recipe.yml")
+        if not found:
+            break
+        (mended,) = _mended(list(yaml.safe_load_all(text)), found[0])
+        text = yaml.safe_dump_all(mended, sort_keys=False)
+    recipe = yaml.safe_load(text)
+    defaults = {p.name: p.default for p in get("pcb").spec.parameters}
+    for place in (recipe, *recipe["models"]):
+        for name, value in (place.get("parameters") or {}).items():
+            assert float(value) == defaults[name]
+    assert check_recipe(text, "recipe.yml") == []

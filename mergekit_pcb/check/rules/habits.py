@@ -10,8 +10,13 @@ from mergekit_pcb.check.rules.document import PYTORCH, Document
 from mergekit_pcb.check.rules.parameters import settings
 from mergekit_pcb.check.rules.structure import is_misspelt
 from mergekit_pcb.check.rules.values import SCALARS, values
-from mergekit_pcb.plugin.parameters import NO_EFFECT
+from mergekit_pcb.plugin.parameters import AUTO, NO_EFFECT
 from mergekit_pcb.recipes.findings import Finding
+from mergekit_pcb.recipes.positions import Place
+
+# From here on inter-balancing keeps coordinates where a model disagrees with the sum.
+_HALF = 0.5
+_NEAR_ONE = 0.05
 
 
 def densities(document: Document) -> Iterator[Finding]:
@@ -29,13 +34,13 @@ def densities(document: Document) -> Iterator[Finding]:
                     f"a density is a fraction, and {value:g} keeps {kept}",
                     f"write a number between 0 and 1{meant}",
                 )
-        high = [leaf for leaf, value in points if value is not None and value >= 0.5]
-        if high and _is_pcb(document):
-            yield high[0].advice(
-                f"density {high[0].value} leaves PCB little to balance: half of the "
-                "coordinates or more compete",
-                f"try the default, {parameter.default}",
-            )
+        for leaf, value in points if _is_pcb(document) else ():
+            if value is not None and value >= _HALF:
+                yield leaf.advice(
+                    f"density {leaf.value} leaves PCB little to balance: half of the "
+                    "coordinates or more compete",
+                    f"write `{parameter.default}`, the default",
+                )
 
 
 def lists_by_model(document: Document) -> Iterator[Finding]:
@@ -68,22 +73,42 @@ def flags(document: Document) -> Iterator[Finding]:
 
 
 def weights(document: Document) -> Iterator[Finding]:
-    """Weights that add up to 1, which make a merge by PCB weaker."""
-    parameter = document.parameters.get("weight")
-    if parameter is None or not _is_pcb(document):
+    """Weights of PCB that change nothing, or that make the merge weaker."""
+    parameter, scale = (document.parameters.get(n) for n in ("weight", "lambda"))
+    if parameter is None or scale is None or not _is_pcb(document):
         return
     for group in document.groups:
         chosen = [group.sources(source, "weight")[:1] for source in group.non_base]
         places = [place for found in chosen for place in found]
         numbers = [_number(parameter, place.value) or 0.0 for place in places]
         count = len(group.non_base)
-        each = len(numbers) == count and all(0 < number < 1 for number in numbers)
-        if count > 1 and each and abs(sum(numbers) - 1) < 0.05:
+        if len(numbers) != count or count < 2:
+            continue
+        equal = len(set(numbers)) == 1 and numbers[0] not in (0.0, parameter.default)
+        total_is_one = min(numbers) > 0 and abs(sum(numbers) - 1) < _NEAR_ONE
+        scales = group.sources(None, "lambda")[:1]
+        factors = [f for place in scales for f in _factors(scale, place)]
+        if factors and (total_is_one or (equal and 0 < numbers[0] < 1)):
+            times = f"{count / sum(numbers):.3g}"
             yield places[0].advice(
-                f"weights that add up to 1 make the merge about {count} times weaker: "
-                "the competition already shares each coordinate out",
-                "leave `weight` at 1 and scale with `lambda`",
+                f"with `lambda: {factors[0]:g}` these weights make the merge about "
+                f"{times} times weaker than weights of 1: the competition already "
+                "shares each coordinate out",
+                f"write `lambda: {AUTO}`, which makes up for it",
             )
+        elif equal and not factors:
+            yield places[0].advice(
+                f"`weight: {numbers[0]:g}` for every model changes nothing: with "
+                f"`lambda: {AUTO}` only the proportions of the weights count",
+                "remove `weight` from all models",
+            )
+
+
+def _factors(parameter: ParameterSpec, place: Place) -> list[float]:
+    """The numbers in a setting, which `auto` is none of."""
+    points = [point for _, points in values(place) for point in points]
+    found = [_number(parameter, point.value) for point in points]
+    return [number for number in found if number is not None]
 
 
 def union_tokenizer(document: Document) -> Iterator[Finding]:

@@ -55,8 +55,14 @@ def wrong_references(document: Document) -> Iterator[Finding]:
             yield from _wrong_path(document, place, path)
         if model.lora is not None:
             adapters.append(place)
-            if _LOCAL.match(model.lora.path) and not Path(model.lora.path).exists():
+            adapter = Path(model.lora.path)
+            if _LOCAL.match(model.lora.path) and not adapter.exists():
                 yield _missing(place, model.lora.path, "adapter folder")
+            elif adapter.is_dir() and not (adapter / "adapter_config.json").exists():
+                yield place.error(
+                    f"the folder `{model.lora.path}` has no adapter_config.json",
+                    "name the folder of a LoRA adapter after the `+`",
+                )
     if adapters:
         yield adapters[0].advice(
             f"`{adapters[0].value}` has to be merged with its adapter first",

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from mergekit_pcb.check.rules.document import PYTORCH, Document
 from mergekit_pcb.check.rules.parameters import settings
 from mergekit_pcb.errors import PCBError
+from mergekit_pcb.plugin.parameters import AUTO
 from mergekit_pcb.recipes.findings import Finding
 from mergekit_pcb.recipes.positions import Place
 from mergekit_pcb.suggestions import misspelt
@@ -123,7 +124,7 @@ def wrong_values(document: Document) -> Iterator[Finding]:
         if parameter is None:
             continue
         for whole, points in values(place):
-            problems = [_refused(parameter, point.value) for point in points]
+            problems = [_problem(parameter, point.value) for point in points]
             for point, problem in zip(points, problems, strict=True):
                 if problem is not None:
                     yield point.error(*problem)
@@ -144,7 +145,7 @@ def _gradient(
             "write one value, or filters",
         )
     for low, high in itertools.pairwise(validated):
-        if isinstance(low, (int, float)) and not isinstance(low, bool):
+        if _is_number(low) and _is_number(high):
             # No simple fraction of the way, which could be a whole number.
             middle = low + (high - low) / math.pi
             if _refused(parameter, middle):
@@ -154,6 +155,25 @@ def _gradient(
                     "write one value, or filters",
                 )
                 return
+    if len({_is_number(value) for value in validated}) > 1:
+        yield place.advice(
+            f"the gradient `{name}` has numbers and words, so mergekit does not go "
+            "from one to the next, but takes each for some of the layers",
+            "write filters, or numbers only",
+        )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _problem(parameter: ParameterSpec, value: object) -> tuple[str, str] | None:
+    """What is wrong with one value of a parameter, with a word on `auto`."""
+    problem = _refused(parameter, value)
+    if problem is None or not isinstance(value, str) or not misspelt(value, [AUTO]):
+        return problem
+    message, fix = problem
+    return message, fix or f"write a number: only `lambda` of `pcb` can be `{AUTO}`"
 
 
 def _refused(parameter: ParameterSpec, value: object) -> tuple[str, str] | None:

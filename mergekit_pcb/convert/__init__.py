@@ -1,0 +1,1 @@
+"""`mergekit-pcb convert`: a recipe of another method as the `pcb` recipe it means."""
