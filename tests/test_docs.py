@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PATTERNS = ("*.md", "docs/*.md", "example_configs/*.md", "experiments/*.md")
 PAGES = sorted(page for pattern in PATTERNS for page in ROOT.glob(pattern))
-EXAMPLES = sorted(ROOT.glob("example_configs/*.yml"))
+EXAMPLES = sorted(ROOT.glob("example_configs/**/*.yml"))
 # How the README names files of this repository, which must also work on the package
 # index.
 FILE_URL = "https://github.com/mergekit-pcb/mergekit-pcb/blob/main/"
@@ -408,3 +408,12 @@ def test_citation() -> None:
     names = " ".join(text_of(README).split())
     for author in paper["authors"]:
         assert f"{author['given-names']} {author['family-names']}" in names
+    for page in (README, ROOT / "docs/methods.md"):
+        (entry,) = blocks(page, "bibtex")
+        written = re.search(r"author\s*= \{(.*?)\}", entry, re.S)
+        assert written is not None
+        assert re.split(r"\s+and\s+", written[1]) == [
+            f"{author['family-names']}, {author['given-names']}"
+            for author in paper["authors"]
+        ]
+        assert f"{{{paper['title']}}}" in entry

@@ -162,7 +162,8 @@ def test_readme_lists_every_recipe() -> None:
     """The folder's README offers every recipe in it, and no other."""
     text = (EXAMPLES / "README.md").read_text()
     offered = re.findall(r"^\| \[(.+?)\]\(\1\)", text, re.MULTILINE)
-    assert sorted(offered) == sorted(path.name for path in EXAMPLES.glob("*.yml"))
+    recipes = EXAMPLES.rglob("*.yml")
+    assert sorted(offered) == sorted(str(p.relative_to(EXAMPLES)) for p in recipes)
 
 
 def count_models(recipe: Recipe) -> int:
