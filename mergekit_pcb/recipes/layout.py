@@ -108,8 +108,16 @@ def _document(
     method, written = keys["merge_method"]
     new = {name: value for name, value in values.items() if name not in keys}
     if new and node.flow_style:
-        raise ValueError("no place for a new line")
-    if new:
+        line = yaml.safe_dump(
+            new,
+            sort_keys=False,
+            allow_unicode=True,
+            default_flow_style=True,
+            width=math.inf,
+        )
+        end = written.end_mark.index
+        yield _Edit(end, end, f", {line.strip()[1:-1]}")
+    elif new:
         lines = yaml.safe_dump(new, sort_keys=False, allow_unicode=True, width=math.inf)
         indented = "".join(
             " " * method.start_mark.column + line

@@ -150,6 +150,14 @@ def test_a_recipe_in_braces(comment: str) -> None:
     assert got == "# why\n" * bool(comment) + text.replace("ties", "pcb")
 
 
+def test_new_keys_in_braces() -> None:
+    """They follow the method there, too."""
+    text = "{a: 1, merge_method: linear, b: 2}"
+    assert changed(text, lambda values: values.update(base_model="x", c=[1])) == (
+        "{a: 1, merge_method: linear, base_model: x, c: [1], b: 2}"
+    )
+
+
 def test_in_yaml() -> None:
     """The values in a layout of our own, with their comments."""
     text = in_yaml([{"merge_method": "pcb"}, {"a": [1]}], ["why", ""])
