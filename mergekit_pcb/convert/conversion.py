@@ -191,8 +191,9 @@ def _require_no_negative_weights(recipe: edits.Recipe, method: str, file: str) -
         for number in _numbers(weight):
             if number < 0:
                 raise PCBError(
-                    f"{file}: a weight of {number:g} takes a model away, which PCB "
-                    f"cannot do: leave the model out, or stay with `{method}`"
+                    f"{file}: a weight of {number:g} takes a model away, and in PCB it "
+                    "would first win coordinates from the others: leave the model "
+                    f"out, or stay with `{method}`"
                 )
 
 

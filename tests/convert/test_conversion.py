@@ -261,8 +261,8 @@ def test_negative_weights_are_refused() -> None:
     weight = "[{filter: mlp, value: [0.5, -1]}, {value: 0}]"
     text = TIES.replace("weight: 0.3", f"weight: {weight}")
     assert error_of(text) == (
-        "recipe.yml: a weight of -1 takes a model away, which PCB cannot do: leave "
-        "the model out, or stay with `ties`"
+        "recipe.yml: a weight of -1 takes a model away, and in PCB it would first win "
+        "coordinates from the others: leave the model out, or stay with `ties`"
     )
 
 

@@ -9,7 +9,13 @@ import yaml
 from mergekit.config import MergeConfiguration
 
 from mergekit_pcb.errors import PCBError
-from mergekit_pcb.recipes.models import as_written, local_folders, located, reference
+from mergekit_pcb.recipes.models import (
+    as_written,
+    local_folders,
+    located,
+    named,
+    reference,
+)
 
 NAMES = ["plain", "with space", "c++", "me@lab", "a+b@c", "ünï", 'quote"d']
 
@@ -75,3 +81,17 @@ def test_text_that_mergekit_cannot_read(text: str) -> None:
     """One line says how to write it."""
     with pytest.raises(PCBError, match="needs the long form"):
         reference(text)
+
+
+def test_named_in_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder is a folder, and told from a name on the hub; the rest is read."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("a/b", "x@y+z"):
+        Path(folder).mkdir(parents=True)
+    assert as_written(named("a/b")) == "./a/b"
+    assert as_written(named("./a/b")) == "./a/b"
+    assert as_written(named("org/model@v1+a/b")) == "org/model@v1+./a/b"
+    assert as_written(named("x@y+z")) == {"model": {"path": "./x@y+z"}}
+    assert as_written(named(str(tmp_path / "a"))) == str(tmp_path / "a")
+    with pytest.raises(PCBError, match="needs the long form"):
+        named("a+b+c")
