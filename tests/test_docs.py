@@ -23,6 +23,8 @@ from mergekit.merge_methods.base import ParameterScope, ParameterSpec
 
 from experiments.pictures import WRONG_RECIPE
 from mergekit_pcb.cli import SUBCOMMANDS, main
+from mergekit_pcb.compare.evaluation import ALL
+from mergekit_pcb.compare.function import Function
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -212,11 +214,29 @@ def test_python_of_pages_runs(page: str, code: str) -> None:
 
 def test_python_of_the_page_of_commands_merges() -> None:
     """The example of `merge_state_dicts` gives a merge of its three models."""
-    code, _ = blocks(ROOT / "docs/commands.md", "python")
+    _, code, _ = blocks(ROOT / "docs/commands.md", "python")
     names: dict[str, Any] = {}
     exec(code, names)
     merged, base = names["merged"]["layer.weight"], names["base"]["layer.weight"]
     assert 0.2 < (merged != base).double().mean() < 0.4
+
+
+def test_the_function_on_the_page_of_commands_gives_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The example for `--evaluate` is imported and called as `compare` does it."""
+    code = blocks(ROOT / "docs/commands.md", "python")[0]
+    ask = "def ask(model_dir):\n    return [1, 0], [6.0, 3.0], [4, 2]\n"
+    (tmp_path / "example_on_the_page.py").write_text(ask + code)
+    monkeypatch.syspath_prepend(tmp_path)
+    function = Function("example_on_the_page:evaluate")
+    scores = function(tmp_path, ALL, lambda percent: None)
+    found = {name: (s.value, s.higher_is_better) for name, s in scores.items()}
+    assert found == {
+        "accuracy": (0.5, True),
+        "bits_per_byte": (1.5, False),
+        "speed": (12.5, True),
+    }
 
 
 def test_picture_of_check_shows_what_check_prints(

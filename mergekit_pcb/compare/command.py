@@ -14,7 +14,8 @@ from mergekit.options import PrettyPrintHelp
 from mergekit.scripts import run_yaml
 
 from mergekit_pcb.compare.candidates import METHODS, Inputs
-from mergekit_pcb.compare.evaluation import Evaluation, Function
+from mergekit_pcb.compare.evaluation import Evaluation
+from mergekit_pcb.compare.function import Function
 from mergekit_pcb.compare.harness import Harness
 from mergekit_pcb.compare.recipe import compare_recipe
 from mergekit_pcb.compare.run import KEEP
@@ -114,8 +115,9 @@ def _pairs(
 @click.option(
     "--evaluate",
     metavar="MODULE:FUNCTION",
-    help="Evaluate by your own function of a model folder, which returns numbers "
-    "by name. If it takes `split`, it gets `validation` or `test`.",
+    help="Evaluate by your own function of a model folder. It returns, by name, a "
+    "number, one number for each item, or a pair (part, weight) for each. If it takes "
+    "`split`, it gets `validation` or `test`.",
 )
 @click.option(
     "--lower-is-better",
@@ -177,7 +179,7 @@ def compare(
             f"interrupted; the same command goes on with what is in {out}"
         ) from None
     show(report, quiet=quiet)
-    if not report.scoreboard.merges:
+    if report.failed:
         sys.exit(1)
 
 

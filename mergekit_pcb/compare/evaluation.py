@@ -1,33 +1,19 @@
-"""Evaluations: what a score is, and scores by a Python function."""
+"""Evaluations: what a score is, and what is known of its items."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import inspect
 import math
-import re
-import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
 from statistics import stdev
 from typing import Any, Protocol
 
-from mergekit_pcb.errors import PCBError
 from mergekit_pcb.output.progress import Progress
-from mergekit_pcb.suggestions import did_you_mean
 
 VALIDATION, TEST, ALL = "validation", "test", "all"
 """Parts of the items: to choose settings by, to show, or everything for both."""
-
-# As a whole word of the name.
-_LOWER_IS_BETTER = re.compile(
-    r"(?<![^-_/])(perplexity|ppl|loss|nll|bits[-_/]per[-_/]byte|bpb|error|wer|cer|ter"
-    r"|brier|mse|rmse|mae)(?![^-_/])",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True)
@@ -116,80 +102,3 @@ def _is_pair_of_numbers(pair: Sequence[Any]) -> bool:
     return len(pair) == 2 and all(
         isinstance(number, Real) and math.isfinite(number) for number in pair
     )
-
-
-@dataclass
-class Function:
-    """Scores by a function of the user's, ``module:function``.
-
-    The function takes the folder of a model and returns numbers by name. If it takes
-    ``split`` as well, that is ``"validation"`` to choose settings and else ``"test"``.
-    """
-
-    how_chosen = 'split="validation" chose, split="test" is shown'
-    can_rank = True
-
-    where: str
-    lower_is_better: Collection[str] = ()
-
-    def __post_init__(self) -> None:
-        """Import the function; modules are looked for in the current folder, too.
-
-        Raises:
-            PCBError: there is no such function.
-        """
-        self._function = _imported(self.where)
-        self.what = f"Evaluated by {self.where}"
-        self.splits = "split" in inspect.signature(self._function).parameters
-
-    def identity(self, part: str) -> Any:
-        """The function's name, and the text of the file it is in."""
-        file = inspect.getsourcefile(inspect.unwrap(self._function))
-        source = Path(file).read_bytes() if file else b""
-        digest = hashlib.sha256(source).hexdigest()
-        lower = sorted(self.lower_is_better)
-        return [self.where, digest, lower, self._options(part)]
-
-    def _options(self, part: str) -> dict[str, str]:
-        if not self.splits:
-            return {}
-        return {"split": VALIDATION if part == VALIDATION else TEST}
-
-    def __call__(self, model: Path, part: str, progress: Progress) -> Scores:
-        """Call the function."""
-        returned = self._function(str(model), **self._options(part))
-        if not isinstance(returned, Mapping) or not returned:
-            raise PCBError(
-                f"{self.where} must return a dict of numbers, not {returned!r:.60}"
-            )
-        scores = {}
-        for name, value in returned.items():
-            try:
-                number = float(value)
-            except (TypeError, ValueError):
-                number = math.nan
-            if not math.isfinite(number):
-                raise PCBError(f"{self.where} gave {value!r:.40} for {name}")
-            lower = name in self.lower_is_better or _LOWER_IS_BETTER.search(str(name))
-            scores[str(name)] = Score(number, str(name), not lower)
-        for name in sorted(set(self.lower_is_better) - scores.keys()):
-            hint = did_you_mean(name, scores) or f"it gave {', '.join(scores)}"
-            raise PCBError(f"{self.where} gave no metric `{name}`; {hint}")
-        return scores
-
-
-def _imported(where: str) -> Callable[..., Any]:
-    module, _, name = where.partition(":")
-    if not (module and name):
-        raise PCBError(f"write `module:function`, not `{where}`")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        function: Any = getattr(importlib.import_module(module), name, None)
-    except ImportError as error:
-        raise PCBError(f"cannot import {module}: {error}") from error
-    if not callable(function):
-        raise PCBError(f"{module} has no function `{name}`")
-    found: Callable[..., Any] = function
-    return found

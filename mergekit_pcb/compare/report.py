@@ -39,6 +39,11 @@ class Report:
         return Scoreboard(self.rows)
 
     @property
+    def failed(self) -> bool:
+        """Whether a model, or one setting of it, could not be merged or evaluated."""
+        return any(row.failed or any(t.failed for t in row.tried) for row in self.rows)
+
+    @property
     def title(self) -> str:
         """What the report is about."""
         return f"Merges of the models of {Path(self.recipe).name}, compared"

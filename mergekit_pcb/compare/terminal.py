@@ -50,7 +50,7 @@ def show(report: Report, *, quiet: bool) -> None:
     for row in report.rows:
         if row.model and (out / row.model).exists():
             screen.print(f"Model of {row.name}: {out / row.model}")
-    if any(row.failed for row in report.rows):
+    if report.failed:
         screen.print(f"What failed is told in full in {out / 'log.txt'}.")
     if missing:
         screen.print(missing)

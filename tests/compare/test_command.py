@@ -179,7 +179,7 @@ def test_end_to_end_with_a_function(
     monkeypatch.chdir(tmp_path)
     arguments = ("--methods", "pcb,slerp", "--evaluate", "norms:norm", "--set")
     result = run_compare(family, tmp_path / "out", *arguments, "pcb.density=0.5")
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 1, "a row failed"
     document = json.loads((tmp_path / "out" / "comparison.json").read_text())
     rows = {row["name"]: row for row in document["rows"]}
     assert list(rows) == ["base", "tuned0", "tuned1", "tuned2", "pcb", "slerp"]
@@ -199,6 +199,7 @@ def test_end_to_end_with_a_function(
         *arguments[2:],
         "pcb.density=0.5",
     )
+    assert again.exit_code == 0, again.output
     assert "pcb" in again.output
     assert sorted(tmp_path.rglob("*")) == before, "nothing was done again"
 

@@ -1,12 +1,17 @@
-"""Evaluation by a function of the user's: `FILE.py:FUNCTION`."""
+"""Evaluation by a function of the user's: `MODULE:FUNCTION`."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
-from mergekit_pcb.compare.evaluation import ALL, TEST, VALIDATION, Function
+from mergekit_pcb.compare.evaluation import ALL, TEST, VALIDATION
+from mergekit_pcb.compare.function import Function, _score
 from mergekit_pcb.errors import PCBError
 
 FUNCTIONS = """
@@ -21,6 +26,9 @@ def nothing(model_dir):
 
 def words(model_dir):
     return {"accuracy": "high"}
+
+def broken(model_dir):
+    return {"accuracy": [1.0, float("nan"), float("inf")]}
 """
 
 
@@ -58,8 +66,9 @@ def test_a_function_is_found_and_its_costs_are_known(functions: str) -> None:
 @pytest.mark.parametrize(
     ("function", "lower", "message"),
     [
-        ("nothing", [], "must return a dict of numbers, not None"),
+        ("nothing", [], "must return a dict of numbers or of items, not None"),
         ("words", [], "gave 'high' for accuracy"),
+        ("broken", [], "broken gave NaN or infinity for 2 of 3 items of accuracy"),
         ("whole", ["odness"], "gave no metric `odness`; did you mean `oddness`?"),
     ],
 )
@@ -70,6 +79,61 @@ def test_what_a_function_returns_is_checked(
     with pytest.raises(PCBError) as caught:
         Function(f"{functions}:{function}", lower)(Path(), ALL, ignore)
     assert message in caught.value.message
+
+
+RIGHT = [True, False, True, True]
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        RIGHT,
+        tuple(RIGHT),
+        [1, 0, 1, 1],
+        np.array(RIGHT),
+        torch.tensor(RIGHT),
+        "scalars",
+    ],
+)
+def test_items_make_a_mean_with_its_error(items: Any) -> None:
+    """Lists, arrays and tensors of numbers: mean 3/4, variance 1/4 over 4 items."""
+    if isinstance(items, str):
+        items = [np.float32(1), torch.tensor(0), 1, np.bool_(1)]
+    score = _score("accuracy", items, higher_is_better=True)
+    assert score.items == [1.0, 0.0, 1.0, 1.0]
+    assert score.value == 0.75
+    assert score.error == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("as_array", [False, True])
+def test_pairs_make_a_ratio_of_sums(*, as_array: bool) -> None:
+    """Bits and bytes: 12 / 8, and what each text adds to it in first order."""
+    pairs: Any = [(4.0, 2), (2.0, 2), (6.0, 4)]
+    score = _score("bits", np.array(pairs) if as_array else pairs, False)
+    assert score.value == 1.5
+    # Part less 1.5 times weight is 1, -1, 0; the mean weight is 8 / 3.
+    assert score.items == pytest.approx([1.5 + 3 / 8, 1.5 - 3 / 8, 1.5])
+    assert score.error == pytest.approx(3 / 8 / math.sqrt(3))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([], "no items for x"),
+        ([1.0, (1.0, 2.0)], "numbers and pairs mixed for x"),
+        ([(1.0, 2.0, 3.0)], "(1.0, 2.0, 3.0) for x, which is neither"),
+        ([(1.0, 0), (2.0, 0)], "weights for x that are negative or add up to 0"),
+        (["a"], "'a' for x, which is neither a number nor a list"),
+        (math.nan, "nan for x"),
+        (None, "None for x, which is neither"),
+        ([(1.0, math.nan)], "NaN or infinity for 1 of 1 items of x"),
+    ],
+)
+def test_values_that_are_no_score(value: Any, message: str) -> None:
+    """The message names the metric, and says what is wrong with it."""
+    with pytest.raises(ValueError, match=r"for|of") as caught:
+        _score("x", value, higher_is_better=True)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
