@@ -1,12 +1,13 @@
-"""One merge in a process of its own, with the time and the memory it took.
+"""Merges in processes of their own, with the time and the memory that each took.
 
-As a program, ``python -m mergekit_pcb.compare.merge_process FACTS RECIPE OUT OPTIONS``
-merges as ``mergekit-pcb merge`` does and writes what it measured to the file FACTS.
+As a program, ``python -m mergekit_pcb.compare.merge_process fork`` is a server: it
+imports what merges need, once, and forks for each recipe that it reads from standard
+input. Where processes cannot be copied (Windows, and macOS, whose libraries do not
+survive it), it is called with ``once``, merges one recipe itself, and ends.
 """
 
 from __future__ import annotations
 
-import _thread
 import json
 import os
 import re
@@ -14,25 +15,23 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 
-from mergekit_pcb.atomic_files import write_file
 from mergekit_pcb.errors import PCBError
 
-# Where the reason of a failure begins, which may have several lines: what click
-# prints, or the end of a traceback.
-_LAST_WORDS = re.compile(
-    r"^(?:Error: |(?=(?:\w+\.)*\w+(?:Error|Exception|Interrupt): ))", re.MULTILINE
-)
-# Seconds that a merge whose parent has died may take to tidy up.
+# What begins a line that is for this module and not for people.
+_MARK = "\0"
+# Seconds that a merge may take to tidy up when it has been interrupted.
 _TIDYING = 30
+_FORKS = sys.platform == "linux"
 
 
 class Cost(NamedTuple):
@@ -46,70 +45,109 @@ class Cost(NamedTuple):
     peak_bytes: int | None
 
 
-def measured_merge(recipe: Path, out: Path, options: Mapping[str, Any]) -> Cost:
-    """Run a recipe, and print what mergekit prints; ``out`` is complete, or absent.
+class MergeServer:
+    """Runs recipes in processes of their own; what mergekit prints is printed.
 
     Args:
-        recipe: the file.
-        out: the folder for the merged model.
         options: of mergekit-yaml, by the names of its parameters, for ``json.dumps``.
-
-    Raises:
-        PCBError: mergekit could not do it; the message is its own.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        facts = Path(scratch, "facts.json")
-        arguments = [str(facts), str(recipe), str(out), json.dumps(options)]
-        # Ctrl-C reaches a process in the terminal's group directly, and again from
-        # here; the second of two would interrupt the cleaning-up that the first began.
-        with subprocess.Popen(
-            [sys.executable, "-m", __name__, *arguments],
-            # Never written to: its end tells the child that this process has died.
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-            env={**os.environ, "PYTHONSAFEPATH": "1"},
-        ) as process:
-            try:
-                output = _printed(process)
-            except BaseException:
-                process.send_signal(signal.SIGINT)
-                try:
-                    process.wait(timeout=30)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                # The merge may be complete all the same, but its cost is unknown.
-                shutil.rmtree(out, ignore_errors=True)
-                raise
-        if process.returncode != 0 or not facts.exists():
-            raise PCBError(_reason(output, process.returncode))
-        return Cost(**json.loads(facts.read_text(encoding="utf-8")))
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        """Start nothing yet."""
+        self._options = options
+        self._process: subprocess.Popen[str] | None = None
+
+    def __call__(self, recipe: Path, out: Path) -> Cost:
+        """Run a recipe file; the folder ``out`` is then complete, or absent.
+
+        Raises:
+            PCBError: mergekit could not do it; the message is its own.
+        """
+        try:
+            told = self._ask([str(recipe), str(out), self._options])
+        except BaseException:
+            self.close()
+            # The merge may be complete all the same, but its cost is unknown.
+            shutil.rmtree(out, ignore_errors=True)
+            raise
+        if "cost" not in told:
+            raise PCBError(_reason(told))
+        return Cost(**told["cost"])
+
+    def close(self) -> None:
+        """End the server, and a merge that is going on."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            process.wait(timeout=_TIDYING + 5)
+        except subprocess.TimeoutExpired:
+            # Of the merge, too: it is in the group of the server.
+            os.killpg(process.pid, signal.SIGKILL) if _FORKS else process.kill()
+        with process:
+            pass
+
+    def _ask(self, request: list[Any]) -> dict[str, Any]:
+        if self._process is None:
+            self._process = _started()
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(request) + "\n")
+        process.stdin.flush()
+        told: dict[str, Any] = {"last": ""}
+        # A progress bar ends its lines with carriage returns, which count as line ends.
+        for line in process.stdout:
+            if line.startswith(_MARK):
+                told |= json.loads(line.removeprefix(_MARK))
+                if "status" in told:
+                    return told
+                continue
+            sys.stdout.write(line)
+            if line.strip() and "%|" not in line:
+                told["last"] = line.strip()
+        self.close()
+        return {"status": process.returncode, **told}
 
 
-def _printed(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    output = []
-    # A progress bar ends its lines with carriage returns, which count as line ends.
-    for line in process.stdout:
-        sys.stdout.write(line)
-        if "%|" not in line:
-            output.append(line)
-    process.wait()
-    return "".join(output)
+@contextmanager
+def merge_server(options: Mapping[str, Any]) -> Iterator[MergeServer]:
+    """A `MergeServer` that ends with the block."""
+    server = MergeServer(options)
+    try:
+        yield server
+    finally:
+        server.close()
 
 
-def _reason(output: str, status: int) -> str:
-    if errors := list(_LAST_WORDS.finditer(output)):
-        return " ".join(output[errors[-1].end() :].split())
+def _started() -> subprocess.Popen[str]:
+    # In a session of its own, because Ctrl-C would reach it in the terminal's group
+    # directly, and a merge again from here; the second of two would interrupt the
+    # cleaning-up that the first began.
+    return subprocess.Popen(
+        [sys.executable, "-m", __name__, "fork" if _FORKS else "once"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+        env={**os.environ, "PYTHONSAFEPATH": "1"},
+    )
+
+
+def _reason(told: Mapping[str, Any]) -> str:
+    """Why a merge has failed, from what its process has told, or its last line."""
+    status: int = told["status"]
+    if "failed" in told:
+        return str(told["failed"])
     if status < 0:
         name = signal.Signals(-status).name
         hint = " (out of memory?)" if name == "SIGKILL" else ""
         return f"the merge was ended by {name}{hint}"
-    lines = output.strip().splitlines() or [f"the merge ended with status {status}"]
-    return lines[-1].strip()
+    return told["last"] or f"the merge ended with status {status}"
 
 
 def peak_memory() -> int | None:
@@ -137,31 +175,68 @@ def merge_here(recipe: Path, out: Path, options: Mapping[str, Any]) -> Cost:
     return Cost(round(time.perf_counter() - start, 2), None)
 
 
+def _serve(*, forks: bool) -> None:
+    # What every merge then finds imported; the second imports the compiled loops.
+    from mergekit_pcb.kernel.backends import numba_problem
+
+    numba_problem()
+    for line in sys.stdin:
+        if not forks:
+            _answer(*json.loads(line))
+            return
+        if child := os.fork():
+            _, status = os.waitpid(child, 0)
+            _tell(status=os.waitstatus_to_exitcode(status))
+            continue
+        try:
+            _answer(*json.loads(line))
+        finally:
+            # Without the interpreter's own end, which takes seconds, and which is for
+            # the process that imported what is here.
+            sys.stdout.flush()
+            os._exit(0)
+
+
+def _answer(recipe: str, out: str, options: Mapping[str, Any]) -> None:
+    """Merge, and tell what it took, or why it failed."""
+    _end_with_parent()
+    try:
+        cost = merge_here(Path(recipe), Path(out), options)
+    except click.ClickException as error:
+        error.show()
+        _tell(failed=error.format_message())
+    except Exception as error:
+        traceback.print_exc()
+        _tell(failed=" ".join(f"{type(error).__name__}: {error}".split()))
+    else:
+        _tell(cost=cost._replace(peak_bytes=peak_memory())._asdict())
+
+
+def _tell(**facts: Any) -> None:
+    # Something may have been printed without an end of line.
+    sys.stdout.write(f"\n{_MARK}{json.dumps(facts)}\n")
+    sys.stdout.flush()
+
+
 def _end_with_parent() -> None:
-    """Interrupt this process when the one that started it has died, however it did."""
+    """Interrupt this process when the comparison wants it or has died, however."""
 
     def watch() -> None:
         # Not sys.stdin: its lock could not be taken when this process ends.
         while os.read(0, 1):
             pass
-        _thread.interrupt_main()
+        if hasattr(signal, "pthread_kill"):
+            main = threading.main_thread().ident
+            assert main is not None
+            # So that it also wakes from what it waits for.
+            signal.pthread_kill(main, signal.SIGINT)
+        else:
+            signal.raise_signal(signal.SIGINT)
         time.sleep(_TIDYING)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-@click.command()
-@click.argument("facts")
-@click.argument("recipe")
-@click.argument("out")
-@click.argument("options")
-def _main(facts: str, recipe: str, out: str, options: str) -> None:
-    _end_with_parent()
-    cost = merge_here(Path(recipe), Path(out), json.loads(options))
-    cost = cost._replace(peak_bytes=peak_memory())
-    write_file(Path(facts), json.dumps(cost._asdict()))
-
-
 if __name__ == "__main__":
-    _main()
+    _serve(forks=sys.argv[1] == "fork")

@@ -28,7 +28,7 @@ from mergekit_pcb.compare.candidates import (
 from mergekit_pcb.compare.disk import merged_size
 from mergekit_pcb.compare.evaluation import Evaluation
 from mergekit_pcb.compare.files import write
-from mergekit_pcb.compare.merge_process import measured_merge, merge_here
+from mergekit_pcb.compare.merge_process import merge_here, merge_server
 from mergekit_pcb.compare.progress import bars_and_log
 from mergekit_pcb.compare.report import Report
 from mergekit_pcb.compare.result_cache import versions
@@ -70,8 +70,8 @@ def compare_recipe(
         merge_options: of mergekit-yaml, by the names of its parameters.
         keep: which merged models stay, one of `run.KEEP`.
         quiet: show no progress.
-        in_this_process: merge without starting a process each time, which is faster
-            for tiny models; the memory of a merge is then unknown.
+        in_this_process: merge without other processes, which saves tiny models the
+            start of one; the memory of a merge is then unknown.
 
     Returns:
         The report, whose files have been written to ``out``.
@@ -100,14 +100,18 @@ def compare_recipe(
         for model in inputs.models:
             if Path(model.model.path).exists():
                 _require_whole(Path(model.model.path))
-        merge = merge_here if in_this_process else measured_merge
-        with only_one_at_a_time(out), bars_and_log(out, quiet=quiet) as display:
+        with (
+            only_one_at_a_time(out),
+            bars_and_log(out, quiet=quiet) as display,
+            merge_server(options) as server,
+        ):
+            here = partial(merge_here, options=options)
             comparison = Comparison(
                 folder=out,
                 inputs=inputs,
                 candidates=merges,
                 evaluation=evaluate,
-                merge=partial(merge, options=options),
+                merge=here if in_this_process else server,
                 merge_options=options,
                 keep=keep,
                 display=display,

@@ -21,9 +21,10 @@ import yaml
 from click.testing import Result
 from mergekit.scripts import run_yaml
 
+from mergekit_pcb.compare import merge_process
 from mergekit_pcb.compare.command import compare
 from mergekit_pcb.compare.evaluation import TEST, VALIDATION
-from mergekit_pcb.compare.merge_process import _reason, measured_merge, merge_here
+from mergekit_pcb.compare.merge_process import merge_here, merge_server
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.output import places
 from tests import tiny
@@ -214,21 +215,69 @@ def test_a_merge_that_is_interrupted_leaves_nothing(
         def write(self, text: str) -> int:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), redirect_stdout(Interrupting()):
-        measured_merge(family, tmp_path / "merged" / "m", {})
-    assert list((tmp_path / "merged").glob("*")) == []
+    out = tmp_path / "merged" / "m"
+    with merge_server({}) as server:
+        with pytest.raises(KeyboardInterrupt), redirect_stdout(Interrupting()):
+            server(family, out)
+        assert list(out.parent.glob("*")) == []
+        # As if the interruption came when the merge had just been done.
+        ask = server._ask
 
-    # As if the interruption came when the merge had just been done.
-    def late(process: Any) -> str:
-        process.stdout.read()
-        process.wait()
-        assert (tmp_path / "merged" / "m").exists()
-        raise KeyboardInterrupt
+        def late(request: Any) -> Any:
+            assert ask(request)["cost"]
+            assert out.exists()
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr("mergekit_pcb.compare.merge_process._printed", late)
-    with pytest.raises(KeyboardInterrupt):
-        measured_merge(family, tmp_path / "merged" / "m", {})
-    assert list((tmp_path / "merged").glob("*")) == []
+        monkeypatch.setattr(server, "_ask", late)
+        with pytest.raises(KeyboardInterrupt):
+            server(family, out)
+        assert list(out.parent.glob("*")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("forks", [True, False])
+def test_merges_one_after_the_other(
+    family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, forks: bool
+) -> None:
+    """Same bits as in this process; a failure between harms nothing; memory is known.
+
+    Where processes cannot be copied, each merge has a fresh one.
+    """
+    if forks and not merge_process._FORKS:
+        pytest.skip("no process is copied here")
+    monkeypatch.setattr(merge_process, "_FORKS", forks)
+    document = yaml.safe_load(family.read_text())
+    wrong = tiny.write_recipe(document | {"merge_method": "slerp"}, tmp_path / "w.yml")
+    merge_here(family, tmp_path / "here", {})
+    with merge_server({}) as server:
+        if forks:
+            with pytest.raises(PCBError, match="`slerp` needs `t`"):
+                server(wrong, tmp_path / "wrong")
+            killing = redirect_stdout(KillingMerges(server))
+            with pytest.raises(PCBError, match="ended by SIGKILL"), killing:
+                server(family, tmp_path / "wrong")
+        cost = server(family, tmp_path / "right")
+    found, expected = (tmp_path / "right", tmp_path / "here")
+    for file in ("model.safetensors", "config.json"):
+        assert (found / file).read_bytes() == (expected / file).read_bytes()
+    assert not (tmp_path / "wrong").exists()
+    assert cost.peak_bytes is not None
+    assert cost.peak_bytes > 10**8
+
+
+class KillingMerges(io.StringIO):
+    """Kills the merge whose output is written here."""
+
+    def __init__(self, server: merge_process.MergeServer) -> None:
+        super().__init__()
+        self.server = server
+
+    def write(self, text: str) -> int:
+        assert self.server._process is not None
+        pid = self.server._process.pid
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            os.kill(int(child), signal.SIGKILL)
+        return len(text)
 
 
 KILLED = """
@@ -236,13 +285,14 @@ import os, signal, sys
 from pathlib import Path
 from mergekit_pcb.compare import merge_process
 
-def killed(process):
-    process.stdout.readline()
-    print(process.pid, flush=True)
-    os.kill(os.getpid(), signal.SIGKILL)
+class Killed:
+    def write(self, text):
+        print(server._process.pid, file=sys.__stdout__, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
 
-merge_process._printed = killed
-merge_process.measured_merge(Path(sys.argv[1]), Path(sys.argv[2]), {})
+server = merge_process.MergeServer({})
+sys.stdout = Killed()
+server(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
@@ -268,20 +318,20 @@ def test_a_merge_does_not_outlive_the_comparison(family: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("output", "status", "reason"),
+    ("told", "reason"),
     [
-        ("a\nError: one\n  and two\n", 1, "one and two"),
-        ("Traceback\n  x\nos.OddError: one\nand two\n", 1, "os.OddError: one and two"),
-        ("last words\n", 1, "last words"),
-        ("", 3, "the merge ended with status 3"),
-        ("10%|", -9, "the merge was ended by SIGKILL (out of memory?)"),
+        ({"failed": "one", "status": 0, "last": "two"}, "one"),
+        ({"status": 1, "last": "last words"}, "last words"),
+        ({"status": 3, "last": ""}, "the merge ended with status 3"),
+        (
+            {"status": -9, "last": "x"},
+            "the merge was ended by SIGKILL (out of memory?)",
+        ),
     ],
 )
-def test_the_reason_of_a_failed_merge_is_whole(
-    output: str, status: int, reason: str
-) -> None:
-    """Its last words, however many lines they have."""
-    assert _reason(output, status) == reason
+def test_the_reason_of_a_failed_merge(told: dict[str, Any], reason: str) -> None:
+    """What its process tells, or how it ended, or else its last line."""
+    assert merge_process._reason(told) == reason
 
 
 def test_ctrl_c_in_a_merge_in_this_process_is_no_failure(
