@@ -22,6 +22,7 @@ from mergekit_pcb.compare.methods import (
     take_over,
 )
 from mergekit_pcb.errors import PCBError
+from mergekit_pcb.plugin.parameters import AUTO
 from mergekit_pcb.recipes import edits
 from mergekit_pcb.recipes.model_names import short_names
 from mergekit_pcb.recipes.models import located
@@ -157,8 +158,12 @@ def candidates(
         )
         for name, method in methods.items()
     }
-    # A method with nothing to vary is tried once, and that is accepted.
-    counts = {name: len(tried) for name, tried in settings.items() if len(tried) > 1}
+    # A method with nothing to vary, or with a switch only, cannot be tried more often.
+    counts = {
+        name: len(tried)
+        for name, tried in settings.items()
+        if any(not isinstance(value, bool) for value in tried[0].values())
+    }
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise PCBError(f"every method needs the same number of tries: {listed}")
@@ -249,6 +254,8 @@ def _require_valid(parameter: ParameterSpec, value: Any, name: str) -> None:
             parameter.validate(single)
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
+            if single == AUTO:
+                reason = f"only pcb takes it; write pcb.{parameter.name}={AUTO}"
             raise PCBError(
                 f"{name}: {parameter.name} is {single!r}: {reason}"
             ) from error

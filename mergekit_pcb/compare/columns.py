@@ -18,7 +18,6 @@ from mergekit_pcb.output.table import Cell
 
 NOTHING = "–"
 WINNER = "★"
-_TASK_WIDTH = 10
 _ARROWS = {True: " ↑", False: " ↓", None: ""}
 
 
@@ -31,7 +30,7 @@ class Column:
         value: of a row: a number, a word, or None.
         error: the standard error of the value, if the column has errors.
         title: in Markdown and on the page; empty for a column of CSV and JSON only.
-        short: the title on a terminal.
+        short: the title on a terminal, where it may have several lines.
         text: a value, or an error, as it is shown.
         higher_is_better: whether the best merge is the highest; None if none is best.
         priority: where the terminal is narrow, the columns of the lowest go first.
@@ -57,32 +56,11 @@ def task_column(scoreboard: Scoreboard, task: str) -> Column:
         lambda row: row.scores[task].value if task in row.scores else None,
         lambda row: row.scores[task].error if task in row.scores else None,
         title + _ARROWS[higher],
-        _short(task, scoreboard.tasks) + _ARROWS[higher],
+        task + _ARROWS[higher],
         _decimals(digits([s.value for s in scores], [s.error for s in scores])),
         higher,
         priority=3,
     )
-
-
-def _short(task: str, tasks: Sequence[str]) -> str:
-    """A name for narrow columns that no other task has.
-
-    Example:
-        >>> tasks = ["mmlu_school_physics", "mmlu_school_biology", "arc"]
-        >>> [_short(task, tasks) for task in tasks]
-        ['mmlu_…sics', 'mmlu_…logy', 'arc']
-    """
-    if len(task) <= _TASK_WIDTH:
-        return task
-    for head in (_TASK_WIDTH - 1, _TASK_WIDTH // 2):
-        tail = _TASK_WIDTH - 1 - head
-
-        def cut(name: str, head: int = head, tail: int = tail) -> str:
-            return f"{name[:head]}…{name[len(name) - tail :]}"
-
-        if sum(cut(other) == cut(task) for other in tasks) == 1:
-            return cut(task)
-    return task
 
 
 def summary_columns(scoreboard: Scoreboard) -> list[Column]:

@@ -16,11 +16,13 @@ from mergekit.scripts import run_yaml
 from mergekit_pcb.compare.candidates import METHODS, Inputs
 from mergekit_pcb.compare.evaluation import Evaluation
 from mergekit_pcb.compare.function import Function
+from mergekit_pcb.compare.grids import automatic_sweep
 from mergekit_pcb.compare.harness import Harness
 from mergekit_pcb.compare.recipe import compare_recipe
 from mergekit_pcb.compare.run import KEEP
 from mergekit_pcb.compare.terminal import show
 from mergekit_pcb.compare.weight_metrics import WeightMetrics
+from mergekit_pcb.plugin.parameters import AUTO
 from mergekit_pcb.recipes.edits import plain
 
 
@@ -30,10 +32,13 @@ def _words(_: click.Context, __: click.Parameter, value: str | None) -> list[str
 
 
 def _pairs(
-    _: click.Context, __: click.Parameter, values: Sequence[str]
+    _: click.Context, option: click.Parameter, values: Sequence[str]
 ) -> list[tuple[str, Any]]:
-    pairs = []
+    pairs: list[tuple[str, Any]] = []
     for pair in values:
+        if pair == AUTO and option.name == "sweep":
+            pairs.append((AUTO, None))
+            continue
         name, equals, text = pair.partition("=")
         if not (equals and name.strip() and text.strip()):
             raise click.BadParameter(f"write NAME=VALUE, not `{pair}`")
@@ -73,9 +78,10 @@ def _pairs(
     "--sweep",
     callback=_pairs,
     multiple=True,
-    metavar="[METHOD.]NAME=A,B,…",
-    help="Values to choose from. Every method gets as many tries; one without that "
-    "parameter tries its nearest.",
+    metavar="auto | [METHOD.]NAME=A,B,…",
+    help="Values to choose from. `auto`: every method has six settings of its own. "
+    "Else every method gets as many tries, and one without that parameter tries its "
+    "nearest.",
 )
 @click.option(
     "--tasks",
@@ -169,7 +175,7 @@ def compare(
             partial(_evaluation, more),
             methods=methods,
             fixed=_by_place(fixed),
-            swept=_by_place((name, _listed(values)) for name, values in sweep),
+            swept=_swept(sweep, methods),
             merge_options=merge_options,
             keep=keep,
             quiet=quiet,
@@ -195,6 +201,20 @@ def _by_place(pairs: Iterable[tuple[str, Any]]) -> dict[str, dict[str, Any]]:
         place, _, parameter = name.rpartition(".")
         places.setdefault(place, {})[parameter] = value
     return places
+
+
+def _swept(
+    pairs: Sequence[tuple[str, Any]], methods: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    given = _by_place((n, _listed(values)) for n, values in pairs if n != AUTO)
+    if all(name != AUTO for name, _ in pairs):
+        return given
+    if "" in given:
+        raise click.UsageError(
+            f"--sweep {AUTO} goes with values for single methods only, such as "
+            "--sweep ties.lambda=…"
+        )
+    return automatic_sweep(methods) | given
 
 
 def _listed(value: Any) -> list[Any]:

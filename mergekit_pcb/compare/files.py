@@ -12,12 +12,13 @@ from mergekit_pcb.compare.columns import (
     Column,
     cells,
     columns,
+    mean_digits,
     row_names,
     row_settings,
     shown_columns,
 )
 from mergekit_pcb.compare.figures import NAMES, pictures
-from mergekit_pcb.compare.report import Report, notes, verdict
+from mergekit_pcb.compare.report import Report, answer, notes
 from mergekit_pcb.compare.scoreboard import MERGE, Row, Scoreboard
 from mergekit_pcb.output.figures import Picture, why_no_figures
 from mergekit_pcb.output.html import escaped, figure, page
@@ -68,18 +69,23 @@ def tried_table(rows: Sequence[Row], references: Sequence[Row]) -> Table:
         rows: of the comparison.
         references: base and experts on the items that choose.
     """
-    scoreboard = Scoreboard(references)
+    merges = [
+        (Row(MERGE, row.name, tried.scores, row.method), tried)
+        for row in rows
+        for tried in (row.tried if len(row.tried) > 1 else ())
+    ]
+    scoreboard = Scoreboard([*references, *(row for row, _ in merges)])
+    decimals = mean_digits(scoreboard)
     lines: list[Sequence[Any]] = []
-    for row in rows:
-        for tried in row.tried if len(row.tried) > 1 else ():
-            score = scoreboard.score(Row(MERGE, row.name, tried.scores))
-            text = tried.failed or ("" if score is None else f"{score:.4f}")
-            lines.append([row.name, tried.label, Cell(text, best=tried.chosen)])
+    for row, tried in merges:
+        score = scoreboard.score(row)
+        text = tried.failed or ("" if score is None else f"{score:.{decimals}f}")
+        lines.append([row.name, tried.label, Cell(text, best=tried.chosen)])
     return Table("", ["model", "settings", "on the items that choose"], lines, words=1)
 
 
 def _page_body(report: Report, drawn: Sequence[Picture]) -> Iterator[str]:
-    yield f'<p class="verdict">{escaped(verdict(report.scoreboard))}</p>'
+    yield f'<p class="answer">{escaped(answer(report.scoreboard))}</p>'
     yield html(scores_table(report.scoreboard))
     for picture in drawn:
         yield figure(picture)
@@ -97,7 +103,7 @@ def _page_body(report: Report, drawn: Sequence[Picture]) -> Iterator[str]:
 
 def _as_markdown(report: Report) -> str:
     lines = [f"# {markdown_text(report.title)}", ""]
-    lines += [markdown_text(verdict(report.scoreboard)), ""]
+    lines += [markdown_text(answer(report.scoreboard)), ""]
     lines += [markdown(scores_table(report.scoreboard)), ""]
     lines += [f"* {markdown_text(note)}" for note in notes(report)]
     tried = tried_table(report.rows, report.references)
@@ -138,7 +144,7 @@ def _as_json(report: Report) -> str:
         rows.append({**asdict(row, dict_factory=_without_items), **named})
     document = {
         "recipe": report.recipe,
-        "verdict": verdict(scoreboard),
+        "answer": answer(scoreboard),
         "tasks": {
             task: {"higher_is_better": scoreboard.higher_is_better(task)}
             for task in scoreboard.tasks

@@ -13,25 +13,34 @@ from mergekit_pcb.errors import PCBError
 from mergekit_pcb.recipes import edits
 from mergekit_pcb.suggestions import did_you_mean
 
-# For parameters that a recipe for another method does not set. Where a value has been
-# published for use without tuning, it is that one. Methods with a weight here sum the
-# task vectors, which others average, so a weight of 1 that is right for others is far
-# too much: of the weights of a recipe for others, only the proportions are kept.
+# What a method is given untuned, where mergekit has no default or one that is not meant
+# for use (density 1 keeps everything). linear, model_stock, karcher and pcb run with
+# mergekit's or their own defaults. Methods with a weight here sum the task vectors,
+# which others average, so a weight of 1 that is right for others is far too much: of
+# the weights of a recipe for others, only the proportions are kept.
 _DEFAULTS: dict[str, dict[str, float]] = {
+    # Without validation data: arXiv 2212.04089, and arXiv 2306.01708 as a peer.
     "task_arithmetic": {"weight": 0.4},
+    # Without validation data: top 20 % and lambda 1, arXiv 2306.01708.
     "ties": {"density": 0.2},
+    # arXiv 2311.03099 chooses the rate of each model; half is what mergekit's examples
+    # have. The weight is that of the task arithmetic that it is added to.
     "dare_ties": {"weight": 0.4, "density": 0.5},
     "dare_linear": {"weight": 0.4, "density": 0.5},
+    # As for DARE, which arXiv 2406.11617 builds on.
     "della": {"density": 0.5},
     "della_linear": {"weight": 0.4, "density": 0.5},
+    # mergekit's documentation, with its default of gamma, 0.01; arXiv 2312.06795.
     "breadcrumbs": {"weight": 0.4, "density": 0.9},
     "breadcrumbs_ties": {"weight": 0.4, "density": 0.9},
+    # The top 10 % of the variance, arXiv 2408.07990.
     "sce": {"select_topk": 0.1},
 }
 _FOR_ANY_METHOD = {"weight": 1.0, "t": 0.5}
 # These mean something else for every method, which has its own defaults: a random half
-# of the values is neither the largest half nor the half of the highest scores.
-_OWN_PARAMETERS = {"density", "normalize", "rescale", "int8_mask"}
+# of the values is neither the largest half nor the half of the highest scores, and what
+# lambda is right depends on how much of the task vectors a method keeps.
+_OWN_PARAMETERS = {"density", "lambda", "normalize", "rescale", "int8_mask"}
 
 Places = Mapping[str, Collection[str]]
 

@@ -13,6 +13,7 @@ from typing import IO
 import rich.progress
 from rich.console import Console
 
+from mergekit_pcb.compare.plan import Plan, duration
 from mergekit_pcb.output.progress import Progress, new_bars
 
 _STANDARD_ERROR = 2
@@ -25,12 +26,17 @@ class BarsAndLog:
     def __init__(self, bars: rich.progress.Progress, log: IO[str]) -> None:
         """Take the bars, shown already, and an open file."""
         self._bars, self.log = bars, log
-        self._models = bars.add_task("models evaluated", total=0)
+        self._plan = Plan()
+        self._models = bars.add_task("models evaluated", total=0, left="")
         self._step = bars.add_task("", total=100, visible=False)
 
-    def expect(self, steps: int) -> None:
-        """Say how many models there will be."""
+    def expect(self, steps: int, plan: Plan) -> None:
+        """Say how many models there will be, and what there is to do."""
+        self._plan = plan
+        self.log.write(f"\n{plan}\n")
         self._bars.update(self._models, total=steps)
+        if not self._bars.disable:
+            self._bars.console.print(str(plan), markup=False, highlight=False)
 
     @contextmanager
     def working_on(self, what: str) -> Iterator[Progress]:
@@ -39,7 +45,8 @@ class BarsAndLog:
         self._bars.reset(self._step, description=what, total=100, visible=True)
         if not self._bars.disable and not self._bars.console.is_terminal:
             # Bars are drawn in place, which a file is not.
-            self._bars.console.print(what, markup=False, soft_wrap=True)
+            left = f" ({self._left()})" * (self._plan.left is not None)
+            self._bars.console.print(f"{what}{left}", markup=False, soft_wrap=True)
 
         def progress(percent: float) -> None:
             self._bars.update(self._step, completed=percent)
@@ -56,7 +63,11 @@ class BarsAndLog:
 
     def done(self) -> None:
         """Count a model."""
-        self._bars.advance(self._models)
+        self._bars.update(self._models, advance=1, left=self._left())
+
+    def _left(self) -> str:
+        left = self._plan.left
+        return "" if left is None else f"{duration(left)} left"
 
     def failed(self, trace: str) -> None:
         """Log a traceback."""

@@ -116,14 +116,17 @@ def compare_recipe(
                 keep=keep,
                 display=display,
             )
-            display.expect(comparison.steps)
             dtype = document.get("out_dtype") or document.get("dtype")
             models = comparison.models_at_a_time
-            needed = models * merged_size(inputs.base, dtype)
-            if needed:
+            one = merged_size(inputs.base, dtype)
+            if models * one:
                 what = f"{models} merged models at a time (fewer with --keep none)"
                 # What else comes with a model: a tokenizer, a card, the reports.
-                require_room(out, needed * 1.02 + 50e6, what)
+                require_room(out, models * one * 1.02 + 50e6, what)
+            comparison.make_plan()
+            comparison.plan.bytes_written = models * one
+            comparison.plan.bytes_read = len(inputs.models) * one
+            display.expect(comparison.steps, comparison.plan)
             rows, references = comparison.run()
         report = Report(
             recipe=recipe,

@@ -1,4 +1,4 @@
-"""The results of a comparison in words: the verdict and the notes."""
+"""The results of a comparison in words: the answer and the notes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mergekit_pcb.compare.budget import SCALE
-from mergekit_pcb.compare.columns import WINNER, mean_digits
+from mergekit_pcb.compare.columns import WINNER, mean_digits, row_name
 from mergekit_pcb.compare.scoreboard import BASE, MERGE, Row, Scoreboard
 
 
@@ -49,46 +49,61 @@ class Report:
         return f"Merges of the models of {Path(self.recipe).name}, compared"
 
 
-def verdict(scoreboard: Scoreboard) -> str:
-    """Whether pcb is better here, in figures; or else which merge is."""
+def answer(scoreboard: Scoreboard) -> str:
+    """Which merge to take, by how much it is better than others, and how sure that is.
+
+    Without any merge that can be ranked, it says why there is no answer.
+    """
     best = scoreboard.best(scoreboard.merges)
     if best is None:
         if scoreboard.merges:
-            return "Measures of the weights do not say which merge is good."
-        return "There is no merge to compare."
-    row = scoreboard.best([row for row in scoreboard.merges if row.method == "pcb"])
-    row = row or best
-    peer = scoreboard.best_peer(row)
-    gap = scoreboard.difference(row)
-    if peer is None or gap is None:
-        return f"Best merge: {_with_score(scoreboard, best)}."
+            return (
+                "Measures of the weights do not say which merge is good: evaluate with "
+                "--tasks or --evaluate."
+            )
+        return "There is no merge to compare: every one of them failed."
+    parts = [f"Best: {_with_setting(best)}, {_score(scoreboard, best)}."]
+    if peer := scoreboard.best_peer(best):
+        parts.append(_against(scoreboard, best, peer, f"the next method, {peer.name}"))
+    inputs = [row for row in scoreboard.rows if row.kind != MERGE]
+    if rival := scoreboard.best(inputs):
+        name = "the base" if rival.kind == BASE else row_name(rival)
+        name = f"the best of base and experts, {name}"
+        parts.append(_against(scoreboard, best, rival, name))
+    return " ".join(parts)
+
+
+def _against(scoreboard: Scoreboard, best: Row, other: Row, name: str) -> str:
+    """How the best merge compares with another row."""
+    gap = scoreboard.gap(best, other)
+    other_one = f"{name}, {_score(scoreboard, other)},"
+    if gap is None or not gap.value:
+        return f"T{other_one[1:]} is level."
     decimals = mean_digits(scoreboard)
-    error = "" if gap.error is None else f" ± {gap.error:.{decimals}f}"
-    ahead = best if best in (row, peer) else row
-    if not gap.value:
-        reading = "is none"
-    elif gap.error is None:
-        reading = f"is for {ahead.name}, and its standard error is not known"
-    elif abs(gap.value) <= 2 * gap.error:
-        reading = "is within twice its standard error: level here"
-    else:
-        reading = f"is for {ahead.name}"
-    text = (
-        f"Best by {row.method}: {_with_score(scoreboard, row)}. Best by another "
-        f"method: {_with_score(scoreboard, peer)}. The difference, "
-        f"{gap.value:+.{decimals}f}{error}, {reading}."
-    )
-    base = next((row for row in scoreboard.rows if row.kind == BASE), None)
-    if base and scoreboard.best([base, best]) is base:
-        text += " No merge here is better than the base."
-    return text
+    known = gap.error is not None
+    error = f" ± {gap.error:.{decimals}f}" if known else " (its error is not known)"
+    amount = f"{abs(gap.value):.{decimals}f}{error}"
+    if gap.is_level:
+        return (
+            f"T{other_one[1:]} is level: the difference, {amount}, is within twice its "
+            "standard error."
+        )
+    if scoreboard.best([other, best]) is best:
+        return f"It is better by {amount} than {other_one[:-1]}."
+    return f"But {other_one} is better than every merge, by {amount}."
 
 
-def _with_score(scoreboard: Scoreboard, row: Row) -> str:
+def _with_setting(row: Row) -> str:
+    words = f"{row.name} with {row.label}" if row.label else row.name
+    return words + f" (best of {len(row.tried)} tries)" * (len(row.tried) > 1)
+
+
+def _score(scoreboard: Scoreboard, row: Row) -> str:
     mean = scoreboard.mean(row)
     if mean is None:
-        return f"{row.name}, {scoreboard.mean_normalised(row):.1f} % of own expert"
-    return f"{row.name}, {mean:.{mean_digits(scoreboard)}f}"
+        return f"{scoreboard.mean_normalised(row):.1f} % of own expert"
+    mean_of = "mean " if len(scoreboard.tasks) > 1 else ""
+    return f"{mean_of}{mean:.{mean_digits(scoreboard)}f}"
 
 
 def notes(report: Report) -> Iterator[str]:
@@ -114,6 +129,9 @@ def notes(report: Report) -> Iterator[str]:
             "says nothing of other fine-tuning seeds."
         )
     yield from _on_settings(report)
+    recipes = [f"{row.recipe} ({row.name})" for row in report.rows if row.recipe]
+    if recipes:
+        yield f"Recipes that mergekit-yaml merges: {', '.join(recipes)}."
     if any(row.seconds is not None for row in report.rows):
         yield (
             "Seconds: of the merge, without start-up. GB: peak resident memory of its "
@@ -141,6 +159,14 @@ def _on_settings(report: Report) -> Iterator[str]:
             )
         if still := [row.name for row in merges if row.name not in swept]:
             yield f"Nothing to sweep: {', '.join(still)}."
+        most = max(len(row.tried) for row in merges)
+        fewer = [
+            f"{row.name} {len(row.tried)}"
+            for row in merges
+            if 1 < len(row.tried) < most
+        ]
+        if fewer:
+            yield f"Tries: {most} each; there are no more of {', '.join(fewer)}."
     if at_edge := [row.name for row in merges if _is_at_edge(row)]:
         yield (
             f"Chosen at the edge of what was tried: {', '.join(at_edge)}. Their best "

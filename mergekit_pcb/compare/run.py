@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import shutil
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import yaml
@@ -27,6 +29,7 @@ from mergekit_pcb.compare.evaluation import (
     Scores,
 )
 from mergekit_pcb.compare.merge_process import Cost
+from mergekit_pcb.compare.plan import Plan
 from mergekit_pcb.compare.progress import BarsAndLog
 from mergekit_pcb.compare.scoreboard import BASE, EXPERT, MERGE, Row, Scoreboard, Tried
 from mergekit_pcb.errors import PCBError
@@ -60,6 +63,7 @@ class Comparison:
         merge_options: what else a merge depends on, for ``json.dumps``.
         keep: which merged models stay, one of `KEEP`.
         display: shows every step, and keeps a log.
+        plan: what is left to do; see `make_plan`.
     """
 
     folder: Path
@@ -70,6 +74,7 @@ class Comparison:
     merge_options: Any
     keep: str
     display: BarsAndLog
+    plan: Plan = field(default_factory=Plan)
 
     @property
     def groups(self) -> list[list[Candidate]]:
@@ -105,10 +110,37 @@ class Comparison:
         """How many merged models there may be on disk besides those there now."""
         if self.keep == "all":
             return sum(not self.merged_folder(c).exists() for c in self.candidates)
-        if all(map(self._is_scored, self.candidates)):
+        if all(self._is_scored(c, self.parts[0]) for c in self.candidates):
             return 0
         best_of_all = self.keep == "best" and len(self.groups) > 1
         return 1 + self._chooses + best_of_all
+
+    def make_plan(self) -> None:
+        """Count what is to be done, with the times of what the folder has."""
+        plan, parts = self.plan, dict.fromkeys(self.parts)
+        inputs = [(BASE, self.inputs.base), *self.inputs.experts.items()]
+        done = [
+            self._score_file(name, cache.identity_of(model), part).exists()
+            for part in parts
+            for name, model in inputs
+        ]
+        choosing, showing = self.parts
+        scored = [self._is_scored(c, choosing) for c in self.candidates]
+        plan.merges = sum(
+            not known and not self.merged_folder(candidate).exists()
+            for candidate, known in zip(self.candidates, scored, strict=True)
+        )
+        done += scored
+        if self.chooses_apart:
+            done += [any(self._is_scored(c, showing) for c in g) for g in self.groups]
+        plan.known = sum(done)
+        plan.evaluations = len(done) - plan.known
+        for kind, seconds in (
+            ("merge", plan.merge_seconds),
+            ("score", plan.evaluation_seconds),
+        ):
+            found = map(cache.load, (self.folder / "runs").glob(f"{kind}-*.json"))
+            seconds += [each["seconds"] for each in found if each and "seconds" in each]
 
     def run(self) -> tuple[list[Row], list[Row]]:
         """Merge and evaluate what has not been.
@@ -224,9 +256,13 @@ class Comparison:
         )
         return Tried(candidate.label, dict(candidate.swept), scores, failed)
 
-    def _is_scored(self, candidate: Candidate) -> bool:
-        about = self._about_score(self._merge_identity(candidate), self.parts[0])
-        return self._result_file("score", cache.key_of(candidate.name, about)).exists()
+    def _is_scored(self, candidate: Candidate, part: str) -> bool:
+        identity = self._merge_identity(candidate)
+        return self._score_file(candidate.name, identity, part).exists()
+
+    def _score_file(self, name: str, identity: Any, part: str) -> Path:
+        about = self._about_score(identity, part)
+        return self._result_file("score", cache.key_of(name, about))
 
     def _about_score(self, identity: Any, part: str) -> list[Any]:
         return [identity, self.evaluation.identity(part), cache.versions()]
@@ -242,8 +278,7 @@ class Comparison:
         always_find: bool = False,
     ) -> tuple[Scores, str]:
         """The scores of a model, or no scores and why; from the cache if possible."""
-        about = self._about_score(identity, part)
-        file = self._result_file("score", cache.key_of(name, about))
+        file = self._score_file(name, identity, part)
         model = f"{name} ({label})" if label else name
         try:
             if always_find:
@@ -251,10 +286,18 @@ class Comparison:
             known = cache.load(file)
             if known is None:
                 folder = find()
-                with self.display.working_on(f"evaluating {model}") as progress:
+                with (
+                    self.display.working_on(f"evaluating {model}") as progress,
+                    _timed(self.plan.evaluated) as seconds,
+                ):
                     scores = self.evaluation(folder, part, progress)
-                plain = {task: _plain(score) for task, score in scores.items()}
-                known = {"model": model, "part": part, "scores": plain, "about": about}
+                known = {
+                    "model": model,
+                    "part": part,
+                    "scores": {task: _plain(score) for task, score in scores.items()},
+                    "seconds": seconds(),
+                    "about": self._about_score(identity, part),
+                }
                 cache.save(file, known)
         except Exception as error:
             return {}, self._in_few_words(error)
@@ -274,7 +317,7 @@ class Comparison:
         shutil.rmtree(folder, ignore_errors=True)
         recipe = self._recipe_file(candidate)
         step = f"merging {candidate.name} ({candidate.label})"
-        with self.display.working_on(step):
+        with self.display.working_on(step), _timed(self.plan.merged):
             cost = self.merge(recipe, folder)
         facts = {
             **cost._asdict(),
@@ -320,6 +363,22 @@ class Comparison:
         half = _MOST_CHARACTERS // 2
         short = len(words) <= _MOST_CHARACTERS
         return words if short else f"{words[:half]} … {words[-half:]}"
+
+
+@contextmanager
+def _timed(count: Callable[[float], None]) -> Iterator[Callable[[], float]]:
+    """Count a step with its seconds, unless it is interrupted; gives a clock."""
+    start = perf_counter()
+
+    def seconds() -> float:
+        return round(perf_counter() - start, 3)
+
+    try:
+        yield seconds
+    except Exception:
+        count(seconds())
+        raise
+    count(seconds())
 
 
 def _plain(score: Score) -> dict[str, Any]:

@@ -64,6 +64,11 @@ class Difference(NamedTuple):
     value: float
     error: float | None
 
+    @property
+    def is_level(self) -> bool:
+        """Whether it is none, or within twice its standard error."""
+        return not self.value or abs(self.value) <= 2 * (self.error or 0)
+
 
 class Scoreboard:
     """Means, shares and differences of the scores of some rows."""
@@ -170,21 +175,23 @@ class Scoreboard:
         return self.best([peer for peer in self.merges if peer.method != row.method])
 
     def difference(self, row: Row) -> Difference | None:
-        """How much more a merge scores than its best peer, if it has one.
+        """How much more a merge scores than its best peer, if it has one."""
+        peer = self.best_peer(row)
+        return None if peer is None else self.gap(row, peer)
+
+    def gap(self, row: Row, other: Row) -> Difference | None:
+        """How much more a row scores than another one.
 
         Both have answered the same items, so where those are known the error is that of
         the paired differences, which is smaller than that of two samples. Differences
         of shares have none.
         """
-        peer = self.best_peer(row)
-        if peer is None:
-            return None
-        mine, other = self.score(row), self.score(peer)
-        if mine is None or other is None:
+        mine, others = self.score(row), self.score(other)
+        if mine is None or others is None:
             return None
         tasks = [] if self.direction is None else self.tasks
-        errors = [_error_of_difference(row, peer, task) for task in tasks]
-        return Difference(mine - other, _error_of_mean(errors))
+        errors = [_error_of_difference(row, other, task) for task in tasks]
+        return Difference(mine - others, _error_of_mean(errors))
 
 
 def _error_of_difference(row: Row, peer: Row, task: str) -> float | None:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from mergekit_pcb.compare.columns import Column, shown_columns
 from mergekit_pcb.compare.files import PAGE, scores_table
-from mergekit_pcb.compare.report import Report, notes, verdict
+from mergekit_pcb.compare.report import Report, answer, notes
 from mergekit_pcb.compare.scoreboard import Scoreboard
 from mergekit_pcb.output.figures import why_no_figures
 from mergekit_pcb.output.table import Cell
@@ -22,31 +22,34 @@ from mergekit_pcb.printable import printable
 
 _NAME_WIDTH = 24
 _WIDEST_NAME = 44
+_TITLE_WIDTH = 12
 _GAP = 2
 # The priority of seconds, the higher of the two columns that are no scores.
 _COSTS = 2
 
 
 def show(report: Report, *, quiet: bool) -> None:
-    """Print table and verdict; if not quiet, also the notes and where the files are."""
+    """Print answer and table; if not quiet, also the notes and where the files are."""
     screen = Console(highlight=False, markup=False)
+    screen.print(printable(answer(report.scoreboard)), style="bold")
     tables, left_out = terminal_tables(report.scoreboard, screen.width)
     for table in tables:
         screen.print(table)
-    screen.print(printable(verdict(report.scoreboard)))
     if quiet:
         return
-    screen.print()
     if left_out:
         screen.print(printable(f"Not shown here: {'; '.join(left_out)}."))
     for note in notes(report):
-        # Every setting is in the files.
-        if not note.startswith("Tried: "):
+        # Every setting and recipe is in the files.
+        if not note.startswith(("Tried: ", "Recipes ")):
             screen.print(printable(note), style="dim")
     out = report.folder
     missing = why_no_figures()
     pictures = "" if missing else "; pictures beside it"
     screen.print(f"Report: {out / PAGE}, and as .md, .csv and .json{pictures}")
+    best = report.scoreboard.best(report.scoreboard.merges)
+    if best and best.recipe:
+        screen.print(f"Recipe of {best.name}: {out / best.recipe}")
     for row in report.rows:
         if row.model and (out / row.model).exists():
             screen.print(f"Model of {row.name}: {out / row.model}")
@@ -65,7 +68,7 @@ def terminal_tables(
     more tables below the first, which has the summary.
     """
     columns = [
-        _Shown(column, texts, max(len(column.short), *map(len, texts)) + _GAP)
+        _shown(column, texts)
         for column, texts in zip(
             shown_columns(scoreboard),
             map(_texts, list(zip(*scores_table(scoreboard).rows, strict=True))[2:]),
@@ -95,11 +98,37 @@ def terminal_tables(
 
 
 class _Shown(NamedTuple):
-    """A column, its text for each row, and its width in characters."""
+    """A column, its title, its text for each row, and its width in characters."""
 
     column: Column
+    title: str
     texts: list[Text]
     width: int
+
+
+def _shown(column: Column, texts: list[Text]) -> _Shown:
+    # A long name of a task has several lines, which end where a part of it ends.
+    parts = re.findall(r"[^-_/ ,]*[-_/ ,]*", printable(column.short))
+    title = "\n".join(_packed(parts, _TITLE_WIDTH))
+    width = max(*map(len, title.splitlines()), *map(len, texts)) + _GAP
+    return _Shown(column, title, texts, width)
+
+
+def _packed(parts: Sequence[str], width: int) -> list[str]:
+    """Parts of a text in lines of so many characters; longer parts are broken.
+
+    Example:
+        >>> _packed(["mmlu_", "high_", "school_", "macroeconomics"], 12)
+        ['mmlu_high_', 'school_', 'macroeconomi', 'cs']
+    """
+    lines = [""]
+    for part in parts:
+        if len(lines[-1]) + len(part.rstrip()) > width:
+            lines.append("")
+        lines[-1] += part
+        while len(lines[-1].rstrip()) > width:
+            lines[-1:] = [lines[-1][:width], lines[-1][width:]]
+    return [line.rstrip() for line in lines if line.strip()]
 
 
 def _table(
@@ -111,7 +140,7 @@ def _table(
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("model", overflow="fold")
     for column in shown:
-        table.add_column(printable(column.column.short), justify="right", no_wrap=True)
+        table.add_column(column.title, justify="right", no_wrap=True, vertical="bottom")
     for number, (name, words, *_) in enumerate(scores.rows):
         if number == scores.section:
             table.add_section()

@@ -20,7 +20,7 @@ body { background: var(--page); color: var(--text); margin: 0 auto; padding: 2re
   max-width: 76rem; font: 16px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.6rem; margin: 0 0 .5rem; }
 h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; }
-.verdict { border-left: 4px solid var(--accent); padding-left: 1rem; }
+.answer { border-left: 4px solid var(--accent); padding-left: 1rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .875rem; margin: 1rem 0;
   font-variant-numeric: tabular-nums; }

@@ -9,9 +9,18 @@ import rich.progress
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column
+from rich.text import Text
 
 Progress = Callable[[float], None]
 """Called with how much of a step is done, in percent."""
+
+
+class _TimeLeft(TimeRemainingColumn):
+    """The time left: what the field ``left`` says, else from the speed so far."""
+
+    def render(self, task: rich.progress.Task) -> Text:
+        left = task.fields.get("left")
+        return super().render(task) if left is None else Text(left)
 
 
 def new_bars(console: Console, *, hidden: bool) -> rich.progress.Progress:
@@ -29,7 +38,7 @@ def new_bars(console: Console, *, hidden: bool) -> rich.progress.Progress:
         ),
         BarColumn(12),
         TextColumn("{task.completed:.0f} of {task.total:.0f}"),
-        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        _TimeLeft(compact=True, elapsed_when_finished=True),
         console=console,
         disable=hidden,
         # A step may take longer than the half minute over which rich measures speed.

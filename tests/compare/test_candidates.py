@@ -12,7 +12,9 @@ from mergekit.config import MergeConfiguration
 
 from mergekit_pcb.check.linter import check_recipe
 from mergekit_pcb.compare.candidates import METHODS, Candidate, candidates, inputs_of
+from mergekit_pcb.compare.grids import automatic_sweep
 from mergekit_pcb.errors import PCBError
+from mergekit_pcb.plugin.parameters import DEFAULT_DENSITY, DEFAULT_LAMBDA
 from mergekit_pcb.recipes.edits import with_absolute_paths
 from mergekit_pcb.recipes.findings import ERROR
 
@@ -74,9 +76,9 @@ def test_own_method_keeps_its_recipe() -> None:
 def test_other_methods_take_what_they_know() -> None:
     """What a method lacks, or means otherwise, is dropped, and the note says so."""
     found = only(recipe("pcb", density=0.3, clamp=0.0, **{"lambda": 1.2}), "ties")
-    assert found.recipe["parameters"] == {"density": 0.2, "lambda": 1.2, "weight": 1.0}
-    assert found.note == "without clamp, density"
-    assert found.label == "density 0.2, weight 1, lambda 1.2"
+    assert found.recipe["parameters"] == {"density": 0.2, "weight": 1.0}
+    assert found.note == "without clamp, density, lambda"
+    assert found.label == "density 0.2, weight 1, lambda 1"
 
 
 def test_switches_stay_with_their_method() -> None:
@@ -93,7 +95,10 @@ def test_switches_stay_with_their_method() -> None:
         ("ties", "density 0.2, weight 1, lambda 1"),
         ("della", "density 0.5, epsilon 0.1, weight 1, lambda 1"),
         ("sce", "select_topk 0.1"),
-        ("pcb", "density 0.1, weight 1, lambda 1"),
+        ("pcb", f"density {DEFAULT_DENSITY}, weight 1, lambda {DEFAULT_LAMBDA}"),
+        ("breadcrumbs", "density 0.9, gamma 0.01, weight 0.4, lambda 1"),
+        ("dare_ties", "density 0.5, weight 0.4, lambda 1"),
+        ("model_stock", ""),
         ("slerp", "t 0.5"),
         ("karcher", ""),
     ],
@@ -212,6 +217,34 @@ def test_every_method_gets_the_same_number_of_different_tries(swept: Any) -> Non
         assert len(set(recipes)) == len(recipes) == budget, name
 
 
+ALL_PEERS = (*METHODS, "breadcrumbs", "model_stock", "karcher", "slerp")
+SUMMING = ("dare_linear", "della_linear", "breadcrumbs_ties")
+
+
+def test_auto_sweep_has_six_settings_for_whom_has_so_many() -> None:
+    """A switch has two, others none; what is used untuned is among the settings."""
+    names = [*ALL_PEERS, *SUMMING]
+    found = candidates(recipe(), names, swept=automatic_sweep(names))
+    few = {"model_stock": 2, "karcher": 1, "slerp": 1}
+    for name in names:
+        recipes = [str(c.recipe) for c in found if c.name == name]
+        assert len(set(recipes)) == len(recipes) == few.get(name, 6), name
+        labels = [c.label for c in found if c.name == name]
+        untuned = only(recipe(), name).label
+        if name == "linear":
+            untuned = f"scale 1, {untuned}"
+        elif name == "model_stock":
+            untuned = "filter_wise off"
+        assert untuned in labels, name
+
+
+def test_auto_sweep_gives_way_to_values_for_one_method() -> None:
+    """They must be as many as the others have."""
+    swept: Any = automatic_sweep(["ties", "pcb"]) | {"ties": {"lambda": [1.0, 2.0]}}
+    with pytest.raises(PCBError, match="the same number of tries: ties 2, pcb 6"):
+        candidates(recipe(), ["ties", "pcb"], swept=swept)
+
+
 def test_what_cannot_be_turned_is_tried_once() -> None:
     """Karcher means have no scale of any kind."""
     assert only(recipe(), "karcher", swept={"": {"lambda": [0.6, 1.0]}}).swept == {}
@@ -289,6 +322,10 @@ def test_what_is_set_beats_the_recipe_and_the_nearest_place_wins() -> None:
         ({"swept": {"": {"lamda": [1.0]}}}, "did you mean `lambda`?"),
         ({"swept": {"": {"lambda": ["a", "b"]}}}, "lambda is 'a': "),
         ({"swept": {"linear": {"scale": ["a", 1]}}}, "scale is 'a'"),
+        (
+            {"swept": {"ties": {"lambda": ["auto", 1]}}},
+            "ties: lambda is 'auto': only pcb takes it; write pcb.lambda=auto",
+        ),
         ({"swept": {"linear": {"lambda": [1.0]}}}, "no parameter of `linear`"),
         (
             {

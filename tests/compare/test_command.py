@@ -42,6 +42,10 @@ QUIET = ("--quiet", "--no-copy-tokenizer")
         (("--tasks", "x", "--evaluate", "a:b"), "not by both"),
         (("--tasks", "x", "--validation-tasks", "y"), "goes with --tasks and --sweep"),
         (("--keep", "some"), "'some' is not one of"),
+        (
+            ("--sweep", "auto", "--sweep", "lambda=1,2"),
+            "values for single methods only",
+        ),
     ],
 )
 def test_bad_use_exits_with_2(
@@ -203,6 +207,39 @@ def test_end_to_end_with_a_function(
     assert again.exit_code == 0, again.output
     assert "pcb" in again.output
     assert sorted(tmp_path.rglob("*")) == before, "nothing was done again"
+
+
+PEERS = (
+    *("linear", "task_arithmetic", "ties", "dare_ties", "della", "breadcrumbs"),
+    *("sce", "model_stock", "karcher", "pcb", "pcb:model"),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--methods", ",".join(PEERS)),
+        ("--methods", "linear,pcb", "--sweep", "lambda=0.6,1.4"),
+    ],
+)
+def test_the_recipe_of_every_row_is_merged_by_mergekit(
+    family: Path, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    """Untuned and tuned: mergekit-yaml makes the same bits of what the folder holds."""
+    out = tmp_path / "out"
+    result = run_compare(family, out, "--keep", "all", *arguments)
+    assert result.exit_code == 0, result.output
+    rows = json.loads((out / "comparison.json").read_text())["rows"]
+    merges = [row for row in rows if row["kind"] == "merge"]
+    assert len(merges) == (4 if "--sweep" in arguments else len(PEERS))
+    for number, row in enumerate(merges):
+        again = tmp_path / str(number)
+        options = ("--random-seed", 0, "--no-copy-tokenizer")
+        tiny.invoke(run_yaml.main, out / row["recipe"], again, *options)
+        weights = again / "model.safetensors"
+        expected = out / row["model"] / "model.safetensors"
+        assert weights.read_bytes() == expected.read_bytes(), row["name"]
 
 
 @pytest.mark.slow

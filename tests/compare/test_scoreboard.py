@@ -20,7 +20,7 @@ from mergekit_pcb.compare.columns import (
 )
 from mergekit_pcb.compare.evaluation import Score, per_item, standard_error
 from mergekit_pcb.compare.files import scores_table, write
-from mergekit_pcb.compare.report import Report, notes, verdict
+from mergekit_pcb.compare.report import Report, answer, notes
 from mergekit_pcb.compare.scoreboard import BASE, EXPERT, MERGE, Row, Scoreboard, Tried
 from mergekit_pcb.compare.terminal import terminal_tables
 from mergekit_pcb.output.table import markdown
@@ -212,11 +212,14 @@ def test_the_table_fits_the_terminal(tasks: int, width: int) -> None:
     lines = console.export_text().splitlines()
     assert max(map(len, lines)) <= width
     assert "…\n" not in console.export_text(clear=False)
-    headings = " ".join(line for line in lines if line.lstrip().startswith("model"))
-    assert ("mean" if tasks > 1 else "to peer") in lines[1]
+    # Names of tasks have several lines, and nothing of them is cut off.
+    headings = " ".join(lines)
+    assert ("mean" if tasks > 1 else "to peer") in headings
     assert headings.count("↑") == tasks
+    for part in ("a-rather-", "long-task-"):
+        assert headings.count(part) == tasks
     for number in range(tasks):
-        assert ("a-rather-…" if tasks == 1 else f"e-{number} ↑") in headings
+        assert f"name-{number} ↑" in headings or f"name-{number}" in headings
     assert set(left_out) <= {"seconds", "GB"}
 
 
@@ -263,7 +266,7 @@ def test_without_experts_their_share_is_a_dash() -> None:
     assert scoreboard.mean_normalised(rows[3]) is None
     (table,), _ = terminal_tables(scoreboard, 120)
     assert "expert" not in str([column.header for column in table.columns])
-    assert verdict(scoreboard).startswith("Best by pcb: pcb, 0.700.")
+    assert answer(scoreboard).startswith("Best: pcb, 0.700. It is better by 0.600 ")
 
 
 def report_of(
@@ -308,14 +311,59 @@ def test_notes_say_which_items_chose() -> None:
     assert "Chosen at the edge of what was tried: pcb." in same
 
 
-def test_the_verdict_is_level_within_two_errors() -> None:
-    """A difference within twice its standard error is none."""
-    far = [row(MERGE, "ties", 0.5, errors=(0.01,)), row(MERGE, "pcb", 0.9, errors=(0,))]
-    assert verdict(Scoreboard(far)).endswith("+0.400 ± 0.010, is for pcb.")
+@pytest.mark.parametrize("low", [False, True])
+def test_the_answer_favours_no_method(*, low: bool) -> None:
+    """It names the best row, its setting and the next method, whichever they are."""
+
+    def said(**heights: float) -> str:
+        rows = [
+            row(kind, name, 1 - x if low else x, higher=(not low,), errors=(0.01,))
+            for (name, x), kind in zip(
+                heights.items(), (EXPERT, MERGE, MERGE), strict=True
+            )
+        ]
+        return answer(Scoreboard(rows))
+
+    high = {False: ("0.800", "0.700", "0.600"), True: ("0.200", "0.300", "0.400")}[low]
+    for first, second in (("pcb", "ties"), ("ties", "pcb")):
+        assert said(a=0.6, **{first: 0.8, second: 0.7}) == (
+            f"Best: {first}, {high[0]}. It is better by 0.100 ± 0.014 than the next "
+            f"method, {second}, {high[1]}. It is better by 0.200 ± 0.014 than the "
+            f"best of base and experts, expert a, {high[2]}."
+        )
+
+
+def test_the_answer_says_what_is_level() -> None:
+    """A difference within twice its standard error, or none at all, is no answer."""
     near = [row(MERGE, "ties", 0.5, errors=(0.3,)), row(MERGE, "pcb", 0.9, errors=(0,))]
-    assert verdict(Scoreboard(near)).endswith("level here.")
-    behind = [row(BASE, "base", 0.95), *far]
-    assert "No merge here is better than the base." in verdict(Scoreboard(behind))
+    assert answer(Scoreboard(near)) == (
+        "Best: pcb, 0.90. The next method, ties, 0.50, is level: the difference, "
+        "0.40 ± 0.30, is within twice its standard error."
+    )
+    same = [row(MERGE, "ties", 0.5), row(MERGE, "pcb", 0.5)]
+    assert "The next method, pcb, 0.500, is level." in answer(Scoreboard(same))
+    unknown = [row(MERGE, "ties", 0.5), row(MERGE, "pcb", 0.7)]
+    assert "by 0.200 (its error is not known) than" in answer(Scoreboard(unknown))
+
+
+def test_the_answer_says_whether_an_expert_or_the_base_beats_every_merge() -> None:
+    """The best of base and experts stands beside the best merge."""
+    merge = row(MERGE, "ties", 0.55, errors=(0.001,), label="density 0.2")
+    expert = row(EXPERT, "a", 0.6, errors=(0.001,))
+    base = row(BASE, "base", 0.7, errors=(0.001,))
+    assert answer(Scoreboard([expert, merge])) == (
+        "Best: ties with density 0.2, 0.550. But the best of base and experts, expert "
+        "a, 0.600, is better than every merge, by 0.050 ± 0.001."
+    )
+    said = answer(Scoreboard([base, expert, merge]))
+    assert "But the best of base and experts, the base, 0.700, is better" in said
+
+
+def test_without_a_merge_the_answer_says_so() -> None:
+    """Nothing to rank, or nothing left."""
+    assert "every one of them failed" in answer(Scoreboard([row(BASE, "base", 0.5)]))
+    measured = [row(MERGE, "ties", 0.5, higher=(None,))]
+    assert "do not say which merge is good" in answer(Scoreboard(measured))
 
 
 def test_every_file_of_the_report_says_the_same(tmp_path: Path) -> None:
@@ -324,7 +372,7 @@ def test_every_file_of_the_report_says_the_same(tmp_path: Path) -> None:
     write(report_of(SWEPT, folder=tmp_path))
     text = (tmp_path / "comparison.md").read_text(encoding="utf-8")
     assert "| pcb ★ | best of 3: lambda 1.4 | **0.600** |" in text
-    assert "| pcb | lambda 1.4 | **0.6000** |" in text
+    assert "| pcb | lambda 1.4 | **0.600** |" in text
     with (tmp_path / "comparison.csv").open(encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     assert [line["maths"] for line in lines] == ["0.1", "0.9", "0.5", "0.6"]

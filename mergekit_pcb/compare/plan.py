@@ -1,0 +1,98 @@
+"""What a comparison has to do, and how long that may take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from statistics import fmean
+
+from mergekit_pcb.output.text import size
+
+# Bytes of models that a merge reads in a second, where none has been measured: what two
+# cores do (experiments/benchmark_merge.py).
+_BYTES_PER_SECOND = 3e8
+
+
+@dataclass
+class Plan:
+    """What is still to be done, corrected as it is done.
+
+    Attributes:
+        merges: how many are left.
+        evaluations: how many are left.
+        known: how many evaluations the folder has from before.
+        bytes_read: by one merge; 0 if not known.
+        bytes_written: on disk at a time; 0 if not known.
+        merge_seconds: of each merge so far.
+        evaluation_seconds: of each evaluation so far.
+    """
+
+    merges: int = 0
+    evaluations: int = 0
+    known: int = 0
+    bytes_read: float = 0
+    bytes_written: float = 0
+    merge_seconds: list[float] = field(default_factory=list)
+    evaluation_seconds: list[float] = field(default_factory=list)
+
+    def merged(self, seconds: float) -> None:
+        """Count a merge, successful or not."""
+        self.merges = max(0, self.merges - 1)
+        self.merge_seconds.append(seconds)
+
+    def evaluated(self, seconds: float) -> None:
+        """Count an evaluation, successful or not."""
+        self.evaluations = max(0, self.evaluations - 1)
+        self.evaluation_seconds.append(seconds)
+
+    @property
+    def merging_left(self) -> float | None:
+        """Seconds that the merges may take, if that can be said."""
+        if self.merge_seconds:
+            return self.merges * fmean(self.merge_seconds)
+        guess = self.bytes_read / _BYTES_PER_SECOND
+        return self.merges * guess if guess or not self.merges else None
+
+    @property
+    def left(self) -> float | None:
+        """Seconds that everything may take, if that can be said."""
+        if self.merging_left is None:
+            return None
+        if not self.evaluations:
+            return self.merging_left
+        if not self.evaluation_seconds:
+            return None
+        return self.merging_left + self.evaluations * fmean(self.evaluation_seconds)
+
+    def __str__(self) -> str:
+        """The plan in one line, for people."""
+        if not self.merges and not self.evaluations:
+            return f"Plan: nothing to do; all {self.known} evaluations are known."
+        parts = [f"{self.merges} merges and {self.evaluations} evaluations"]
+        if self.known:
+            parts[0] += f" ({self.known} more are known from before)"
+        if self.bytes_written:
+            parts.append(f"up to {size(self.bytes_written)} on disk")
+        if self.left is not None:
+            parts.append(f"about {duration(self.left)}")
+        elif self.merging_left is not None:
+            merging = f"about {duration(self.merging_left)} of merging; "
+            parts.append(
+                f"{merging}the first evaluation shows how long the others take"
+            )
+        else:
+            parts.append("the first of each shows how long the others take")
+        return f"Plan: {'; '.join(parts)}."
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit that people would use.
+
+    Example:
+        >>> duration(0.2), duration(48.4), duration(700), duration(9000)
+        ('1 s', '48 s', '12 min', '2.5 h')
+    """
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
