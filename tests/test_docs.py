@@ -23,8 +23,10 @@ from mergekit.merge_methods.base import ParameterScope, ParameterSpec
 
 from experiments.pictures import WRONG_RECIPE
 from mergekit_pcb.cli import SUBCOMMANDS, main
+from mergekit_pcb.compare.candidates import in_word
 from mergekit_pcb.compare.evaluation import ALL
 from mergekit_pcb.compare.function import Function
+from mergekit_pcb.compare.grids import GRIDS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -237,6 +239,20 @@ def test_the_function_on_the_page_of_commands_gives_scores(
         "bits_per_byte": (1.5, False),
         "speed": (12.5, True),
     }
+
+
+def test_the_page_of_commands_lists_every_automatic_grid() -> None:
+    """Methods and values of `--sweep auto`, as the code has them."""
+    text = text_of(ROOT / "docs/commands.md")
+    rows = re.findall(r"^\| (`.*`) \| (.*) \|$", text, re.M)
+    listed = {
+        name: values.partition(":")[0]
+        for names, values in rows
+        for name in re.findall(r"`([^`]*)`", names)
+    }
+    for method, grid in GRIDS.items():
+        shown = [f"{n} {', '.join(map(in_word, values))}" for n, values in grid.items()]
+        assert listed[method] == " × ".join(shown)
 
 
 def test_picture_of_check_shows_what_check_prints(

@@ -276,11 +276,12 @@ def _label(draft: edits.Recipe, method: MergeMethod, setting: Mapping[str, Any])
 def _in_words(values: Sequence[Any]) -> str:
     if any(isinstance(value, (list, dict)) for value in values):
         return "by layer"
-    texts = [_in_word(value) for value in values]
+    texts = [in_word(value) for value in values]
     return texts[0] if len(set(texts)) == 1 else "/".join(texts)
 
 
-def _in_word(value: Any) -> str:
+def in_word(value: Any) -> str:
+    """A value of a parameter as people read it."""
     if isinstance(value, bool):
         return "on" if value else "off"
     return f"{value:g}" if isinstance(value, (int, float)) else str(value)

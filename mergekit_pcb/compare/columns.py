@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -33,7 +34,8 @@ class Column:
         short: the title on a terminal, where it may have several lines.
         text: a value, or an error, as it is shown.
         higher_is_better: whether the best merge is the highest; None if none is best.
-        priority: where the terminal is narrow, the columns of the lowest go first.
+        priority: the highest stand first; where the terminal is narrow, the lowest are
+            left out, or go to another table.
     """
 
     key: str
@@ -125,12 +127,16 @@ def columns(scoreboard: Scoreboard) -> list[Column]:
 
 
 def shown_columns(scoreboard: Scoreboard) -> list[Column]:
-    """The columns that people are shown: with a title, and not without a value."""
-    return [
+    """The columns that people are shown, those of the highest priority first.
+
+    They have a title, and a value somewhere.
+    """
+    shown = [
         column
         for column in columns(scoreboard)
         if column.title and any(column.value(r) is not None for r in scoreboard.rows)
     ]
+    return sorted(shown, key=lambda column: -column.priority)
 
 
 def cells(column: Column, rows: Sequence[Row]) -> list[Cell]:
@@ -153,6 +159,25 @@ def cells(column: Column, rows: Sequence[Row]) -> list[Cell]:
         )
         for row, value, error in zip(rows, values, errors, strict=True)
     ]
+
+
+def folded(name: str, width: int = 14) -> str:
+    r"""A name in lines of so many characters, which end between its parts.
+
+    Example:
+        >>> folded("mmlu_high_school_macroeconomics ↑")
+        'mmlu_high_\nschool_\nmacroeconomics\n↑'
+        >>> folded("incomprehensibilities")
+        'incomprehensib\nilities'
+    """
+    lines = [""]
+    for part in re.findall(r"[^-_/ ,]*[-_/ ,]*", name):
+        if len(lines[-1]) + len(part.rstrip()) > width:
+            lines.append("")
+        lines[-1] += part
+        while len(lines[-1].rstrip()) > width:
+            lines[-1:] = [lines[-1][:width], lines[-1][width:]]
+    return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
 def row_names(scoreboard: Scoreboard) -> list[str]:

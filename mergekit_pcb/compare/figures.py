@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mergekit_pcb.compare.budget import SCALE
-from mergekit_pcb.compare.columns import Column, columns, row_name
+from mergekit_pcb.compare.columns import Column, columns, folded, row_name
 from mergekit_pcb.compare.scoreboard import BASE, MERGE, Row, Scoreboard, Tried
 from mergekit_pcb.output.figures import Picture, legend, new_figure
 from mergekit_pcb.printable import printable
@@ -67,7 +67,8 @@ def _bars(scoreboard: Scoreboard) -> Figure:
     for axes, panel in zip(all_axes, panels, strict=True):
         _draw_bars(axes, rows, panel)
         # Names of tasks are enough: the axis points to what is better.
-        axes.set_title(panel.key if panel.key in scoreboard.tasks else panel.title)
+        is_task = panel.key in scoreboard.tasks
+        axes.set_title(folded(printable(panel.key if is_task else panel.title)))
         axes.tick_params(axis="y", length=0, labelleft=panel is panels[0])
     return figure
 
@@ -107,7 +108,7 @@ def _draw_bars(axes: Axes, rows: Sequence[Row], panel: Column) -> None:
     axes.set_yticks(range(len(rows)), _titles(rows))
     axes.set_ylim(len(rows) - 0.5, -0.5)
     # Room for the numbers.
-    axes.margins(x=0.3)
+    axes.margins(x=0.55)
     axes.locator_params(axis="x", nbins=4)
     axes.spines["left"].set_visible(False)
     if panel.higher_is_better is False:

@@ -13,10 +13,10 @@ _AROUND_1 = (0.7, 1.0, 1.4)
 # models, and twice as much for few.
 _AROUND_SUMS = (0.6, 1.0, 1.7)
 
-# Each grid holds the settings that are used untuned. `lambda` rather than `weight`, so
-# that the proportions of the recipe's weights stay.
-_GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
-    # `auto` scales with the models, 1 does not: the second is a published setting.
+# By mergekit's name of the method. Each holds the setting that is used untuned. `lambda`
+# rather than `weight`, so that the proportions of the recipe's weights stay.
+GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
+    # 1 is where the search of the paper starts.
     "pcb": {
         "density": (DEFAULT_DENSITY / 2, DEFAULT_DENSITY, DEFAULT_DENSITY * 2),
         "lambda": (DEFAULT_LAMBDA, 1.0),
@@ -43,4 +43,4 @@ def automatic_sweep(names: Iterable[str]) -> dict[str, dict[str, tuple[Any, ...]
         names: of candidates, such as ``ties`` or ``pcb:model``.
     """
     methods = dict.fromkeys(name.partition(":")[0] for name in names)
-    return {method: _GRIDS[method] for method in methods if method in _GRIDS}
+    return {method: GRIDS[method] for method in methods if method in GRIDS}

@@ -8,6 +8,7 @@ survive it), it is called with ``once``, merges one recipe itself, and ends.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -26,6 +27,7 @@ from typing import Any, NamedTuple
 import click
 
 from mergekit_pcb.errors import PCBError
+from mergekit_pcb.kernel.backends import numba_problem
 
 # What begins a line that is for this module and not for people.
 _MARK = "\0"
@@ -176,9 +178,9 @@ def merge_here(recipe: Path, out: Path, options: Mapping[str, Any]) -> Cost:
 
 
 def _serve(*, forks: bool) -> None:
-    # What every merge then finds imported; the second imports the compiled loops.
-    from mergekit_pcb.kernel.backends import numba_problem
-
+    # What every merge then finds imported. A part of it is imported late: the compiled
+    # loops.
+    importlib.import_module("mergekit_pcb.commands.merge")
     numba_problem()
     for line in sys.stdin:
         if not forks:

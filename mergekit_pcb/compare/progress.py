@@ -45,8 +45,9 @@ class BarsAndLog:
         self._bars.reset(self._step, description=what, total=100, visible=True)
         if not self._bars.disable and not self._bars.console.is_terminal:
             # Bars are drawn in place, which a file is not.
-            left = f" ({self._left()})" * (self._plan.left is not None)
-            self._bars.console.print(f"{what}{left}", markup=False, soft_wrap=True)
+            left = self._left()
+            text = f"{what} ({left})" if left else what
+            self._bars.console.print(text, markup=False, soft_wrap=True)
 
         def progress(percent: float) -> None:
             self._bars.update(self._step, completed=percent)
@@ -67,7 +68,7 @@ class BarsAndLog:
 
     def _left(self) -> str:
         left = self._plan.left
-        return "" if left is None else f"{duration(left)} left"
+        return f"{duration(left)} left" if left else ""
 
     def failed(self, trace: str) -> None:
         """Log a traceback."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mergekit_pcb.compare.budget import SCALE
+from mergekit_pcb.compare.candidates import in_word
 from mergekit_pcb.compare.columns import WINNER, mean_digits, row_name
 from mergekit_pcb.compare.scoreboard import BASE, MERGE, Row, Scoreboard
 
@@ -200,6 +201,5 @@ def _swept(row: Row) -> str:
     parts = []
     for name in names:
         values = dict.fromkeys(tried.swept.get(name) for tried in row.tried)
-        texts = [f"{v:g}" if isinstance(v, (int, float)) else str(v) for v in values]
-        parts.append(f"{name} {', '.join(texts)}")
+        parts.append(f"{name} {', '.join(map(in_word, values))}")
     return " × ".join(parts)

@@ -279,7 +279,7 @@ class Comparison:
     ) -> tuple[Scores, str]:
         """The scores of a model, or no scores and why; from the cache if possible."""
         file = self._score_file(name, identity, part)
-        model = f"{name} ({label})" if label else name
+        model = _titled(name, label)
         try:
             if always_find:
                 find()
@@ -316,9 +316,11 @@ class Comparison:
         # A merge that was interrupted between the model and its facts, or changed.
         shutil.rmtree(folder, ignore_errors=True)
         recipe = self._recipe_file(candidate)
-        step = f"merging {candidate.name} ({candidate.label})"
+        step = f"merging {_titled(candidate.name, candidate.label)}"
         with self.display.working_on(step), _timed(self.plan.merged):
             cost = self.merge(recipe, folder)
+        # Without the start of what merges, which happens once.
+        self.plan.merge_seconds[-1] = cost.seconds
         facts = {
             **cost._asdict(),
             "files": cache.fingerprint(folder),
@@ -363,6 +365,10 @@ class Comparison:
         half = _MOST_CHARACTERS // 2
         short = len(words) <= _MOST_CHARACTERS
         return words if short else f"{words[:half]} … {words[-half:]}"
+
+
+def _titled(name: str, label: str) -> str:
+    return f"{name} ({label})" if label else name
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mergekit_pcb.compare.columns import Column, shown_columns
+from mergekit_pcb.compare.columns import Column, folded, shown_columns
 from mergekit_pcb.compare.files import PAGE, scores_table
 from mergekit_pcb.compare.report import Report, answer, notes
 from mergekit_pcb.compare.scoreboard import Scoreboard
@@ -22,7 +22,6 @@ from mergekit_pcb.printable import printable
 
 _NAME_WIDTH = 24
 _WIDEST_NAME = 44
-_TITLE_WIDTH = 12
 _GAP = 2
 # The priority of seconds, the higher of the two columns that are no scores.
 _COSTS = 2
@@ -80,8 +79,6 @@ def terminal_tables(
     while sum(column.width for column in columns) > space:
         least = min(columns, key=lambda shown: shown.column.priority)
         if least.column.priority > _COSTS:
-            # The summary comes first, and tasks take what is left.
-            columns.sort(key=lambda shown: -shown.column.priority)
             break
         columns.remove(least)
         left_out.insert(0, least.column.title)
@@ -107,28 +104,9 @@ class _Shown(NamedTuple):
 
 
 def _shown(column: Column, texts: list[Text]) -> _Shown:
-    # A long name of a task has several lines, which end where a part of it ends.
-    parts = re.findall(r"[^-_/ ,]*[-_/ ,]*", printable(column.short))
-    title = "\n".join(_packed(parts, _TITLE_WIDTH))
+    title = folded(printable(column.short))
     width = max(*map(len, title.splitlines()), *map(len, texts)) + _GAP
     return _Shown(column, title, texts, width)
-
-
-def _packed(parts: Sequence[str], width: int) -> list[str]:
-    """Parts of a text in lines of so many characters; longer parts are broken.
-
-    Example:
-        >>> _packed(["mmlu_", "high_", "school_", "macroeconomics"], 12)
-        ['mmlu_high_', 'school_', 'macroeconomi', 'cs']
-    """
-    lines = [""]
-    for part in parts:
-        if len(lines[-1]) + len(part.rstrip()) > width:
-            lines.append("")
-        lines[-1] += part
-        while len(lines[-1].rstrip()) > width:
-            lines[-1:] = [lines[-1][:width], lines[-1][width:]]
-    return [line.rstrip() for line in lines if line.strip()]
 
 
 def _table(

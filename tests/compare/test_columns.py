@@ -60,6 +60,7 @@ def test_a_column_is_declared_in_one_place(
         short="abc",
         text="{:.2f}".format,
         higher_is_better=False,
+        priority=0,
     )
     before = columns_module.summary_columns
     monkeypatch.setattr(
@@ -118,8 +119,8 @@ def test_a_column_without_a_value_is_in_no_table() -> None:
     assert "GB" in on_a_terminal(120)
     titles = [c.title for c in columns_module.shown_columns(Scoreboard(ROWS[:2]))]
     assert titles == [
-        "task0, accuracy ↑",
-        "task1, accuracy ↑",
         "mean",
         "% of own expert",
-    ]
+        "task0, accuracy ↑",
+        "task1, accuracy ↑",
+    ], "the summary comes first"

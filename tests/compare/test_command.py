@@ -21,6 +21,7 @@ import yaml
 from click.testing import Result
 from mergekit.scripts import run_yaml
 
+from mergekit_pcb.commands.merge import merge
 from mergekit_pcb.compare import merge_process
 from mergekit_pcb.compare.command import compare
 from mergekit_pcb.compare.evaluation import TEST, VALIDATION
@@ -302,6 +303,15 @@ def test_merges_one_after_the_other(
     assert cost.peak_bytes > 10**8
 
 
+def test_the_server_imports_before_it_forks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else every merge would wait for mergekit and torch again."""
+    imported: list[str] = []
+    monkeypatch.setattr(merge_process.importlib, "import_module", imported.append)
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    merge_process._serve(forks=True)
+    assert imported == [merge.callback.__module__]
+
+
 class KillingMerges(io.StringIO):
     """Kills the merge whose output is written here."""
 
@@ -320,6 +330,7 @@ class KillingMerges(io.StringIO):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from mergekit_pcb.commands.merge import merge
 from mergekit_pcb.compare import merge_process
 
 class Killed:

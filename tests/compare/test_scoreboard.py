@@ -93,7 +93,7 @@ def test_lower_is_better() -> None:
     assert scoreboard.normalised(rows[3], "maths") == pytest.approx(80)
     assert scoreboard.normalised(rows[3], "chat") == pytest.approx(120)
     assert scoreboard.best(rows) is rows[3]
-    assert "| **10.0** | **5.0** | **7.5** | **100.0** | -4.5 |" in markdown(
+    assert "| **7.5** | -4.5 | **100.0** | **10.0** | **5.0** |" in markdown(
         scores_table(scoreboard)
     )
 
@@ -112,7 +112,7 @@ def test_tasks_of_both_directions_have_no_mean() -> None:
     assert scoreboard.mean_normalised(rows[2]) == pytest.approx(62.5)
     assert scoreboard.best(rows[1:]) is rows[1]
     titles = [column.title for column in shown_columns(scoreboard)]
-    assert titles == ["maths ↑", "chat ↓", "% of own expert", "to the best peer"]
+    assert titles == ["to the best peer", "% of own expert", "maths ↑", "chat ↓"]
 
 
 @pytest.mark.parametrize("values", [(-2.0, 1.0), (0.0, 1.0)])
@@ -216,10 +216,9 @@ def test_the_table_fits_the_terminal(tasks: int, width: int) -> None:
     headings = " ".join(lines)
     assert ("mean" if tasks > 1 else "to peer") in headings
     assert headings.count("↑") == tasks
-    for part in ("a-rather-", "long-task-"):
-        assert headings.count(part) == tasks
+    assert headings.count("a-rather-long-") == tasks
     for number in range(tasks):
-        assert f"name-{number} ↑" in headings or f"name-{number}" in headings
+        assert f"task-name-{number}" in headings
     assert set(left_out) <= {"seconds", "GB"}
 
 
@@ -371,7 +370,7 @@ def test_every_file_of_the_report_says_the_same(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the page's pictures need matplotlib")
     write(report_of(SWEPT, folder=tmp_path))
     text = (tmp_path / "comparison.md").read_text(encoding="utf-8")
-    assert "| pcb ★ | best of 3: lambda 1.4 | **0.600** |" in text
+    assert "| pcb ★ | best of 3: lambda 1.4 | +0.100 | **66.7** | **0.600** |" in text
     assert "| pcb | lambda 1.4 | **0.600** |" in text
     with (tmp_path / "comparison.csv").open(encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
