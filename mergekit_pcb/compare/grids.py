@@ -13,8 +13,8 @@ _AROUND_1 = (0.7, 1.0, 1.4)
 # models, and twice as much for few.
 _AROUND_SUMS = (0.6, 1.0, 1.7)
 
-# By mergekit's name of the method. Each holds the setting that is used untuned. `lambda`
-# rather than `weight`, so that the proportions of the recipe's weights stay.
+# By mergekit's name of the method. Each holds the setting that is used untuned.
+# `lambda` rather than `weight`, so that the proportions of the recipe's weights stay.
 GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
     # 1 is where the search of the paper starts.
     "pcb": {

@@ -307,9 +307,9 @@ def test_the_server_imports_before_it_forks(monkeypatch: pytest.MonkeyPatch) -> 
     """Else every merge would wait for mergekit and torch again."""
     imported: list[str] = []
     monkeypatch.setattr(merge_process.importlib, "import_module", imported.append)
-    monkeypatch.setattr("sys.stdin", io.StringIO())
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
     merge_process._serve(forks=True)
-    assert imported == [merge.callback.__module__]
+    assert merge.callback.__module__ in imported
 
 
 class KillingMerges(io.StringIO):
