@@ -28,6 +28,7 @@ import click
 
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.kernel.backends import numba_problem
+from mergekit_pcb.plugin.lambda_record import LambdaSummary, tell
 
 # What begins a line that is for this module and not for people.
 _MARK = "\0"
@@ -37,14 +38,18 @@ _FORKS = sys.platform == "linux"
 
 
 class Cost(NamedTuple):
-    """What a merge took: wall time without start-up, and peak resident memory.
+    """What a merge took, and what came of its `auto`.
 
-    The memory is that of the whole process, libraries included, and None where it is
-    not known.
+    Attributes:
+        seconds: wall time without start-up.
+        peak_bytes: resident memory of the whole process, libraries included; None where
+            it is not known.
+        auto: what `lambda: auto` became, in words; empty without it.
     """
 
     seconds: float
     peak_bytes: int | None
+    auto: str = ""
 
 
 class MergeServer:
@@ -173,8 +178,20 @@ def merge_here(recipe: Path, out: Path, options: Mapping[str, Any]) -> Cost:
 
     start = time.perf_counter()
     files = {"config_file": str(recipe), "out_path": str(out)}
-    click.Context(merge).invoke(merge, **files, **options)
-    return Cost(round(time.perf_counter() - start, 2), None)
+    told: list[LambdaSummary] = []
+    before = tell.set(told.append)
+    try:
+        click.Context(merge).invoke(merge, **files, **options)
+    finally:
+        tell.reset(before)
+    auto = ", ".join(map(_in_words, told))
+    return Cost(round(time.perf_counter() - start, 2), None, auto)
+
+
+def _in_words(found: LambdaSummary) -> str:
+    if found.least == found.largest:
+        return f"{found.middle:.4g}"
+    return f"{found.middle:.3g} ({found.least:.3g} to {found.largest:.3g})"
 
 
 def _serve(*, forks: bool) -> None:

@@ -10,6 +10,7 @@ from mergekit_pcb.compare.budget import SCALE
 from mergekit_pcb.compare.candidates import in_word
 from mergekit_pcb.compare.columns import WINNER, mean_digits, row_name
 from mergekit_pcb.compare.scoreboard import BASE, MERGE, Row, Scoreboard
+from mergekit_pcb.plugin.parameters import AUTO
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,11 @@ def _on_settings(report: Report) -> Iterator[str]:
         ]
         if fewer:
             yield f"Tries: {most} each; there are no more of {', '.join(fewer)}."
+    if any(f"{AUTO} = " in row.label for row in merges):
+        yield (
+            f"lambda {AUTO} = : what it became; of several tensors, the median and the "
+            "range."
+        )
     if at_edge := [row.name for row in merges if _is_at_edge(row)]:
         yield (
             f"Chosen at the edge of what was tried: {', '.join(at_edge)}. Their best "

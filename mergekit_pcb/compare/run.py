@@ -33,6 +33,7 @@ from mergekit_pcb.compare.plan import Plan
 from mergekit_pcb.compare.progress import BarsAndLog
 from mergekit_pcb.compare.scoreboard import BASE, EXPERT, MERGE, Row, Scoreboard, Tried
 from mergekit_pcb.errors import PCBError
+from mergekit_pcb.plugin.parameters import AUTO
 
 KEEP = ("best", "all", "none")
 # Of the reason why a row has no scores.
@@ -233,7 +234,7 @@ class Comparison:
             winner.name,
             shown.scores,
             method=winner.method,
-            label=winner.label,
+            label=shown.label,
             note=winner.note,
             failed=shown.failed,
             seconds=cost.get("seconds"),
@@ -254,7 +255,11 @@ class Comparison:
             partial(self._merged, candidate),
             always_find=self.keep == "all",
         )
-        return Tried(candidate.label, dict(candidate.swept), scores, failed)
+        facts = cache.load(self._result_file("merge", self._key(candidate))) or {}
+        label = candidate.label
+        if auto := facts.get("auto"):
+            label = label.replace(f"lambda {AUTO}", f"lambda {AUTO} = {auto}")
+        return Tried(label, dict(candidate.swept), scores, failed)
 
     def _is_scored(self, candidate: Candidate, part: str) -> bool:
         identity = self._merge_identity(candidate)

@@ -18,7 +18,6 @@ from mergekit_pcb.kernel.domain import INTER_FORMS, Options
 from mergekit_pcb.suggestions import closest
 
 SCOPES = ("tensor", "model")
-AUTO = "auto"
 
 AUTO = "auto"
 """The value of `lambda` that stands for what `kernel.projection` makes of it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -189,7 +190,10 @@ def test_end_to_end_with_a_function(
     document = json.loads((tmp_path / "out" / "comparison.json").read_text())
     rows = {row["name"]: row for row in document["rows"]}
     assert list(rows) == ["base", "tuned0", "tuned1", "tuned2", "pcb", "slerp"]
-    assert rows["pcb"]["label"] == "density 0.5, weight 1, lambda 1"
+    label = rows["pcb"]["label"]
+    number = r"[\d.]+"
+    auto = rf"{number} \({number} to {number}\)"
+    assert re.fullmatch(rf"density 0\.5, weight 1, lambda auto = {auto}", label)
     assert rows["pcb"]["peak_bytes"] > 10**8
     assert rows["pcb"]["scores"]["norm"]["value"] > 0
     assert "`slerp` takes exactly 2 models" in rows["slerp"]["failed"]

@@ -15,6 +15,7 @@ import yaml
 from safetensors.torch import save_file
 
 from mergekit_pcb.compare.candidates import candidates, inputs_of
+from mergekit_pcb.compare.columns import row_settings
 from mergekit_pcb.compare.evaluation import ALL, TEST, VALIDATION, Score
 from mergekit_pcb.compare.merge_process import Cost
 from mergekit_pcb.compare.recipe import only_one_at_a_time
@@ -231,6 +232,40 @@ def test_a_changed_model_counts_as_another(
     evaluation = ByLambda()
     comparison(tmp_path, evaluation).run()
     assert len(evaluation.asked) == {14: 2, 10: 2}[asked] + 8
+
+
+def test_what_auto_became_is_shown(tmp_path: Path) -> None:
+    """In the settings of the row and of each try, also when nothing is merged again."""
+
+    def with_auto(recipe: Path, out: Path) -> Cost:
+        chosen = yaml.safe_load(recipe.read_text())["parameters"].get("lambda", "auto")
+        auto = "1.42 (0.9 to 2.3)" if chosen == "auto" else ""
+        return copy_recipe(recipe, out)._replace(auto=auto)
+
+    options: Any = {"methods": ["pcb"], "swept": {"": {"density": [0.1, 0.4]}}}
+    for merge in (with_auto, copy_recipe):
+        evaluation = Density(splits=False)
+        rows, _ = comparison(tmp_path, evaluation, merge=merge, **options).run()
+        expected = "density 0.1, weight 1, lambda auto = 1.42 (0.9 to 2.3)"
+        assert named(rows, "pcb").label == expected
+        assert [t.label for t in named(rows, "pcb").tried] == [
+            expected,
+            expected.replace("0.1", "0.4"),
+        ]
+        assert row_settings(named(rows, "pcb")) == (
+            "best of 2: density 0.1; weight 1, lambda auto = 1.42 (0.9 to 2.3)"
+        )
+
+
+class Density(ByLambda):
+    """Scores a merge by its density: the smaller the better."""
+
+    def __call__(self, model: Path, part: str, progress: object) -> dict[str, Score]:
+        value = 0.5
+        if (model / "recipe.yml").exists():
+            recipe = yaml.safe_load((model / "recipe.yml").read_text())
+            value = 1 - recipe["parameters"]["density"]
+        return {"task": Score(value, "accuracy", True)}
 
 
 def test_a_method_that_fails_has_a_row_that_says_why(tmp_path: Path) -> None:
