@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
-from statistics import stdev
 from typing import Any, Protocol
+
+import numpy as np
 
 from mergekit_pcb.output.progress import Progress
 
@@ -62,7 +63,9 @@ class Evaluation(Protocol):
 
 def standard_error(items: Sequence[float]) -> float | None:
     """The standard error of the mean of some items."""
-    return stdev(items) / math.sqrt(len(items)) if len(items) > 1 else None
+    if len(items) < 2:
+        return None
+    return float(np.std(items, ddof=1)) / math.sqrt(len(items))
 
 
 def per_item(raw: Sequence[Any], value: float) -> list[float] | None:
