@@ -139,7 +139,7 @@ def _pairs(
     show_default=True,
     help="Which merged models stay. Any can be made again from DIR/recipes.",
 )
-@click.option("--quiet", "-q", is_flag=True, help="Print the table only.")
+@click.option("--quiet", "-q", is_flag=True, help="Print answer and table only.")
 def compare(
     recipe: str,
     out: Path,

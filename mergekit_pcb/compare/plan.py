@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import fmean
+from time import perf_counter
 
 from mergekit_pcb.output.text import size
 
@@ -39,10 +42,11 @@ class Plan:
         self.merges = max(0, self.merges - 1)
         self.merge_seconds.append(seconds)
 
-    def evaluated(self, seconds: float) -> None:
-        """Count an evaluation, successful or not."""
+    def evaluated(self, seconds: float | None) -> None:
+        """Count an evaluation, successful or not; None if there was no model for it."""
         self.evaluations = max(0, self.evaluations - 1)
-        self.evaluation_seconds.append(seconds)
+        if seconds is not None:
+            self.evaluation_seconds.append(seconds)
 
     @property
     def merging_left(self) -> float | None:
@@ -82,6 +86,22 @@ class Plan:
         else:
             parts.append("the first of each shows how long the others take")
         return f"Plan: {'; '.join(parts)}."
+
+
+@contextmanager
+def timed(count: Callable[[float], None]) -> Iterator[Callable[[], float]]:
+    """Count a step with its seconds, unless it is interrupted; gives a clock."""
+    start = perf_counter()
+
+    def seconds() -> float:
+        return round(perf_counter() - start, 3)
+
+    try:
+        yield seconds
+    except Exception:
+        count(seconds())
+        raise
+    count(seconds())
 
 
 def duration(seconds: float) -> str:

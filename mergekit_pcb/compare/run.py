@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 import shutil
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from time import perf_counter
 from typing import Any, NamedTuple
 
 import yaml
@@ -29,7 +27,7 @@ from mergekit_pcb.compare.evaluation import (
     Scores,
 )
 from mergekit_pcb.compare.merge_process import Cost
-from mergekit_pcb.compare.plan import Plan
+from mergekit_pcb.compare.plan import Plan, timed
 from mergekit_pcb.compare.progress import BarsAndLog
 from mergekit_pcb.compare.scoreboard import BASE, EXPERT, MERGE, Row, Scoreboard, Tried
 from mergekit_pcb.errors import PCBError
@@ -285,6 +283,7 @@ class Comparison:
         """The scores of a model, or no scores and why; from the cache if possible."""
         file = self._score_file(name, identity, part)
         model = _titled(name, label)
+        timed_before = len(self.plan.evaluation_seconds)
         try:
             if always_find:
                 find()
@@ -293,7 +292,7 @@ class Comparison:
                 folder = find()
                 with (
                     self.display.working_on(f"evaluating {model}") as progress,
-                    _timed(self.plan.evaluated) as seconds,
+                    timed(self.plan.evaluated) as seconds,
                 ):
                     scores = self.evaluation(folder, part, progress)
                 known = {
@@ -305,6 +304,8 @@ class Comparison:
                 }
                 cache.save(file, known)
         except Exception as error:
+            if len(self.plan.evaluation_seconds) == timed_before:
+                self.plan.evaluated(None)
             return {}, self._in_few_words(error)
         finally:
             self.display.done()
@@ -322,7 +323,7 @@ class Comparison:
         shutil.rmtree(folder, ignore_errors=True)
         recipe = self._recipe_file(candidate)
         step = f"merging {_titled(candidate.name, candidate.label)}"
-        with self.display.working_on(step), _timed(self.plan.merged):
+        with self.display.working_on(step), timed(self.plan.merged):
             cost = self.merge(recipe, folder)
         # Without the start of what merges, which happens once.
         self.plan.merge_seconds[-1] = cost.seconds
@@ -374,22 +375,6 @@ class Comparison:
 
 def _titled(name: str, label: str) -> str:
     return f"{name} ({label})" if label else name
-
-
-@contextmanager
-def _timed(count: Callable[[float], None]) -> Iterator[Callable[[], float]]:
-    """Count a step with its seconds, unless it is interrupted; gives a clock."""
-    start = perf_counter()
-
-    def seconds() -> float:
-        return round(perf_counter() - start, 3)
-
-    try:
-        yield seconds
-    except Exception:
-        count(seconds())
-        raise
-    count(seconds())
 
 
 def _plain(score: Score) -> dict[str, Any]:

@@ -276,7 +276,11 @@ def test_a_method_that_fails_has_a_row_that_says_why(tmp_path: Path) -> None:
             raise PCBError("epsilon does not fit\nand more")
         return copy_recipe(recipe, out)
 
-    rows, _ = comparison(tmp_path, ByLambda(), merge=picky).run()
+    it = comparison(tmp_path, ByLambda(), merge=picky)
+    it.make_plan()
+    rows, _ = it.run()
+    assert it.plan.merges == 0
+    assert it.plan.evaluations == 1, "the test items of ties, which has no best merge"
     assert named(rows, "ties").failed == "epsilon does not fit and more"
     assert not named(rows, "pcb").failed
     rows, _ = comparison(tmp_path, ByLambda()).run()

@@ -267,7 +267,7 @@ def test_quiet_prints_tables_and_notes(tmp_path: Path) -> None:
     """Neither the introduction nor advice nor progress comes with --quiet."""
     result = call("--out", tmp_path / "demo", "--quiet")
     assert result.stderr == ""
-    assert result.stdout.split()[:3] == ["A", "title", "model"]
+    assert result.stdout.split()[:3] == ["A", "title", "Best:"]
     assert "nothing follows for other models." in result.stdout
     assert "mergekit-yaml" not in result.stdout
 
