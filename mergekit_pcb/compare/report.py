@@ -168,11 +168,11 @@ def _on_settings(report: Report) -> Iterator[str]:
             if 1 < len(row.tried) < most
         ]
         if fewer:
-            yield f"Tries: {most} each; there are no more of {', '.join(fewer)}."
+            yield f"{most} tries each, but as many as there are for: {', '.join(fewer)}."
     if any(f"{AUTO} = " in row.label for row in merges):
         yield (
-            f"lambda {AUTO} = : what it became; of several tensors, the median and the "
-            "range."
+            f"lambda {AUTO}: the number behind it is what it became; over several "
+            "tensors, the median and the range."
         )
     if at_edge := [row.name for row in merges if _is_at_edge(row)]:
         yield (

@@ -159,6 +159,11 @@ class Comparison:
         for group in self.groups:
             row, best_of_group = self._best_of(group, references)
             rows.append(row)
+            if best_of_group:
+                # The merge that is kept is the one that the report calls the best.
+                shown = Scoreboard(rows).rank_score(row)
+                score = -math.inf if shown is None else shown
+                best_of_group = best_of_group._replace(rank_score=score)
             if self.keep == "none" and best_of_group:
                 self._discard(best_of_group.candidate)
             elif self.keep == "best":

@@ -342,6 +342,21 @@ def test_only_the_wanted_models_are_kept(
     assert it.models_at_a_time == 0, "nothing is left to do"
 
 
+def test_the_model_that_is_kept_is_the_best_that_is_shown(tmp_path: Path) -> None:
+    """Validation items choose between settings, and not between rows."""
+
+    class Turned(ByLambda):
+        def __call__(self, model: Path, part: str, progress: object) -> Any:
+            found = super().__call__(model, part, progress)["task"]
+            bonus = {("ties", VALIDATION): 0.1, ("pcb", TEST): 0.1}
+            name = model.name.partition("-")[0]
+            value = found.value + bonus.get((name, part), 0.0)
+            return {"task": Score(value, "accuracy", True)}
+
+    comparison(tmp_path, Turned(), keep="best").run()
+    assert merged(tmp_path) == ["pcb"]
+
+
 def test_measures_without_data_choose_nothing(tmp_path: Path) -> None:
     """Where no score is good or bad, every setting has its row."""
 

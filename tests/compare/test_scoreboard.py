@@ -7,6 +7,7 @@ import io
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -308,6 +309,10 @@ def test_notes_say_which_items_chose() -> None:
     assert "look better than they are" in same
     assert "ties: lambda 0.6, 1, 1.4" in same
     assert "Chosen at the edge of what was tried: pcb." in same
+    few = [*SWEPT, replace(SWEPT[2], name="sce", tried=SWEPT[2].tried[:2])]
+    assert "3 tries each, but as many as there are for: sce 2." in " ".join(
+        notes(report_of(few))
+    )
 
 
 @pytest.mark.parametrize("low", [False, True])
