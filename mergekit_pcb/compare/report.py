@@ -168,7 +168,8 @@ def _on_settings(report: Report) -> Iterator[str]:
             if 1 < len(row.tried) < most
         ]
         if fewer:
-            yield f"{most} tries each, but as many as there are for: {', '.join(fewer)}."
+            listed = ", ".join(fewer)
+            yield f"{most} tries each, but as many as there are for: {listed}."
     if any(f"{AUTO} = " in row.label for row in merges):
         yield (
             f"lambda {AUTO}: the number behind it is what it became; over several "
