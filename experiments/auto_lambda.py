@@ -29,7 +29,7 @@ from experiments.in_memory import (
     task_vectors,
 )
 from experiments.suites.registry import SUITES, open_suite
-from experiments.suites.suite import Place, Suite, fine_tuned, load_state
+from experiments.suites.suite import Place, Suite, fine_tuned
 from mergekit_pcb.atomic_files import write_file
 from mergekit_pcb.compare.evaluation import VALIDATION
 
@@ -140,10 +140,10 @@ def _opened(name: str, place: Place) -> Suite:
 def measure(case: Case, place: Place) -> Case:
     """The score at each p, and what it was made with."""
     suite = _opened(case["suite"], place)
-    base = load_state(suite.prepare())
+    base = suite.state(suite.prepare())
     tasks = case["tasks"]
     models = [
-        load_state(fine_tuned(suite, place, task, case["seed"])) for task in tasks
+        suite.state(fine_tuned(suite, place, task, case["seed"])) for task in tasks
     ]
     tau = task_vectors(base, models)
     scope, which = case["kind"].split()

@@ -14,7 +14,7 @@ import click
 import torch
 
 from experiments.suites.registry import SUITES, Place, open_suite
-from experiments.suites.suite import fine_tuned, load_state
+from experiments.suites.suite import fine_tuned
 
 
 @click.command()
@@ -32,10 +32,10 @@ def main(
     for seed in map(int, seeds.split(",")):
         for name in suites:
             suite = open_suite(name, place)
-            base = load_state(suite.prepare())
+            base = suite.state(suite.prepare())
             for task in suite.tasks:
                 start = time.perf_counter()
-                state = load_state(fine_tuned(suite, place, task, seed))
+                state = suite.state(fine_tuned(suite, place, task, seed))
                 before, after = (
                     sum(values) / len(values)
                     for values in (

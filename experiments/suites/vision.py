@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from experiments.suites.suite import (
     batches,
     fine_tuning,
     finished_folder,
+    kept,
+    load_state,
     percent_right,
 )
 
@@ -56,6 +59,14 @@ class Vision:
                 self._save(self._base, scratch)
         return folder
 
+    def reference(self, folder: Path) -> str:
+        """The file: mergekit-pytorch takes no folders."""
+        return str(folder / "model.safetensors")
+
+    def state(self, folder: Path) -> dict[str, torch.Tensor]:
+        """The weights."""
+        return load_state(folder)
+
     def _save(self, model: torch.nn.Module, folder: Path) -> None:
         state = {name: w.detach().cpu() for name, w in _trained(model)}
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
@@ -87,7 +98,11 @@ class Vision:
 
     def _task(self, task: str) -> images.Pictures:
         if task not in self._pictures:
-            found = images.read_pictures(task, self.place.packages)
+            fields = kept(
+                self.place.items / f"vision-{task}.pt",
+                lambda: asdict(images.read_pictures(task, self.place.packages)),
+            )
+            found = images.Pictures(**fields)
             self._pictures[task] = found
             pictures, labels = found.parts["train"]
             with self._scoring():
