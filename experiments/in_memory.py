@@ -11,6 +11,7 @@ from experiments.suites.suite import State
 from mergekit_pcb.kernel.domain import Options
 from mergekit_pcb.kernel.formula import model_statistics
 from mergekit_pcb.kernel.merge import merge_one_tensor, merge_tensor
+from mergekit_pcb.kernel.projection import auto_lambda
 from mergekit_pcb.kernel.statistics import TensorDomain
 from mergekit_pcb.kernel.task_vectors import TaskVectors
 
@@ -84,6 +85,20 @@ def projections(
 
     moved = [name for name, values in squares.items() if any(values)]
     return Projections(mean(moved), {name: mean([name]) for name in moved})
+
+
+def auto_scale(
+    merged: State,
+    tau: Mapping[str, Sequence[torch.Tensor]],
+    *,
+    whole: bool = False,
+) -> dict[str, float]:
+    """What `lambda: auto` becomes: each tensor's own, or one of the whole model."""
+    found = projections(merged, tau)
+    return {
+        name: auto_lambda([found.one if whole else own], [1.0])
+        for name, own in found.own.items()
+    }
 
 
 def added(base: State, merged: State, scale: Mapping[str, float]) -> State:

@@ -1,4 +1,4 @@
-"""PCB-Merging written down once more, by sorting whole domains, with parts to leave out.
+"""PCB-Merging once more, by sorting whole domains, with parts that can be left out.
 
 The operations and their order are those of the authors' published code, in float32, so
 that it gives their numbers bit for bit: `tests/experiments/test_reference.py` compares

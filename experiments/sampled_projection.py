@@ -106,11 +106,8 @@ def _projection(merged: torch.Tensor, tau: torch.Tensor) -> float:
 
 def table(measured: Sequence[tuple[Case, Found]]) -> list[str]:
     """A line for each case and size."""
-    lines = [
-        "| models | density | sample | tensors x draws | median | 95 % | worst |"
-        " of others | worst tensor |",
-        "| --- " * 9 + "|",
-    ]
+    titles = ["models", "density", "sample", "tensors x draws", *_QUANTILES, "tensor"]
+    lines = [f"| {' | '.join(titles)} |", "| --- " * len(titles) + "|"]
     for case, found in measured:
         for size, errors in found.items():
             numbers = (f"{100 * errors[key]:.2f} %" for key in _QUANTILES)

