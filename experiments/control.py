@@ -67,9 +67,8 @@ def measure(case: Case, place: Place) -> Found:
     for name, merged in merges.items():
         state = added(base, merged, dict.fromkeys(merged, case["lambda"]))
         scores = {task: suite.scores(state, task, TEST) for task in case["tasks"]}
-        right[name] = torch.tensor(
-            [item for items in scores.values() for item in items]
-        )
+        flat = [item for items in scores.values() for item in items]
+        right[name] = torch.tensor(flat)
         values[name] = {task: fmean(items) for task, items in scores.items()}
     theirs, ours = (
         torch.cat([tensor.flatten() for tensor in merged.values()]).double()

@@ -159,7 +159,7 @@ def rows(report: Report, tasks: Sequence[str]) -> list[dict[str, Any]]:
     ]
 
 
-def difference(row: Row, ours: Row | None) -> list[float | None] | None:
+def difference(row: Row, ours: Row | None) -> list[float] | None:
     """Mean over tasks of row - ours, paired item by item, and its standard error."""
     if ours is None or row.failed or ours.failed:
         return None
@@ -168,7 +168,7 @@ def difference(row: Row, ours: Row | None) -> list[float | None] | None:
         pairs = zip(score.items or (), ours.scores[task].items or (), strict=True)
         gaps = [theirs - our for theirs, our in pairs]
         means.append(fmean(gaps))
-        squares.append((standard_error(gaps) or math.nan) ** 2)
+        squares.append((standard_error(gaps) or 0.0) ** 2)
     return [round(fmean(means), 5), round(math.sqrt(sum(squares)) / len(squares), 5)]
 
 

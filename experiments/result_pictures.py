@@ -7,7 +7,7 @@ from statistics import fmean
 
 from matplotlib.figure import Figure
 
-from experiments.summary import Measured, groups, summarise
+from experiments.summary import Measured, groups, mean_curve, summarise
 
 SHOWN = ("linear", "task_arithmetic", "ties", "dare_ties", "pcb", "pcb:model")
 
@@ -24,9 +24,7 @@ def sensitivity_picture(measured: Measured, suite: str, *, higher: bool) -> byte
             for case, found in measured
             if (case["method"], case["density"]) == (method, density)
         ]
-        curve = [
-            fmean(column) for column in zip(*(f["scores"] for f in some), strict=True)
-        ]
+        curve = mean_curve([found["scores"] for found in some])
         mine = method == "pcb"
         shade = (ours.index(density) + 1) / len(ours) if mine else 0
         (line,) = axes.plot(

@@ -23,6 +23,7 @@ from experiments.summary import (
     best_peer,
     failures,
     groups,
+    mean_curve,
     summarise,
 )
 from mergekit_pcb.atomic_files import write_file
@@ -159,11 +160,13 @@ def _ablation(measured: Measured, *, higher: bool) -> Iterator[str]:
         for variant, of_seed in scores.items():
             gaps = [of_seed[seed] - scores["pcb"][seed] for seed in of_seed]
             error = standard_error(gaps)
-            plus = "" if error is None else f"{error:.{digits}f}"
-            mean = fmean(of_seed.values())
-            yield (
-                f"| {variant} | {mean:.{digits}f} | {fmean(gaps):+.{digits}f} | {plus} |"
-            )
+            cells = [
+                variant,
+                f"{fmean(of_seed.values()):.{digits}f}",
+                f"{fmean(gaps):+.{digits}f}",
+                "" if error is None else f"{error:.{digits}f}",
+            ]
+            yield f"| {' | '.join(cells)} |"
         yield ""
 
 
@@ -178,9 +181,7 @@ def _sensitivity(measured: Measured) -> Iterator[str]:
             for case, found in measured
             if (case["method"], case["density"]) == (method, density)
         ]
-        curve = [
-            fmean(column) for column in zip(*(f["scores"] for f in some), strict=True)
-        ]
+        curve = mean_curve([found["scores"] for found in some])
         lambdas = some[0]["lambda"]
         best = max(range(len(curve)), key=lambda i: curve[i] * _sign(measured))
         auto = [found["auto"] for found in some if "auto" in found]

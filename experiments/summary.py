@@ -111,6 +111,11 @@ def best_peer(lines: Sequence[Line]) -> Line | None:
     )
 
 
+def mean_curve(curves: Sequence[Sequence[float]]) -> list[float]:
+    """The mean of each point."""
+    return [fmean(column) for column in zip(*curves, strict=True)]
+
+
 def _board(
     case: Case, found: Found, higher_is_better: bool
 ) -> dict[str, Mapping[str, Any]]:
