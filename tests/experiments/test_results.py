@@ -90,7 +90,7 @@ def test_summary_is_over_seeds() -> None:
 def test_lower_may_be_better() -> None:
     """Then the merge with the smallest mean comes first."""
     lines = summarise([comparison(0)], higher_is_better=False)
-    assert [line.name for line in lines if line.kind == MERGE][0] == "della"
+    assert next(line.name for line in lines if line.kind == MERGE) == "della"
 
 
 def test_differences_are_paired() -> None:
