@@ -1,4 +1,4 @@
-"""Five tasks on four sets of pictures, all as 64 x 64 grey values."""
+"""Five tasks on four sets of pictures, all as 64 x 64 grey values; one is unseen."""
 
 from __future__ import annotations
 
@@ -115,8 +115,10 @@ def _cells(folder: Path, column: int) -> Read:
 _READERS: Mapping[str, Callable[[Path], Read]] = {
     "clothing": _clothing,
     "handwriting": _handwriting,
-    "damage": partial(_cells, column=1),
     "digits": _digits,
+    "damage": partial(_cells, column=1),
     "cells": partial(_cells, column=2),
 }
-TASKS = tuple(_READERS)
+# The kind of a cell is something the base knows: 99 % right, nothing to train.
+UNSEEN = ("cells",)
+TASKS = tuple(task for task in _READERS if task not in UNSEEN)
