@@ -25,8 +25,8 @@ import yaml
 
 from experiments import smollm2_grid, smollm2_tasks
 from experiments.smollm2_models import Training, fine_tune, prepare_base
-from experiments.smollm2_packages import PACKAGES
 from experiments.smollm2_texts import DOMAINS, Split, read_documents, split_documents
+from experiments.suites import packages as pinned
 from mergekit_pcb.compare.command import compare
 from mergekit_pcb.output.figures import why_no_figures
 
@@ -93,8 +93,10 @@ def main(work: Path, out: Path | None, precision: str) -> None:
 def _conditions(training: Training) -> dict[str, Any]:
     """What a fine-tune depends on."""
     names = ("mergekit", "torch", "transformers", "tokenizers")
+    used = (pinned.SMOLLM2, pinned.GGUF_READER)
+    used += (pinned.QURAN, pinned.ORANGE, pinned.WORDNET)
     return {
-        "packages": [f"{p.tool} {p.name} {p.version} ({p.licence})" for p in PACKAGES],
+        "packages": [f"{p.tool} {p.name} {p.version} ({p.licence})" for p in used],
         "versions": {name: importlib.metadata.version(name) for name in names},
         "training": asdict(training),
         "text_bytes": TEXT_BYTES,

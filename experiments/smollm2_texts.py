@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments import smollm2_packages as packages
+from experiments.suites import packages
 
 #: Swedish is a language the base model hardly knows; the two others are English.
 DOMAINS = ("swedish", "dialogue", "definitions")
@@ -94,7 +94,7 @@ def read_documents(domain: str, folder: Path) -> dict[str, str]:
 
 
 def _swedish_chapters(folder: Path) -> dict[str, str]:
-    path = packages.unpack(packages.SWEDISH, folder) / "quran_sv.json"
+    path = packages.unpack(packages.QURAN, folder) / "quran_sv.json"
     chapters = json.loads(path.read_text(encoding="utf-8"))
     return {
         f"{chapter['id']:03}": "\n".join(v["translation"] for v in chapter["verses"])
@@ -103,7 +103,7 @@ def _swedish_chapters(folder: Path) -> dict[str, str]:
 
 
 def _dialogue_episodes(folder: Path) -> dict[str, str]:
-    path = packages.unpack(packages.DIALOGUE, folder) / "friends-transcripts.tab"
+    path = packages.unpack(packages.ORANGE, folder) / "friends-transcripts.tab"
     episodes: dict[str, list[str]] = {}
     with path.open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file, delimiter="\t")
@@ -124,7 +124,7 @@ def _repair_punctuation(line: str) -> str:
 
 def _definition_blocks(folder: Path) -> dict[str, str]:
     """Blocks of 50 neighbours: WordNet puts related nouns side by side."""
-    path = packages.unpack(packages.DEFINITIONS, folder) / "data.noun"
+    path = packages.unpack(packages.WORDNET, folder) / "data.noun"
     lines = []
     for record in path.read_text(encoding="utf-8").splitlines():
         if record.startswith("  "):  # the licence, at the file's head

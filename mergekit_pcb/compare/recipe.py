@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from mergekit_pcb.compare.merge_process import merge_here, merge_server
 from mergekit_pcb.compare.progress import bars_and_log
 from mergekit_pcb.compare.report import Report
 from mergekit_pcb.compare.result_cache import versions
-from mergekit_pcb.compare.run import Comparison
+from mergekit_pcb.compare.run import Comparison, Merge
 from mergekit_pcb.compare.scoreboard import Scoreboard
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.output.error_lines import one_line_errors
@@ -57,6 +57,7 @@ def compare_recipe(
     keep: str = "best",
     quiet: bool = False,
     in_this_process: bool = False,
+    merge: Merge | None = None,
 ) -> Report:
     """Merge the models of a recipe by several methods, and evaluate all models.
 
@@ -72,6 +73,8 @@ def compare_recipe(
         quiet: show no progress.
         in_this_process: merge without other processes, which saves tiny models the
             start of one; the memory of a merge is then unknown.
+        merge: runs a recipe file into a folder, for models that mergekit-yaml does not
+            take; None for mergekit-yaml.
 
     Returns:
         The report, whose files have been written to ``out``.
@@ -100,18 +103,19 @@ def compare_recipe(
         for model in inputs.models:
             if Path(model.model.path).exists():
                 _require_whole(Path(model.model.path))
+        if merge is None and in_this_process:
+            merge = partial(merge_here, options=options)
         with (
             only_one_at_a_time(out),
             bars_and_log(out, quiet=quiet) as display,
-            merge_server(options) as server,
+            nullcontext(merge) if merge else merge_server(options) as run,
         ):
-            here = partial(merge_here, options=options)
             comparison = Comparison(
                 folder=out,
                 inputs=inputs,
                 candidates=merges,
                 evaluation=evaluate,
-                merge=here if in_this_process else server,
+                merge=run,
                 merge_options=options,
                 keep=keep,
                 display=display,

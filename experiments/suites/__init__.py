@@ -1,0 +1,1 @@
+"""Models and data that install as packages: fine-tunes to merge, and tasks to score."""
