@@ -21,7 +21,7 @@ import yaml
 
 from experiments import ablation, control, sensitivity
 from experiments.cases import Case, Found, measure_all, opened
-from experiments.flat_merge import MERGES
+from experiments.flat_merge import merge_by
 from experiments.settings import METHODS, TRIES, TUNED_FIXED
 from experiments.suites.evaluation import SuiteEvaluation
 from experiments.suites.registry import SUITES, open_suite
@@ -55,6 +55,19 @@ OURS = "pcb"
 @click.option("--seeds", default="0,1,2", show_default=True, help="Of fine-tunes.")
 @click.option("--work", type=click.Path(path_type=Path), required=True)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu")
+@click.option(
+    "--merge-device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Of mergekit-yaml, which merges the language models.",
+)
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path),
+    default=RESULTS,
+    help="Folder of the JSON files.  [default: experiments/results]",
+)
 @click.option("--jobs", default=1, show_default=True, help="Processes at a time.")
 @click.option(
     "--only",
@@ -70,13 +83,15 @@ def main(
     seeds: str,
     work: Path,
     device: str,
+    merge_device: str,
+    results: Path,
     jobs: int,
     only: str | None,
     group: str | None,
 ) -> None:
     """Fill one table of one suite."""
     torch.set_num_threads(1)
-    place = Place(work.absolute(), device)
+    place = Place(work.absolute(), device, merge_device)
     suite = open_suite(name, place)
     numbers = [int(seed) for seed in seeds.split(",")]
     if table in COMPARISONS:
@@ -91,7 +106,7 @@ def main(
         make, measure = OTHERS[table]
         comparisons = make(suite, numbers)
     chosen = [case for case in comparisons if (group or "") in case["group"]]
-    file = RESULTS / f"{name}-{table}.json"
+    file = results / f"{name}-{table}.json"
     measure_all(chosen, measure, place, jobs, file)
     click.echo(f"{file} has {len(chosen)} cases; see `python -m experiments.results`")
 
@@ -121,7 +136,8 @@ def compared(case: Case, place: Place) -> Found:
         swept=TRIES if case["tuned"] else {},
         keep="none",
         quiet=True,
-        merge=MERGES[suite.front_end],
+        merge=merge_by(suite.front_end, place),
+        merge_options={"lora_merge_cache": str(place.adapters)},
     )
     return {"rows": rows(report, list(experts.values()))}
 

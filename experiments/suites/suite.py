@@ -98,10 +98,12 @@ class Place:
     Attributes:
         work: folder for packages and models, shared by all suites.
         device: ``cpu`` or ``cuda``.
+        merge_device: where mergekit-yaml merges.
     """
 
     work: Path
     device: str = "cpu"
+    merge_device: str = "cpu"
 
     @property
     def packages(self) -> Path:
@@ -112,6 +114,11 @@ class Place:
     def models(self) -> Path:
         """Where base models and fine-tunes are."""
         return self.work / "models"
+
+    @property
+    def adapters(self) -> Path:
+        """Where models are that adapters have been merged into."""
+        return self.models / "adapters"
 
     @property
     def items(self) -> Path:
