@@ -14,7 +14,7 @@ from statistics import fmean
 
 import click
 
-from experiments import auto_lambda, sampled_projection
+from experiments import auto_lambda, fine_tune, sampled_projection
 from experiments.cases import load
 from experiments.result_pictures import sensitivity_picture, sizes_picture
 from experiments.summary import (
@@ -62,6 +62,8 @@ def render(folder: Path) -> Iterator[str]:
         yield ""
         if table in COMPARISONS:
             yield from _comparisons(measured, higher=is_higher_better(suite))
+        elif table == "experts":
+            yield from fine_tune.table(measured)
         elif table == "ablation":
             yield from _ablation(measured, higher=is_higher_better(suite))
         elif table == "sensitivity":
@@ -94,7 +96,7 @@ def is_higher_better(suite: str) -> bool:
 _NAME = re.compile(
     r"(auto-lambda|sampled-projection)-(.+)|([a-z0-9]+(?:-ia3|-lora)?)-(.+)"
 )
-_TABLES = (*COMPARISONS, "ablation", "sensitivity", "control")
+_TABLES = (*COMPARISONS, "experts", "ablation", "sensitivity", "control")
 
 
 def _parts(file: Path) -> tuple[str, str | None]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from experiments import ablation, control, evidence, sensitivity
+from experiments import ablation, control, evidence, fine_tune, sensitivity
 from experiments.cases import measure_all
 from experiments.settings import METHODS
 from experiments.suites import registry
@@ -132,6 +132,14 @@ def test_tables_in_memory(tmp_path: Path) -> None:
     for _, values in found:
         assert values["relative distance"] < 1e-5
         assert values["items scored alike"] > 0.9
+
+
+def test_fine_tunes_are_scored_before_and_after(tmp_path: Path) -> None:
+    """On the items of their own task."""
+    found = fine_tune.measure(
+        {"suite": "toy", "seed": 0, "task": "blue"}, Place(tmp_path)
+    )
+    assert found["base"] < found["tuned"] < 100
 
 
 def test_out_of_domain_tunes_on_what_was_trained() -> None:

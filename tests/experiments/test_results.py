@@ -124,6 +124,10 @@ def test_everything_is_rendered(tmp_path: Path) -> None:
     case = {"suite": "text", "method": "pcb", "density": 0.1}
     peer = {"suite": "text", "method": "ties", "density": 0.2}
     save([(case, curve | auto), (peer, curve)], tmp_path / "text-sensitivity.json")
+    experts = [
+        ({"task": "a", "seed": s}, {"base": 50.0, "tuned": 80.0 + s}) for s in (0, 1)
+    ]
+    save(experts, tmp_path / "vision1-experts.json")
     text = "\n".join(results.render(tmp_path))
     assert "kernel" not in text
     assert "## text: cross-task" in text
@@ -135,6 +139,7 @@ def test_everything_is_rendered(tmp_path: Path) -> None:
     assert "| without clamp | 71.5000 | +1.0000 | 0.0000 |" in text
     assert "| pcb | 0.1 | 0.90, 74.000 | 1, 75.000 | 75.000 |" in text
     assert "| ties | 0.2 |  | 1, 75.000 | 75.000 |" in text
+    assert "| a | 2 | 50.000 | 80.500 | 0.500 |" in text
     pictures = dict(results.drawn(tmp_path))
     assert set(pictures) == {"text-cross-task", "text-sensitivity"}
     assert all(data.startswith(b"\x89PNG") for data in pictures.values())
