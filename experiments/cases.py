@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 
 from experiments.suites.registry import open_suite
 from experiments.suites.suite import Place, Suite
@@ -36,14 +37,16 @@ def measure_all(
         jobs: processes at a time.
         file: JSON; cases it has that are not asked for stay there.
     """
-    known = load(file)
-    done = {_key(case) for case, _ in known}
+    done = {_key(case) for case, _ in load(file)}
     wanted = [case for case in cases if _key(case) not in done]
+    file.parent.mkdir(parents=True, exist_ok=True)
     for case, found in zip(wanted, _found(wanted, measure, place, jobs), strict=True):
-        known.append((case, found))
-        save(known, file)
+        # Other processes may add cases to the same file.
+        with FileLock(file.with_name(f".{file.name}.lock")):
+            known = [*load(file), (case, found)]
+            save(known, file)
         print(f"{file.name}: {len(known)} cases", file=sys.stderr, flush=True)
-    by_key = {_key(case): (case, found) for case, found in known}
+    by_key = {_key(case): (case, found) for case, found in load(file)}
     return [by_key[_key(case)] for case in cases]
 
 

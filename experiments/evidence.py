@@ -22,7 +22,7 @@ import yaml
 from experiments import ablation, control, sensitivity
 from experiments.cases import Case, Found, measure_all, opened
 from experiments.flat_merge import merge_by
-from experiments.settings import METHODS, TRIES, TUNED_FIXED
+from experiments.settings import METHODS, TRIES
 from experiments.suites.evaluation import SuiteEvaluation
 from experiments.suites.registry import SUITES, open_suite
 from experiments.suites.suite import Place, Suite, Training, digest, fine_tuned
@@ -132,7 +132,6 @@ def compared(case: Case, place: Place) -> Found:
         folder / "comparison",
         lambda inputs: SuiteEvaluation(suite, place, case["shown"], case["choosing"]),
         methods=METHODS,
-        fixed=TUNED_FIXED if case["tuned"] else {},
         swept=TRIES if case["tuned"] else {},
         keep="none",
         quiet=True,

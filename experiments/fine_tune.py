@@ -29,8 +29,19 @@ RESULTS = Path(__file__).parent / "results"
 @click.option("--work", type=click.Path(path_type=Path), required=True)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu")
 @click.option("--jobs", default=1, show_default=True, help="Processes at a time.")
+@click.option(
+    "--results",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=RESULTS,
+    help="Folder of the JSON files.  [default: experiments/results]",
+)
 def main(
-    suites: tuple[str, ...], seeds: str, work: Path, device: str, jobs: int
+    suites: tuple[str, ...],
+    seeds: str,
+    work: Path,
+    device: str,
+    jobs: int,
+    results: Path,
 ) -> None:
     """Fine-tune the base of each suite on each of its tasks."""
     torch.set_num_threads(1)
@@ -43,10 +54,12 @@ def main(
             for seed in seeds.split(",")
             for task in suite.tasks
         ]
-        found = measure_all(
-            cases, measure, place, jobs, RESULTS / f"{name}-experts.json"
-        )
-        click.echo("\n".join(table(found)))
+        file = results / f"{name}-experts.json"
+        for case, found in measure_all(cases, measure, place, jobs, file):
+            click.echo(
+                f"{name} seed {case['seed']} {case['task']}: {suite.metric} "
+                f"{found['base']:.3f} to {found['tuned']:.3f}"
+            )
 
 
 def measure(case: Case, place: Place) -> Found:
