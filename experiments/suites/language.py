@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -47,7 +48,7 @@ LENGTH = 128
 TRAIN_BYTES = 420_000
 _IGNORED = -100
 # Extracts of a forward pass: the logits of one are 30 MB.
-_BATCH = {"cpu": 8, "cuda": 32}
+_BATCH = {"cpu": 8, "cuda": 16}
 
 
 class Language:
@@ -145,11 +146,7 @@ class Language:
         model = self._loaded(state)
         encoded = self._held_out(task, part)
         bits = torch.zeros(len(encoded.bytes), dtype=torch.float64)
-        with (
-            torch.inference_mode(),
-            # Scores differ from those of float32 in the fifth digit.
-            torch.autocast(self.place.device, getattr(torch, self.training.precision)),
-        ):
+        with torch.inference_mode(), _fast_arithmetic(self.place.device):
             for tokens, documents in encoded.batches:
                 bits.index_add_(0, documents, bits_of(model, tokens))
         pairs = list(zip(bits.tolist(), encoded.bytes, strict=True))
@@ -275,6 +272,24 @@ def bits_of(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
         reduction="none",
     )
     return nats.view(len(tokens), -1).double().sum(dim=1).cpu() / math.log(2)
+
+
+@contextmanager
+def _fast_arithmetic(device: str) -> Iterator[None]:
+    """TF32 products on a GPU, bfloat16 on a CPU, where float32 takes 1.6 times as long.
+
+    Scores of the two differ by up to 0.001.
+    """
+    if device == "cpu":
+        with torch.autocast("cpu", torch.bfloat16):
+            yield
+        return
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def _save(tensors: State, folder: Path) -> None:
