@@ -41,11 +41,11 @@ from mergekit_pcb.demo.tasks import (
 from mergekit_pcb.output.atomic import complete_or_absent
 from mergekit_pcb.output.progress import Progress
 
-BATCH = 64
+BATCH = 32
 # The base has seen a little of everything. A specialist goes on from there with small
 # steps and a little of the old mixture: models that drift far apart do not merge.
 BASE_STEPS, BASE_RATE = 160, 3e-3
-SPECIALIST_STEPS, SPECIALIST_RATE, OWN_SHARE = 120, 5e-4, 0.9
+SPECIALIST_STEPS, SPECIALIST_RATE, OWN_SHARE = 50, 1e-3, 0.9
 
 _PAD = "<pad>"
 _IGNORED = -100
@@ -71,7 +71,7 @@ def repeatable(seed: int) -> Iterator[None]:
 def new_tokenizer() -> PreTrainedTokenizerFast:
     """Return a tokenizer of letters and a few special tokens."""
     special = [_PAD, END, *MARKERS]
-    tokens = [*special, EQUALS, *string.ascii_lowercase]
+    tokens = [*special, EQUALS, *string.ascii_letters]
     letters = Tokenizer(WordLevel({t: i for i, t in enumerate(tokens)}, unk_token=_PAD))
     letters.pre_tokenizer = Split(Regex("."), "isolated")
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
