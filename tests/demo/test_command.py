@@ -364,7 +364,7 @@ def test_the_demo_from_end_to_end(tmp_path: Path) -> None:
     for name in ("base", *DOMAINS):
         assert tuned[name] == untuned[name]
     for name, scores in (*untuned.items(), *tuned.items()):
-        assert re.search(rf"\\b{scores['mean']:.1f}", result.stdout), name
+        assert re.search(rf"\b{scores['mean']:.1f}", result.stdout), name
     assert "best of 6: " in result.stdout
 
     merged = [*(out / "untuned" / "merged").iterdir()]

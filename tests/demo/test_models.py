@@ -51,9 +51,9 @@ class Parrot:
     [
         ((), [True, True]),
         ((0, 1, 2, 3, 4), [True, True]),
+        ((5,), [False, False]),
         ((6,), [False, False]),
-        ((7,), [False, False]),
-        ((8,), [True, True]),
+        ((7,), [True, True]),
     ],
     ids=["perfect", "word", "answer", "end", "after the end"],
 )
