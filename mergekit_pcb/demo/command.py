@@ -9,7 +9,7 @@ import shlex
 import shutil
 import sysconfig
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from random import Random
@@ -22,7 +22,6 @@ from rich.console import Console
 from safetensors import SafetensorError
 
 from mergekit_pcb.atomic_files import write_file
-from mergekit_pcb.compare.budget import SCALE
 from mergekit_pcb.demo.tasks import DOMAINS, ITEMS, held_out
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.output.places import require_room
@@ -32,15 +31,6 @@ if TYPE_CHECKING:
     from mergekit_pcb.compare.report import Report
 
 METHODS = ("pcb", "ties", "dare_ties", "task_arithmetic", "linear")
-
-GRID: dict[str, dict[str, Sequence[Any]]] = {
-    "pcb": {"density": (0.1, 0.2, 0.4), "lambda": ("auto", 1.0)},
-    "ties": {"density": (0.2, 0.4), "lambda": (0.7, 1.0, 1.4)},
-    "dare_ties": {"density": (0.2, 0.5), "lambda": (0.6, 1.0, 1.7)},
-    "task_arithmetic": {"lambda": (0.5, 0.75, 1.0, 1.35, 1.8, 2.5)},
-    "linear": {SCALE: (0.6, 0.8, 1.0, 1.25, 1.6, 2.0)},
-}
-"""Six settings for every method, the untuned one among them."""
 
 _NOTES = f"""
 Percent of {ITEMS["test"]} held-out words per language answered without a mistake; * \
@@ -245,6 +235,7 @@ def _run(out: Path, seed: int, *, quiet: bool) -> dict[str, Report]:
         loaded(100)
         with repeatable(seed):
             train_all(out / "models", Random(seed), open_bar)  # noqa: S311 - no secret
+    from mergekit_pcb.compare.grids import automatic_sweep
     from mergekit_pcb.compare.recipe import compare_recipe
 
     recipe = out / "recipes" / "pcb.yml"
@@ -261,7 +252,11 @@ def _run(out: Path, seed: int, *, quiet: bool) -> dict[str, Report]:
             str(recipe), out / "untuned", methods=METHODS, keep="all", **shared
         )
         tuned = compare_recipe(
-            str(recipe), out / "tuned", methods=METHODS, swept=GRID, **shared
+            str(recipe),
+            out / "tuned",
+            methods=METHODS,
+            swept=automatic_sweep(METHODS),
+            **shared,
         )
     return {"Merges, untuned": untuned, "Merges, tuned": tuned}
 

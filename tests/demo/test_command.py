@@ -25,11 +25,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from mergekit_pcb.cli import main
 from mergekit_pcb.compare.candidates import candidates
 from mergekit_pcb.compare.evaluation import Score
+from mergekit_pcb.compare.grids import automatic_sweep
 from mergekit_pcb.compare.recipe import compare_recipe
 from mergekit_pcb.compare.report import Report
 from mergekit_pcb.compare.scoreboard import BASE, MERGE, Row
 from mergekit_pcb.demo import command
-from mergekit_pcb.demo.command import GRID, METHODS, recipe_text
+from mergekit_pcb.demo.command import METHODS, recipe_text
 from mergekit_pcb.demo.models import Accuracy, repeatable, train_all
 from mergekit_pcb.demo.tasks import DOMAINS
 from tests.tiny import error_line
@@ -45,7 +46,7 @@ def call(*arguments: str | Path) -> Result:
 def test_every_method_with_settings_is_tuned_over_equally_many(tmp_path: Path) -> None:
     """No method gets more tries than another, and each tries its untuned setting."""
     recipe = yaml.safe_load(recipe_text(tmp_path))
-    tuned = candidates(recipe, METHODS, swept=GRID)
+    tuned = candidates(recipe, METHODS, swept=automatic_sweep(METHODS))
     names = [candidate.name for candidate in tuned]
     assert {names.count(method) for method in METHODS} == {6}
     tried = {(c.name, c.label.removeprefix("scale 1, ")) for c in tuned}
@@ -360,7 +361,7 @@ def test_the_demo_from_end_to_end(tmp_path: Path) -> None:
         )
     assert set(untuned) == {"base", *DOMAINS, *METHODS}
     tuned = table(out / "tuned" / "comparison.csv")
-    assert set(tuned) == {"base", *DOMAINS, *GRID}
+    assert set(tuned) == {"base", *DOMAINS, *METHODS}
     for name in ("base", *DOMAINS):
         assert tuned[name] == untuned[name]
     for name, scores in (*untuned.items(), *tuned.items()):
