@@ -21,7 +21,7 @@ SUBCOMMANDS = {
         "Merge by several methods, and say which is best here.",
     ),
     "convert": ("convert.command", "Write a recipe of another method as one for pcb."),
-    "demo": ("demo.command", "Train, merge and compare four tiny models."),
+    "demo": ("demo.command", "Train, merge and compare five tiny models."),
     "doctor": ("commands.doctor", "Say whether mergekit accepts `pcb`."),
     "init": ("commands.init", "Write a first recipe for a base and its fine-tunes."),
     "inspect": ("inspect.command", "Show what a recipe would do to its models."),

@@ -1,4 +1,4 @@
-"""``mergekit-pcb demo``: train four tiny models, merge them, and compare."""
+"""``mergekit-pcb demo``: train five tiny models, merge them, and compare."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shlex
 import shutil
 import sysconfig
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from random import Random
@@ -22,7 +22,7 @@ from rich.console import Console
 from safetensors import SafetensorError
 
 from mergekit_pcb.atomic_files import write_file
-from mergekit_pcb.demo.tasks import DOMAINS, ITEMS, Item
+from mergekit_pcb.demo.tasks import DOMAINS, ITEMS, held_out
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.output.places import require_room
 from mergekit_pcb.output.progress import Progress, new_bars
@@ -32,22 +32,13 @@ if TYPE_CHECKING:
 
 METHODS = ("pcb", "ties", "dare_ties", "task_arithmetic", "linear")
 
-_DENSITIES, _SCALES = (0.1, 0.2, 0.5), (0.7, 1.0, 1.4)
-GRID: dict[str, dict[str, Sequence[float]]] = {
-    "pcb": {"density": _DENSITIES, "lambda": _SCALES},
-    "ties": {"density": _DENSITIES, "lambda": _SCALES},
-    "dare_ties": {"density": _DENSITIES, "weight": (0.28, 0.4, 0.56)},
-    "task_arithmetic": {"weight": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)},
-}
-"""Nine settings for every method that can be tuned: ``linear`` is a plain average."""
-
 _NOTES = f"""
 Percent of {ITEMS["test"]} held-out words per language answered without a mistake; * \
 is best of its table. % own: in percent of the best expert's. To peer: the mean less \
 that of the best merge by another method, and its standard error over the words.
-Untuned: published or customary settings. Tuned: the best of nine settings per method \
-on {ITEMS["validation"]} other words per language; linear has nothing to tune. One \
-seed and toy models: a few points mean nothing, and nothing follows for other models.
+Untuned: published or customary settings; pcb sets no parameter. Tuned: the best of \
+six settings per method on {ITEMS["validation"]} other words per language. One seed \
+and toy models: another seed gives another order, and nothing follows for other models.
 """
 
 _MARKER = ".mergekit-pcb-demo"
@@ -78,13 +69,13 @@ _ROOM = 30e6
 @click.option("--force", is_flag=True, help="Make an earlier demo in FOLDER again.")
 @click.option("--quiet", is_flag=True, help="Print the tables and their notes only.")
 def demo(out: Path, seed: int, force: bool, quiet: bool) -> None:
-    """Train four tiny models, merge them with five methods, and compare.
+    """Train five tiny models, merge them with five methods, and compare.
 
-    Takes one or two minutes on an ordinary processor and downloads nothing. A small
-    Llama learns a little of three made-up languages; three specialists go on from it
-    with one language each; mergekit merges them with pcb, ties, dare_ties,
-    task_arithmetic and linear; and tables as of `mergekit-pcb compare` say how many
-    held-out words every model gets right.
+    Takes about a minute on an ordinary processor and downloads nothing. A small Llama
+    learns something of four made-up languages; four specialists go on from it with one
+    language each; mergekit merges them with pcb, ties, dare_ties, task_arithmetic and
+    linear; and tables as of `mergekit-pcb compare` say how many held-out words every
+    model gets right.
 
     Everything stays in FOLDER: `models` holds ordinary Hugging Face folders,
     `recipes/pcb.yml` merges them, and `untuned` and `tuned` hold a report each, with
@@ -117,11 +108,18 @@ def _show(reports: dict[str, Report]) -> None:
 
 
 def introduction() -> str:
-    """What the three languages are, by example."""
-    lines = ["Three made-up languages; a model reads up to the = and writes the rest:"]
+    """What the four languages are, by example."""
+    lines = [
+        "Four made-up languages: which letter of a word is first, or last, in the",
+        "alphabet? A model reads up to the = and writes the answer:",
+    ]
     for domain in DOMAINS:
-        item = Item(domain, "merge")
-        lines.append(f"  {domain:8} {item.prompt}{item.answer}")
+        item = held_out(domain, 1, Random(0), "train")[0]  # noqa: S311 - no secret
+        lines.append(f"  {item.prompt}{item.answer}")
+    lines.append(
+        "The base has met mostly a part of each alphabet's letters, each specialist\n"
+        "all letters of one."
+    )
     return "\n".join(lines) + "\n"
 
 
@@ -237,12 +235,13 @@ def _run(out: Path, seed: int, *, quiet: bool) -> dict[str, Report]:
         loaded(100)
         with repeatable(seed):
             train_all(out / "models", Random(seed), open_bar)  # noqa: S311 - no secret
+    from mergekit_pcb.compare.grids import automatic_sweep
     from mergekit_pcb.compare.recipe import compare_recipe
 
     recipe = out / "recipes" / "pcb.yml"
     write_file(recipe, recipe_text(out / "models"))
     shared: dict[str, Any] = {
-        "evaluation": lambda inputs: Accuracy(seed),
+        "evaluation": lambda _: Accuracy(seed),
         "merge_options": {"random_seed": seed},
         "quiet": quiet,
         # They take a tenth of a second; a process each would take some more.
@@ -253,15 +252,17 @@ def _run(out: Path, seed: int, *, quiet: bool) -> dict[str, Report]:
             str(recipe), out / "untuned", methods=METHODS, keep="all", **shared
         )
         tuned = compare_recipe(
-            str(recipe), out / "tuned", methods=list(GRID), swept=GRID, **shared
+            str(recipe),
+            out / "tuned",
+            methods=METHODS,
+            swept=automatic_sweep(METHODS),
+            **shared,
         )
     return {"Merges, untuned": untuned, "Merges, tuned": tuned}
 
 
 def recipe_text(models: Path) -> str:
     """The recipe for pcb, which `compare` turns into those for the other methods."""
-    from mergekit_pcb.plugin import parameters as p
-
     # Absolute paths let the recipe run from every folder, and mergekit would ask the
     # hub about a relative one that looks like `owner/model`.
     folder = models.resolve()
@@ -269,11 +270,6 @@ def recipe_text(models: Path) -> str:
         "merge_method": "pcb",
         "base_model": str(folder / "base"),
         "models": [{"model": str(folder / domain)} for domain in DOMAINS],
-        "parameters": {
-            "weight": p.DEFAULT_WEIGHT,
-            "density": p.DEFAULT_DENSITY,
-            "lambda": p.DEFAULT_LAMBDA,
-        },
         "dtype": "float32",
     }
     return yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=10_000)
@@ -286,17 +282,21 @@ def _show_what_to_do_next(out: Path) -> None:
         f"\nEverything is in {out}: models, recipes/pcb.yml, and for each table a "
         "folder with the report comparison.html and the recipe of every merge."
     )
-    click.echo("This recipe made the untuned pcb row; change it and run it again:\n")
+    click.echo("mergekit-yaml made the untuned pcb row of this recipe:\n")
     click.echo(recipe.read_text(encoding="utf-8"))
-    command = shlex.join([_mergekit_yaml(), str(recipe), "my-merge"])
-    click.echo(f"  {command}")
+    program = shlex.quote(_program())
+    click.echo("To do next: see what that merge did, write a recipe for models of your")
+    click.echo("own, and find out which merge of them is best:\n")
+    click.echo(f"  {program} inspect {shlex.quote(str(recipe))}")
+    click.echo(f"  {program} init BASE MODEL MODEL --out recipe.yml")
+    click.echo(f"  {program} compare recipe.yml --tasks arc_easy --out comparison")
 
 
-def _mergekit_yaml() -> str:
+def _program() -> str:
     """What to type to run it: its path, where the environment is not activated."""
-    ours = Path(sysconfig.get_path("scripts"), "mergekit-yaml")
-    found = shutil.which("mergekit-yaml")
+    ours = Path(sysconfig.get_path("scripts"), "mergekit-pcb")
+    found = shutil.which("mergekit-pcb")
     if found and Path(found).parent == ours.parent:
-        return "mergekit-yaml"
+        return "mergekit-pcb"
     inside = ours.is_relative_to(Path.cwd())
     return str(ours.relative_to(Path.cwd()) if inside else ours)
