@@ -19,7 +19,7 @@ from experiments.in_memory import (
 )
 from experiments.suites.suite import Place, State, Suite, fine_tuned
 from mergekit_pcb.compare.evaluation import TEST
-from mergekit_pcb.kernel.projection import TARGET_PROJECTION
+from mergekit_pcb.kernel.projection import target
 
 DENSITIES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 LAMBDAS = (0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5)
@@ -75,7 +75,7 @@ def measure(case: Case, place: Place) -> Found:
     if case["method"] == "pcb":
         # Each tensor has its own lambda; the mark is put where one for all would be.
         found["auto"] = {
-            "lambda": round(TARGET_PROJECTION / projections(merged, tau).one, 4),
+            "lambda": round(target(len(case["tasks"])) / projections(merged, tau).one, 4),
             "score": score(merged, auto_scale(merged, tau)),
         }
     return found

@@ -225,16 +225,16 @@ def assert_merge(
     assert flips <= 2, f"{flips} borderline coordinates flipped"
 
 
-def automatic(tau: np.ndarray, merged: np.ndarray, p: float = 0.7) -> float:
+def automatic(tau: np.ndarray, merged: np.ndarray) -> float:
     """The lambda at which a merged task vector keeps p of the (n, d) task vectors.
 
     Args:
         tau: task vectors.
         merged: (d,) merged task vector at lambda 1, all of whose weights are positive.
-        p: the wanted projection.
     """
     squares = (tau**2).sum(axis=1)
     moved = squares > 0
+    p = min(0.7 * (3 / max(moved.sum(), 1)) ** 0.5, 1)
     projection = ((tau @ merged)[moved] / squares[moved]).mean() if moved.any() else 0
     return min(max(p / projection, 0.25), 4.0) if projection > 0 else 1.0
 
@@ -251,7 +251,7 @@ def _automatic(
     mean = float(np.mean(weight))
     exact = automatic(tau, merged.delta / mean) / mean
     change = (out.double() - base.double()).numpy().ravel()
-    around = {float(f"{exact * factor:.4g}") for factor in (1 - 1e-6, 1, 1 + 1e-6)}
+    around = {float(f"{exact * factor:.4g}") for factor in (1 - 4e-6, 1, 1 + 4e-6)}
     return min(around, key=lambda s: np.abs(change - s * merged.delta).sum())
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from mergekit_pcb.kernel.domain import ModelStatistics
 
 TARGET_PROJECTION = 0.7
-"""p, the projection that `auto` aims at; settled by ``experiments.auto_lambda``."""
+"""The projection that `auto` aims at for three models; for others see `target`."""
 
 # Of lambda times the mean weight. No merge of real models comes near them; they limit
 # what nearly equal or nearly opposite task vectors can do.
@@ -55,13 +55,23 @@ def projections(
     return kept
 
 
+def target(models: int) -> float:
+    """p, the projection that `auto` aims at for so many models, in (0, 1].
+
+    To each model, what the others contribute is noise. At a projection p, task vectors
+    that are orthogonal add up to p sqrt(models) times their length: this is kept the
+    same. Settled by ``experiments.auto_lambda``.
+    """
+    return min(TARGET_PROJECTION * math.sqrt(3 / max(models, 1)), 1.0)
+
+
 def auto_lambda(projected: Sequence[float], weight: Sequence[float]) -> float:
-    """The lambda at which the projection of the merge is `TARGET_PROJECTION`.
+    """The lambda at which the projection of the merge is the `target`.
 
     A factor that all weights share changes nothing in the merge. Weights below 0 count
     like positive ones, so that a model that is subtracted does not make the others
-    larger. Where no model moved, and where the projection is not positive, the mean
-    weight times lambda is 1.
+    larger. Models that did not move or have no weight do not count. Where no model
+    moved, and where the projection is not positive, the mean weight times lambda is 1.
 
     Args:
         projected: k_j of each model, see `projections`.
@@ -77,5 +87,6 @@ def auto_lambda(projected: Sequence[float], weight: Sequence[float]) -> float:
     projection = math.fsum(size * k for size, k in zip(sizes, projected, strict=True))
     scale = 1.0
     if projection > 0:
-        scale = min(max(TARGET_PROJECTION / projection, _LEAST), _LARGEST)
+        models = sum(bool(k and w) for k, w in zip(projected, weight, strict=True))
+        scale = min(max(target(models) / projection, _LEAST), _LARGEST)
     return float(f"{scale / mean:.{_DIGITS}g}")

@@ -94,10 +94,15 @@ def test_a_common_factor_changes_nothing(
 @pytest.mark.parametrize(
     ("k", "weight", "expected"),
     [
-        ([0.35, 0.35], [1, 1], TARGET_PROJECTION / 0.7),
-        ([0.35, 0.35], [0.5, 0.5], TARGET_PROJECTION / 0.35),
-        # A model that is subtracted does not make the other one larger.
-        ([0.35, 0.35], [1, -1], TARGET_PROJECTION / 0.7),
+        ([0.2, 0.2, 0.2], [1, 1, 1], TARGET_PROJECTION / 0.6),
+        ([0.2, 0.2, 0.2], [0.5, 0.5, 0.5], TARGET_PROJECTION / 0.3),
+        # A model that is subtracted does not make the others larger.
+        ([0.2, 0.2, 0.2], [1, -1, 1], TARGET_PROJECTION / 0.6),
+        ([0.1] * 12, [1] * 12, TARGET_PROJECTION / 2 / 1.2),  # p goes as 1 / sqrt(n)
+        ([0.8], [1], 1 / 0.8),  # and is never above 1
+        # Neither a model that did not move nor one without weight counts.
+        ([0.2, 0.2, 0, 0.2], [1, 1, 1, 1], TARGET_PROJECTION / 0.6),
+        ([0.2, 0.2, 0.5, 0.2], [1, 1, 0, 1], TARGET_PROJECTION / 0.6),
         ([0.01, 0.01], [1, 1], 4),  # bounded
         ([50, 50], [1, 1], 0.25),
         ([-0.1, -0.2], [1, 1], 1),  # not positive
