@@ -162,29 +162,27 @@ class _Inputs:
 
     def __init__(self, tensor: TaskVectors) -> None:
         self._inputs = tensor.inputs
-        dtypes = {part.dtype for part in self._inputs}
-        self.are_read_directly = dtypes in (
-            {torch.bfloat16},
-            {torch.float32},
-        ) and all(part.is_contiguous() for part in self._inputs)
+        dtype = self._inputs[0].dtype
+        self.are_read_directly = dtype in (torch.bfloat16, torch.float32) and all(
+            part.dtype == dtype and part.is_contiguous() for part in self._inputs
+        )
         if self.are_read_directly:
-            self._arrays = [array_of(part) for part in self._inputs]
-            self._addresses = _addresses(self._arrays)
+            self._base = array_of(self._inputs[-1])
+            self._addresses = _addresses(self._inputs)
         else:
             self._memory = torch.empty(0)
 
     def at(self, span: slice) -> Block:
         """The coordinates at a slice; the next call may overwrite what is converted."""
         if self.are_read_directly:
-            return Block(self._arrays[-1], self._addresses, span.start, span.stop)
+            return Block(self._base, self._addresses, span.start, span.stop)
         rows, count = len(self._inputs), span.stop - span.start
         if self._memory.numel() < rows * count:
             self._memory = torch.empty(rows * count)
         memory = self._memory[: rows * count].view(rows, count)
         for row, part in zip(memory, self._inputs, strict=True):
             row.copy_(part[span])
-        arrays = list(memory.numpy())
-        return Block(arrays[-1], _addresses(arrays), 0, count)
+        return Block(memory[-1].numpy(), _addresses(list(memory)), 0, count)
 
 
 def array_of(flat: torch.Tensor) -> Array:
@@ -192,9 +190,9 @@ def array_of(flat: torch.Tensor) -> Array:
     return bits_of(flat) if flat.dtype == torch.bfloat16 else flat.numpy()
 
 
-def _addresses(arrays: Sequence[Array]) -> Array:
+def _addresses(inputs: Sequence[torch.Tensor]) -> Array:
     """Those of the models, which are followed by the base."""
-    return np.array([array.ctypes.data for array in arrays[:-1]], dtype=np.int64)
+    return np.array([model.data_ptr() for model in inputs[:-1]], dtype=np.int64)
 
 
 class _Worker:

@@ -64,16 +64,6 @@ class TaskVectors:
         wide = any(tensor.dtype == torch.float64 for tensor in self.inputs)
         return torch.float64 if wide else torch.float32
 
-    @cached_property
-    def bfloat16_bits(self) -> list[Any]:
-        """(d,) uint16 bits of all `inputs`, or an empty list if one is not bfloat16.
-
-        numpy has no bfloat16; its bits are the first half of those of a float32.
-        """
-        if any(part.dtype != torch.bfloat16 for part in self.inputs):
-            return []
-        return [bits_of(part) for part in self.inputs]
-
     def empty_output(self) -> torch.Tensor:
         """(d,) memory for the merged tensor: of the base's dtype, or the models'."""
         like = self.models[0] if self.base is None else self.base
@@ -189,6 +179,9 @@ def in_parallel(
         What each call returned, in no particular order.
     """
     spans = tensor.spans(block)
+    if len(spans) == 1:
+        with one_torch_thread():
+            return [work(iter(spans))]
     workers = min(tensor.workers, len(spans))
     queue = deque(spans)
 
