@@ -8,22 +8,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 
-from mergekit_pcb.kernel import numba_loops
+from mergekit_pcb.kernel import numba_loops, numba_memory
 from mergekit_pcb.kernel.collectors import RankSearch
 from mergekit_pcb.kernel.domain import ModelStatistics, Scoring
 from mergekit_pcb.kernel.formula import exponent_of
 from mergekit_pcb.kernel.numba_collect import select
 from mergekit_pcb.kernel.numba_collector import NumbaCollector, widest_gap
-from mergekit_pcb.kernel.numba_loops import VECTOR, Shares
-from mergekit_pcb.kernel.numba_scores import LEAST_SCREENED, Screen
+from mergekit_pcb.kernel.numba_loops import VECTOR
+from mergekit_pcb.kernel.numba_scores import LEAST_SCREENED, Screen, Shares
 from mergekit_pcb.kernel.numba_tiles import TILE, Array, Block
 from mergekit_pcb.kernel.order_statistics import OverflowedError, require_finite
+from mergekit_pcb.kernel.sampling import sample_coordinates
 from mergekit_pcb.kernel.survivors import KeptSurvivors, Survivors
 from mergekit_pcb.kernel.task_vectors import TaskVectors, bits_of
 
@@ -39,30 +39,29 @@ def block_size(device: torch.device) -> int:
 
 @dataclass(frozen=True)
 class InMemory:
-    """A tensor of one block as a domain, see `domain.Domain`."""
+    """Task vectors of a tensor of one block as a domain, see `domain.Domain`."""
 
-    tensor: TaskVectors
+    tau: Array
 
     @property
     def size(self) -> int:  # noqa: D102 as in domain.Domain
-        return self.tensor.size
+        return int(self.tau.shape[1])
 
     @property
     def models(self) -> int:  # noqa: D102
-        return len(self.tensor.models)
+        return int(self.tau.shape[0])
 
-    @cached_property
-    def _block(self) -> Block:
-        return _Inputs(self.tensor).at(slice(0, self.size))
+    def sample(self) -> Array:  # noqa: D102
+        drawn = sample_coordinates(self.size, self.models)
+        return self.tau if drawn is None else self.tau[:, drawn.numpy()]
 
     def order_statistics(  # noqa: D102
         self, scoring: Scoring | None, ranks: Sequence[list[int]]
     ) -> tuple[Sequence[Sequence[float]], Sequence[float]]:
-        values = np.empty((self.models, self.size), dtype=np.float32)
-        if scoring is None:
-            numba_loops.all_magnitudes(self._block, values)
-        else:
-            numba_loops.all_scores(self._block, _screen(scoring, []), values)
+        values = np.abs(self.tau)
+        if scoring is not None:
+            tau = _in_unit(self.tau, scoring.unit)
+            numba_memory.all_scores(tau, _screen(scoring, []), values)
         bits = np.array([[*row, self.size - 1] for row in ranks], dtype=np.int64)
         select(values.view(np.int32), bits)
         found = bits.astype(np.int32).view(np.float32).tolist()
@@ -73,7 +72,9 @@ class InMemory:
 
 def in_memory(tensor: TaskVectors) -> InMemory:
     """A tensor of one block as a domain."""
-    return InMemory(tensor)
+    tau = np.empty((len(tensor.models), tensor.size), dtype=np.float32)
+    numba_memory.load(_Inputs(tensor).at(slice(0, tensor.size)), tau)
+    return InMemory(tau)
 
 
 def collect(
@@ -118,21 +119,55 @@ def merge(
     """Merge a tensor at some slices, as `torch_backend.merge`."""
     scoring = Scoring.of_statistics(statistics, inter)
     screen = _screen(scoring, [m.threshold for m in statistics])
-    cut = [
-        (m.threshold, m.top - m.threshold, w)
-        for m, w in zip(statistics, weight, strict=True)
-    ]
-    with np.errstate(over="ignore"):
-        shares = Shares(
-            _rows(cut),
-            np.array([m.has_equal_scores for m in statistics]),
-            np.float32(1 / scoring.unit),
-            np.float32(scale),
-        )
+    shares = _shares(statistics, weight, scoring.unit, scale)
     worker = _Worker(tensor)
     for span in spans:
         found = kept.at(span, scoring, statistics) if kept else None
         worker.merge(span, found or worker.survivors(span, screen), shares, out)
+
+
+def squares(tau: Any) -> Array:
+    """Sums of the squares of (n, m) task vectors, as `torch_backend`."""
+    found = np.zeros(len(tau))
+    numba_memory.squares(np.asarray(tau), found)
+    return found
+
+
+def project(
+    tau: Any, statistics: Sequence[ModelStatistics], inter: str, parts: Array
+) -> Array:
+    """Sums of contributions times task vectors, as `torch_backend`."""
+    scoring = Scoring.of_statistics(statistics, inter)
+    kept = np.zeros(len(tau))
+    numba_memory.project(
+        _in_unit(np.asarray(tau), scoring.unit),
+        _screen(scoring, []),
+        _shares(statistics, [1.0] * len(tau), scoring.unit, 1.0),
+        parts / scoring.unit,
+        kept,
+    )
+    return kept / scoring.unit
+
+
+def _in_unit(tau: Array, unit: float) -> Array:
+    """As `formula.in_unit`."""
+    return tau if unit == 1 else tau * np.float32(unit)
+
+
+def _shares(
+    statistics: Sequence[ModelStatistics],
+    weight: Sequence[float],
+    unit: float,
+    scale: float,
+) -> Shares:
+    """What scores become, as arrays."""
+    cut = [
+        (m.threshold, m.top - m.threshold, w)
+        for m, w in zip(statistics, weight, strict=True)
+    ]
+    equal = np.array([m.has_equal_scores for m in statistics])
+    with np.errstate(over="ignore"):
+        return Shares(_rows(cut), equal, np.float32(1 / unit), np.float32(scale))
 
 
 def _screen(scoring: Scoring, cuts: Sequence[float]) -> Screen:

@@ -10,13 +10,17 @@ others survive, and only they are worked on.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from mergekit_pcb.kernel.numba_compact import compact
 from mergekit_pcb.kernel.numba_compile import compiled
-from mergekit_pcb.kernel.numba_scores import Screen, scores, screen_tile
+from mergekit_pcb.kernel.numba_scores import (
+    Screen,
+    Shares,
+    contribute,
+    scores,
+    screen_tile,
+)
 from mergekit_pcb.kernel.numba_tiles import (
     ROOM,
     TILE,
@@ -31,27 +35,11 @@ from mergekit_pcb.kernel.numba_tiles import (
 )
 from mergekit_pcb.kernel.survivors import Survivors
 
-_ZERO, _MINUS_ZERO, _ONE = np.float32(0), np.float32(-0.0), np.float32(1)
+_MINUS_ZERO, _ONE = np.float32(-0.0), np.float32(1)
 _ALL_BUT_SIGN, _ALL = np.int32(0x7FFFFFFF), np.int32(-1)
 # Whole vectors, so many values, are worked on: what is left over would be done one by
 # one. What stands behind the end is not used.
 VECTOR = 64
-
-
-class Shares(NamedTuple):
-    """What scores become, and how the result is scaled.
-
-    Attributes:
-        cut: (n, 3) threshold, largest score minus threshold, and weight of each model.
-        equal: (n,) bool, whether all scores that reach the threshold are equal.
-        unit: what task values are multiplied by to undo the unit of the scoring.
-        scale: lambda.
-    """
-
-    cut: Array
-    equal: Array
-    unit: np.float32
-    scale: np.float32
 
 
 @compiled
@@ -162,16 +150,9 @@ def merge(block: Block, found: Survivors, shares_of: Shares, out: Array) -> bool
         merged[:size] = _MINUS_ZERO
         shares[:size] = 0
         for i in range(counts.shape[1]):
-            threshold, span, weight = cut[i]
             count = counts[t, i]
-            whole = (count + VECTOR - 1) // VECTOR * VECTOR
-            for k in range(whole):
-                s[k] = max(b[end + k] - threshold, _ZERO) / span
-            if equal[i]:
-                for k in range(whole):
-                    s[k] = np.float32((b[end + k] >= threshold) & (v[end + k] != 0))
-            for k in range(whole):
-                share[k] = v[end + k] * s[k] * weight
+            here = slice(end, end + (count + VECTOR - 1) // VECTOR * VECTOR)
+            contribute(b[here], v[here], cut[i], equal[i], s, share)
             for k in range(count):
                 j = places[end + k]
                 shares[j] += s[k]
@@ -181,32 +162,3 @@ def merge(block: Block, found: Survivors, shares_of: Shares, out: Array) -> bool
         divide(merged[:size], shares, unit, scale)
         finite &= add_to_base(merged[:size], base[here], out[here])
     return finite
-
-
-@compiled
-def all_magnitudes(block: Block, values: Array) -> None:
-    """(n, m) magnitudes."""
-    base, models, start, stop = block
-    here = base[start:stop]
-    for i in range(len(models)):
-        row = values[i]
-        subtract(part(models[i], base, start, row.size), here, _ONE, row)
-        for j in range(row.size):
-            row[j] = abs(row[j])
-
-
-@compiled
-def all_scores(block: Block, screen: Screen, values: Array) -> None:
-    """(n, m) scores; nothing is left out."""
-    base, models, begin, end = block
-    unit, exponent, extents, _ = screen
-    n = len(models)
-    rows = np.empty((n + 2, ROOM), dtype=np.float32)
-    mask, indices = np.empty(ROOM, dtype=np.int32), np.empty(ROOM, dtype=np.int32)
-    for first in range(begin, end, TILE):
-        stop = min(first + TILE, end)
-        total, v = rows[n, : stop - first], rows[n + 1]
-        task_vectors(models, base, first, unit, rows, total)
-        for i in range(n):
-            here, tau = values[i, first - begin : stop - begin], rows[i, : stop - first]
-            scores(tau, total, exponent, extents[i], here, v, mask, indices)

@@ -25,7 +25,8 @@ LEAST_SCREENED = 2.0**-100
 # What the cut is lowered by, since bound and score are rounded differently.
 _MARGIN = np.float32(1 - 2.0**-8)
 
-_ONE, _TWO, _LEAST = np.float32(1), np.float32(2), np.float32(LEAST_EXPONENT)
+_ZERO, _ONE, _TWO = np.float32(0), np.float32(1), np.float32(2)
+_LEAST = np.float32(LEAST_EXPONENT)
 _ALL_BUT_SIGN = np.int32(0x7FFFFFFF)
 _ROUND, _MANTISSA = exp2_tanh.ROUND, exp2_tanh.MANTISSA
 _UNIT_EXPONENT, _BIAS = np.float32(1 << 23), np.float32(127 << 23)
@@ -49,6 +50,22 @@ class Screen(NamedTuple):
     exponent: Array
     extents: Array
     cuts: Array
+
+
+class Shares(NamedTuple):
+    """What scores become, and how the result is scaled.
+
+    Attributes:
+        cut: (n, 3) threshold, largest score minus threshold, and weight of each model.
+        equal: (n,) bool, whether all scores that reach the threshold are equal.
+        unit: what task values are multiplied by to undo the unit of the scoring.
+        scale: lambda.
+    """
+
+    cut: Array
+    equal: Array
+    unit: np.float32
+    scale: np.float32
 
 
 @compiled
@@ -123,6 +140,30 @@ def screen_tile(
         y = max(u * u * steepness - shift, _LEAST)
         power = np.int32(y * _UNIT_EXPONENT + _BIAS).view(np.float32)
         mask[j] = -np.int32(not (p * power <= cut))
+
+
+@compiled
+def contribute(
+    b: Array, v: Array, cut: Array, equal: bool, s: Array, contribution: Array
+) -> None:
+    """What scores become: shares s, and what the model then adds to the sum.
+
+    Args:
+        b: (m,) scores.
+        v: (m,) clamped task values.
+        cut: of this model, see `Shares`.
+        equal: the same.
+        s: memory for the shares.
+        contribution: memory for shares times task values times weight.
+    """
+    threshold, span, weight = cut
+    for j in range(b.size):
+        s[j] = max(b[j] - threshold, _ZERO) / span
+    if equal:
+        for j in range(b.size):
+            s[j] = np.float32((b[j] >= threshold) & (v[j] != 0))
+    for j in range(b.size):
+        contribution[j] = v[j] * s[j] * weight
 
 
 @compiled

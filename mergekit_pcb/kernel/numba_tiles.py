@@ -91,13 +91,20 @@ def task_vectors(
     size = total.size
     here = base[start : start + size]
     for i in range(len(models)):
-        tile = tau[i, :size]
-        subtract(part(models[i], base, start, size), here, unit, tile)
+        subtract(part(models[i], base, start, size), here, unit, tau[i, :size])
+    sum_models(tau[: len(models)], 0, total)
+
+
+@compiled
+def sum_models(tau: Array, start: int, total: Array) -> None:
+    """Sum over models of a tile of (n, ...) task vectors, cut where it overflows."""
+    for i in range(len(tau)):
+        tile = tau[i, start : start + total.size]
         if i == 0:
-            for j in range(size):
+            for j in range(total.size):
                 total[j] = tile[j]
         else:
-            for j in range(size):
+            for j in range(total.size):
                 total[j] += tile[j]
     bits, largest = total.view(np.int32), np.int32(0)
     for j in range(total.size):
