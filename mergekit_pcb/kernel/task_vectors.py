@@ -19,6 +19,9 @@ from mergekit_pcb.kernel.order_statistics import OverflowedError
 # Python code runs in one thread at a time, which leaves more workers little to do.
 _MOST_WORKERS = 4
 
+# Coordinates of a tensor that one thread reads soon enough.
+_SMALL = 1 << 18
+
 T = TypeVar("T")
 
 
@@ -108,7 +111,8 @@ class TaskVectors:
 
         workers = self.workers
         with one_torch_thread():
-            if workers == 1:
+            # A pool takes longer than all that is read of a small tensor.
+            if workers == 1 or self.size < _SMALL:
                 picked = list(map(pick, self.inputs))
             else:
                 # Several threads wait at the same time for what is still on disk.
