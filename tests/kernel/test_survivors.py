@@ -17,7 +17,7 @@ from mergekit_pcb.kernel import (
     order_statistics,
     survivors,
 )
-from mergekit_pcb.kernel.domain import Options, Scoring
+from mergekit_pcb.kernel.domain import ModelStatistics, Options, Scoring
 from mergekit_pcb.kernel.formula import merge_block, model_statistics, ranked_values
 from mergekit_pcb.kernel.merge import merge_one_tensor, merge_tensor
 from mergekit_pcb.kernel.statistics import TensorDomain
@@ -247,6 +247,11 @@ def test_compaction_lists_where_the_mask_is_set(size: int, share: float) -> None
         indices = np.empty(size + 64, dtype=np.int32)
         count = compact(mask.copy(), size, indices)
         assert indices[:count].tolist() == expected.tolist()
+
+
+def test_a_threshold_is_never_minus_zero() -> None:
+    """It is found among equal values, by a sort or in a sweep, and zeros show it."""
+    assert str(ModelStatistics.of(0.0, 1.0, -0.0, 1.0).threshold) == "0.0"
 
 
 def test_a_block_is_merged_as_formula_says(blocks_of) -> None:
