@@ -5,7 +5,8 @@
 Methods take turns within one process, each on the same bfloat16 inputs through
 mergekit's own `merge_tensors`; the table shows ratios of medians. Memory is the growth
 of the peak resident set beyond inputs and output, from a process of its own for each
-method. `pcb plain` is `pcb` without the loops that numba compiles.
+method. `pcb` has its defaults, `pcb .1` and `pcb .4` another density, and `pcb plain`
+runs without the loops that numba compiles.
 """
 
 from __future__ import annotations
@@ -36,10 +37,14 @@ SIZES = {
 METHODS = {
     "linear": {"weight": 1.0},
     "ties": {"weight": 1.0, "density": 0.2},
-    "pcb": {"density": 0.1},
-    "pcb plain": {"density": 0.1},
+    "pcb": {},
+    "pcb .1": {"density": 0.1},
+    "pcb .4": {"density": 0.4},
+    "pcb plain": {},
 }
-OURS, PEERS = ("pcb", "pcb plain"), ("ties", "linear")
+OURS, PEERS = ("pcb", "pcb .1", "pcb .4", "pcb plain"), ("ties", "linear")
+# Whose memory is measured, too.
+MEASURED = ("pcb", "pcb plain", "ties")
 
 
 def inputs(shape: tuple[int, ...], models: int) -> list[torch.Tensor]:
@@ -157,7 +162,7 @@ def main() -> None:
         sys.exit(f"numba does not work here: {problem}")
     header = ["tensor", "models"]
     header += [f"{ours} / {peer}" for ours in OURS for peer in PEERS]
-    header += [f"{method} MB" for method in (*OURS, "ties")]
+    header += [f"{method} MB" for method in MEASURED]
     lines = ["| " + " | ".join(header) + " |", "| --- " * len(header) + "|"]
     print(*lines, sep="\n", flush=True)
     for name, (shape, rounds) in SIZES.items():
@@ -170,7 +175,7 @@ def main() -> None:
             for ours in OURS:
                 for peer in PEERS:
                     row[f"{ours} / {peer}"] = median[ours] / median[peer]
-            for method in (*OURS, "ties"):
+            for method in MEASURED:
                 used = scratch(shape, models, method) if large else None
                 row[f"{method} MB"] = used
             rows.append(row)

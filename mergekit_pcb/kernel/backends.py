@@ -27,7 +27,11 @@ def backend_for(tensor: TaskVectors, inter: str | None) -> ModuleType:
         tensor: base and models.
         inter: form of the inter-balancing; None where only magnitudes are looked at.
     """
-    can_be_compiled = tensor.device.type == "cpu" and tensor.dtype == torch.float32
+    can_be_compiled = (
+        tensor.device.type == "cpu"
+        and tensor.dtype == torch.float32
+        and tensor.base is not None
+    )
     if can_be_compiled and inter in ("raw", None) and not numba_problem():
         return importlib.import_module("mergekit_pcb.kernel.numba_backend")
     return torch_backend

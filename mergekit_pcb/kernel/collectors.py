@@ -34,6 +34,10 @@ class RankSearch:
         """The same search before anything was seen."""
         return RankSearch.of([[b.fresh() for b in row] for row in self.brackets])
 
+    def lowest(self) -> list[float]:
+        """For each model what values must reach to be looked at closely."""
+        return [min((b.low for b in row), default=math.inf) for row in self.brackets]
+
     def absorb(self, other: RankSearch) -> None:
         """Add what the same search has seen elsewhere."""
         self.top = np.maximum(self.top, other.top).tolist()

@@ -51,7 +51,8 @@ class ModelStatistics(NamedTuple):
         """The statistics; a model of zeros gets a threshold that no score reaches."""
         if high == 0:
             return cls(low, high, math.inf, -math.inf)
-        return cls(low, high, threshold, top)
+        # Whether 0 or -0 has the rank is chance; it would decide the sign of zeros.
+        return cls(low, high, threshold + 0.0, top)
 
     @property
     def has_equal_scores(self) -> bool:

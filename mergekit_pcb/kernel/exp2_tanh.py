@@ -2,7 +2,7 @@
 
 Those of torch and numpy depend on the processor, and on their versions. These, for
 float32 on a CPU, are made of nothing but sums, products and quotients of two numbers,
-each rounded as IEEE 754 says, so that the compiled ones of `numba_loops` can
+each rounded as IEEE 754 says, so that the compiled ones of `numba_scores` can
 repeat them exactly. They are wrong by less than two units in the last place.
 """
 

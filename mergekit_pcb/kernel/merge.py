@@ -19,6 +19,7 @@ from mergekit_pcb.kernel.domain import ModelStatistics, Options
 from mergekit_pcb.kernel.formula import model_statistics
 from mergekit_pcb.kernel.projection import projections
 from mergekit_pcb.kernel.statistics import TensorDomain
+from mergekit_pcb.kernel.survivors import KeptSurvivors
 from mergekit_pcb.kernel.task_vectors import TaskVectors, in_parallel, one_torch_thread
 
 
@@ -29,6 +30,7 @@ def merge_tensor(
     *,
     scale: float = 1.0,
     inter: str = "raw",
+    kept: KeptSurvivors | None = None,
 ) -> torch.Tensor:
     """Merge one tensor of a domain: base + lambda * merged task vector.
 
@@ -38,6 +40,7 @@ def merge_tensor(
         weight: w_i of each model.
         scale: lambda.
         inter: form of the inter-balancing.
+        kept: what the sweep over this tensor's scores has kept.
 
     Returns:
         A new (d,) tensor of the base's dtype (without a base: of the models').
@@ -48,7 +51,7 @@ def merge_tensor(
     out = tensor.empty_output()
     backend = backend_for(tensor, inter)
     work = functools.partial(
-        backend.merge, tensor, statistics, weight, scale, inter, out
+        backend.merge, tensor, statistics, weight, scale, inter, out, kept=kept
     )
     in_parallel(tensor, backend.block_size(tensor.device), work)
     return out
@@ -78,7 +81,10 @@ def merge_one_tensor(
     backend = backend_for(tensor, options.inter)
     densities = [[r] for r in density]
     one_block = len(tensor.spans(backend.block_size(tensor.device))) == 1
-    domain = backend.in_memory(tensor) if one_block else TensorDomain([tensor])
+    kept = None if one_block else KeptSurvivors()
+    domain = (
+        backend.in_memory(tensor) if one_block else TensorDomain([tensor], kept=kept)
+    )
     with one_torch_thread() if one_block else nullcontext():
         found = model_statistics(domain, densities, options)
     statistics = [of_model[0] for of_model in found]
@@ -86,4 +92,6 @@ def merge_one_tensor(
         with one_torch_thread():
             sample = domain.sample()
             scale = scale(projections(backend, sample, statistics, options.inter))
-    return merge_tensor(tensor, statistics, weight, scale=scale, inter=options.inter)
+    return merge_tensor(
+        tensor, statistics, weight, scale=scale, inter=options.inter, kept=kept
+    )

@@ -5,32 +5,31 @@ The functions are those of `torch_backend`, with the same results bit for bit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from mergekit_pcb.kernel import numba_loops
+from mergekit_pcb.kernel import numba_loops, numba_memory
 from mergekit_pcb.kernel.collectors import RankSearch
 from mergekit_pcb.kernel.domain import ModelStatistics, Scoring
 from mergekit_pcb.kernel.formula import exponent_of
-from mergekit_pcb.kernel.numba_loops import Array
-from mergekit_pcb.kernel.order_statistics import (
-    Bracket,
-    OverflowedError,
-    require_finite,
-)
+from mergekit_pcb.kernel.numba_collect import select
+from mergekit_pcb.kernel.numba_collector import NumbaCollector, widest_gap
+from mergekit_pcb.kernel.numba_loops import VECTOR
+from mergekit_pcb.kernel.numba_scores import LEAST_SCREENED, Screen, Shares
+from mergekit_pcb.kernel.numba_tiles import TILE, Array, Block
+from mergekit_pcb.kernel.order_statistics import OverflowedError, require_finite
 from mergekit_pcb.kernel.sampling import sample_coordinates
+from mergekit_pcb.kernel.survivors import KeptSurvivors, Survivors
 from mergekit_pcb.kernel.task_vectors import TaskVectors, bits_of
 
 # Task values in a block: it stays in the last-level cache, and the few calls that it
 # needs do not matter.
 BLOCK = 1 << 18
-
-# Collected values that may wait until they are assigned to their brackets.
-_PENDING = 1 << 14
 
 
 def block_size(device: torch.device) -> int:
@@ -40,10 +39,9 @@ def block_size(device: torch.device) -> int:
 
 @dataclass(frozen=True)
 class InMemory:
-    """A tensor of one block as a domain, see `domain.Domain`."""
+    """Task vectors of a tensor of one block as a domain, see `domain.Domain`."""
 
     tau: Array
-    exponent: Array
 
     @property
     def size(self) -> int:  # noqa: D102 as in domain.Domain
@@ -63,10 +61,9 @@ class InMemory:
         values = np.abs(self.tau)
         if scoring is not None:
             tau = _in_unit(self.tau, scoring.unit)
-            extents = _rows(scoring.extents)
-            numba_loops.all_scores(tau, self.exponent, extents, values)
+            numba_memory.all_scores(tau, _screen(scoring, []), values)
         bits = np.array([[*row, self.size - 1] for row in ranks], dtype=np.int64)
-        numba_loops.select(values.view(np.int32), bits)
+        select(values.view(np.int32), bits)
         found = bits.astype(np.int32).view(np.float32).tolist()
         top = [row.pop() for row in found]
         require_finite(top)
@@ -75,8 +72,9 @@ class InMemory:
 
 def in_memory(tensor: TaskVectors) -> InMemory:
     """A tensor of one block as a domain."""
-    loader = _Loader(tensor)
-    return InMemory(loader.load(slice(0, tensor.size)), loader.exponent)
+    tau = np.empty((len(tensor.models), tensor.size), dtype=np.float32)
+    numba_memory.load(_Inputs(tensor).at(slice(0, tensor.size)), tau)
+    return InMemory(tau)
 
 
 def collect(
@@ -84,12 +82,27 @@ def collect(
     scoring: Scoring | None,
     search: RankSearch,
     spans: Iterator[slice],
+    kept: KeptSurvivors | None = None,
 ) -> RankSearch:
     """What a search sees at some slices, as `torch_backend.collect`."""
-    collector = NumbaCollector(search)
-    loader = _Loader(tensor)
-    for span in spans:
-        collector.add(loader.load(span), loader.exponent, scoring)
+    worker = _Worker(tensor)
+    if scoring is None:
+        gaps = [widest_gap(row) for row in search.brackets]
+        collector = NumbaCollector(search, gaps)
+        bits = _rows(gaps)
+        # Less than the bits of any magnitude.
+        bits = np.where(bits < 0, -1, bits.view(np.int32)).astype(np.int32)
+        for span in spans:
+            found = worker.magnitudes(span, bits)
+            collector.add(found.b, found.counts, span.stop - span.start)
+    else:
+        screen = _screen(scoring, search.lowest())
+        collector = NumbaCollector(search, [(-math.inf, cut) for cut in screen.cuts])
+        for span in spans:
+            found = worker.survivors(span, screen)
+            collector.add(found.b, found.counts, span.stop - span.start)
+            if kept is not None:
+                kept.keep(span, found, VECTOR)
     return collector.result()
 
 
@@ -101,31 +114,22 @@ def merge(
     inter: str,
     out: torch.Tensor,
     spans: Iterator[slice],
+    kept: KeptSurvivors | None = None,
 ) -> None:
     """Merge a tensor at some slices, as `torch_backend.merge`."""
     scoring = Scoring.of_statistics(statistics, inter)
-    extents = _rows(scoring.extents)
-    cut = _rows(
-        [
-            (m.threshold, m.top - m.threshold, w)
-            for m, w in zip(statistics, weight, strict=True)
-        ]
-    )
-    equal = np.array([m.has_equal_scores for m in statistics])
-    loader = _Loader(tensor)
+    screen = _screen(scoring, [m.threshold for m in statistics])
+    shares = _shares(statistics, weight, scoring.unit, scale)
+    worker = _Worker(tensor)
     for span in spans:
-        tau = _in_unit(loader.load(span), scoring.unit)
-        merged = loader.merged
-        numba_loops.merge(tau, loader.exponent, extents, cut, equal, merged.numpy())
-        if scoring.unit != 1:
-            merged *= 1 / scoring.unit
-        loader.write(merged, scale, span, out)
+        found = kept.at(span, scoring, statistics) if kept else None
+        worker.merge(span, found or worker.survivors(span, screen), shares, out)
 
 
 def squares(tau: Any) -> Array:
     """Sums of the squares of (n, m) task vectors, as `torch_backend`."""
     found = np.zeros(len(tau))
-    numba_loops.squares(np.asarray(tau), found)
+    numba_memory.squares(np.asarray(tau), found)
     return found
 
 
@@ -134,15 +138,11 @@ def project(
 ) -> Array:
     """Sums of contributions times task vectors, as `torch_backend`."""
     scoring = Scoring.of_statistics(statistics, inter)
-    cut = _rows([(m.threshold, m.top - m.threshold, 1) for m in statistics])
-    equal = np.array([m.has_equal_scores for m in statistics])
     kept = np.zeros(len(tau))
-    numba_loops.project(
+    numba_memory.project(
         _in_unit(np.asarray(tau), scoring.unit),
-        np.array(exponent_of(len(tau)), dtype=np.float32),
-        _rows(scoring.extents),
-        cut,
-        equal,
+        _screen(scoring, []),
+        _shares(statistics, [1.0] * len(tau), scoring.unit, 1.0),
         parts / scoring.unit,
         kept,
     )
@@ -154,128 +154,134 @@ def _in_unit(tau: Array, unit: float) -> Array:
     return tau if unit == 1 else tau * np.float32(unit)
 
 
-def _rows(rows: Sequence[Sequence[float]]) -> Array:
+def _shares(
+    statistics: Sequence[ModelStatistics],
+    weight: Sequence[float],
+    unit: float,
+    scale: float,
+) -> Shares:
+    """What scores become, as arrays."""
+    cut = [
+        (m.threshold, m.top - m.threshold, w)
+        for m, w in zip(statistics, weight, strict=True)
+    ]
+    equal = np.array([m.has_equal_scores for m in statistics])
+    with np.errstate(over="ignore"):
+        return Shares(_rows(cut), equal, np.float32(1 / unit), np.float32(scale))
+
+
+def _screen(scoring: Scoring, cuts: Sequence[float]) -> Screen:
+    """Scores at or above the cuts survive, and all where the bound would not hold."""
+    sound = [
+        cut if min(cut, extent.spread) >= LEAST_SCREENED else -math.inf
+        for cut, extent in zip(cuts, scoring.extents, strict=False)
+    ]
+    return Screen(
+        np.float32(scoring.unit),
+        np.array(exponent_of(len(scoring.extents)), dtype=np.float32),
+        _rows(scoring.extents),
+        _rows(sound),
+    )
+
+
+def _rows(rows: Sequence[Any]) -> Array:
     return np.array(rows, dtype=np.float32)
 
 
-class _Loader:
-    """Loads one block after the other into the same memory, and writes merged ones.
+class _Inputs:
+    """Where compiled loops find base and models.
 
-    Attributes:
-        exponent: what u^2 is multiplied and reduced by, see `formula.exponent_of`.
-        merged: (m,) memory for the merged task vector of the block loaded last.
+    They read bfloat16 and float32 themselves. Others, and mixtures, are converted
+    block by block.
     """
 
     def __init__(self, tensor: TaskVectors) -> None:
-        self.exponent: Array = np.array(exponent_of(len(tensor.models)), dtype="f4")
-        self.merged = torch.empty(0)
-        self._tensor = tensor
-        self._memory = torch.empty(0)
-        # Loops read bfloat16 themselves: views of torch take longer to make than a
-        # small block takes to load.
-        self._bits = [] if tensor.base is None else tensor.bfloat16_bits
-
-    def load(self, span: slice) -> Array:
-        """The (n, m) task vectors at a slice."""
-        n, count = len(self._tensor.models), span.stop - span.start
-        needed = (n + 2) * count
-        if len(self._memory) < needed:
-            # Fresh memory for every block would cost more than the arithmetic.
-            self._memory = torch.empty(needed)
-        rows = self._memory[:needed].view(n + 2, count)
-        self.merged, tau = rows[-1], rows[:n].numpy()
-        if self._bits:
-            *models, base = [bits[span] for bits in self._bits]
-            for model, task_vector in zip(models, tau, strict=True):
-                numba_loops.subtract(model, base, task_vector)
+        self._inputs = tensor.inputs
+        dtype = self._inputs[0].dtype
+        self.are_read_directly = dtype in (torch.bfloat16, torch.float32) and all(
+            part.dtype == dtype and part.is_contiguous() for part in self._inputs
+        )
+        if self.are_read_directly:
+            self._base = array_of(self._inputs[-1])
+            self._addresses = _addresses(self._inputs)
         else:
-            self._tensor.between(span, rows[: n + 1])
-        return tau
+            self._memory = torch.empty(0)
 
-    def write(
-        self, merged: torch.Tensor, scale: float, span: slice, out: torch.Tensor
+    def at(self, span: slice) -> Block:
+        """The coordinates at a slice; the next call may overwrite what is converted."""
+        if self.are_read_directly:
+            return Block(self._base, self._addresses, span.start, span.stop)
+        rows, count = len(self._inputs), span.stop - span.start
+        if self._memory.numel() < rows * count:
+            self._memory = torch.empty(rows * count)
+        memory = self._memory[: rows * count].view(rows, count)
+        for row, part in zip(memory, self._inputs, strict=True):
+            row.copy_(part[span])
+        return Block(memory[-1].numpy(), _addresses(list(memory)), 0, count)
+
+
+def array_of(flat: torch.Tensor) -> Array:
+    """A tensor that compiled loops read directly, as a numpy array."""
+    return bits_of(flat) if flat.dtype == torch.bfloat16 else flat.numpy()
+
+
+def _addresses(inputs: Sequence[torch.Tensor]) -> Array:
+    """Those of the models, which are followed by the base."""
+    return np.array([model.data_ptr() for model in inputs[:-1]], dtype=np.int64)
+
+
+class _Worker:
+    """Works on one block of a tensor after the other, in the same memory."""
+
+    def __init__(self, tensor: TaskVectors) -> None:
+        self._models = len(tensor.models)
+        self._inputs = _Inputs(tensor)
+        self._memory = _room(0, self._models)
+
+    def magnitudes(self, span: slice, gaps: Array) -> Survivors:
+        """Magnitudes outside the gaps, as the scores of what survives."""
+        found = self._room(span)
+        block = self._inputs.at(span)
+        numba_loops.magnitudes(block, gaps, found.b, found.counts)
+        return found
+
+    def survivors(self, span: slice, screen: Screen) -> Survivors:
+        """What survives at a slice; the next call overwrites it."""
+        found = self._room(span)
+        numba_loops.survivors(self._inputs.at(span), screen, found)
+        return found
+
+    def merge(
+        self, span: slice, found: Survivors, shares: Shares, out: torch.Tensor
     ) -> None:
-        """Put base + lambda * merged task vector into (d,) ``out`` at a slice."""
-        if self._bits:
-            base, target = self._bits[-1][span], bits_of(out[span])
-            with np.errstate(over="ignore"):
-                factor = np.float32(scale)
-            if not numba_loops.add_to_base(merged.numpy(), factor, base, target):
-                raise OverflowedError
+        """Write what survivors merge to into (d,) ``out`` at a slice."""
+        block = self._inputs.at(span)
+        if self._inputs.are_read_directly:
+            finite = numba_loops.merge(block, found, shares, array_of(out))
         else:
-            self._tensor.write_merged(merged, scale, span, out)
+            merged = np.empty(block.stop, dtype=np.float32)
+            numba_loops.merge(block, found, shares, merged)
+            written = out[span].copy_(torch.from_numpy(merged))
+            finite = bool(written.isfinite().all())
+        if not finite:
+            raise OverflowedError
+
+    def _room(self, span: slice) -> Survivors:
+        size = span.stop - span.start
+        shape = -(-size // TILE), self._models
+        if len(self._memory.b) < self._models * size + VECTOR:
+            self._memory = _room(size, self._models)
+        elif self._memory.counts.shape != shape:
+            counts = np.empty(shape, dtype=np.int32)
+            self._memory = self._memory._replace(counts=counts)
+        return self._memory
 
 
-class NumbaCollector:
-    """Counts and collects for all brackets in one pass."""
-
-    def __init__(self, search: RankSearch) -> None:
-        """Begin a search."""
-        self._search = search.fresh()
-        self._pending = [_PendingValues(row) for row in self._search.brackets]
-        most = max(map(len, search.brackets))
-        # Nothing is between infinity and minus infinity.
-        edges = np.full((len(search.brackets), most, 2), (np.inf, -np.inf))
-        for of_model, brackets in zip(edges, search.brackets, strict=True):
-            for pair, bracket in zip(of_model, brackets, strict=False):
-                pair[:] = bracket.low, bracket.high
-        self._edges: Array = edges.astype(np.float32)
-        self._top: Array = np.array(self._search.top, dtype=np.float32)
-        self._inside: Array = np.empty((len(search.brackets), 0), dtype=np.float32)
-
-    def add(self, tau: Array, exponent: Array, scoring: Scoring | None) -> None:
-        """Take in the magnitudes of (n, m) task vectors, or their scores."""
-        n, m = tau.shape
-        if self._inside.shape[1] < m:
-            self._inside = np.empty((n, m), dtype=np.float32)
-        counts = np.zeros((*self._edges.shape[:2], 3), dtype=np.int64)
-        kept = np.zeros(n, dtype=np.int64)
-        found = self._edges, counts, self._inside, kept, self._top
-        if scoring is None:
-            numba_loops.collect_magnitudes(tau, *found)
-        else:
-            tau, extents = _in_unit(tau, scoring.unit), _rows(scoring.extents)
-            numba_loops.collect_scores(tau, exponent, extents, *found)
-        for pending, of_model, inside, count in zip(
-            self._pending, counts.tolist(), self._inside, kept.tolist(), strict=True
-        ):
-            pending.add(of_model, inside[:count])
-
-    def result(self) -> RankSearch:
-        """What was seen."""
-        for pending in self._pending:
-            pending.assign()
-        self._search.top = self._top.tolist()
-        return self._search
-
-
-@dataclass
-class _PendingValues:
-    """Values of one model that lie inside any of its brackets, not yet assigned."""
-
-    brackets: list[Bracket]
-    values: list[Any] = field(default_factory=list)
-    count: int = 0
-
-    def add(self, counts: list[list[int]], values: Array) -> None:
-        """Take in the counts of each bracket, and the values inside any of them."""
-        for bracket, (below, at_low, at_high) in zip(
-            self.brackets, counts, strict=False
-        ):
-            bracket.below += below
-            bracket.at_low += at_low
-            bracket.at_high += at_high if bracket.low < bracket.high else 0
-        self.values.append(values.copy())
-        self.count += len(values)
-        if self.count > _PENDING:
-            self.assign()
-
-    def assign(self) -> None:
-        """Give every bracket the values that lie inside it."""
-        if not self.count:
-            return
-        values = np.concatenate(self.values)
-        self.values, self.count = [], 0
-        for bracket in self.brackets:
-            inside = values[(values > bracket.low) & (values < bracket.high)]
-            bracket.inside.append(torch.from_numpy(inside))
+def _room(size: int, models: int) -> Survivors:
+    count = models * size + VECTOR
+    return Survivors(
+        np.empty(count, dtype=np.uint16),
+        np.empty(count, dtype=np.float32),
+        np.empty(count, dtype=np.float32),
+        np.empty((-(-size // TILE), models), dtype=np.int32),
+    )

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import sys
@@ -60,6 +61,15 @@ class _CheckedFile(IndexDataCacheFile):
         return super()._load_data(name)
 
 
+@functools.cache
+def _source_stamp() -> str:
+    """Changes with any source file of the kernel: a loop contains those it calls."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 class _TolerantCache(FunctionCache):
     """A cache whose failures mean compiling again."""
 
@@ -69,7 +79,7 @@ class _TolerantCache(FunctionCache):
         self._cache_file = _CheckedFile(
             self._cache_path,
             f"{self._impl.filename_base}.checked",
-            self._impl.locator.get_source_stamp(),
+            _source_stamp(),
         )
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:

@@ -22,6 +22,7 @@ from mergekit_pcb.kernel.domain import Scoring
 from mergekit_pcb.kernel.formula import ranked_values
 from mergekit_pcb.kernel.order_statistics import Bracket, require_finite
 from mergekit_pcb.kernel.sampling import sample_coordinates
+from mergekit_pcb.kernel.survivors import KeptSurvivors
 from mergekit_pcb.kernel.task_vectors import TaskVectors, in_parallel, one_torch_thread
 
 # Values collected inside the brackets, at most.
@@ -63,11 +64,13 @@ class TensorDomain:
         tensors: of the same models, none empty.
         capacity: how many values, of all models, a sweep may collect.
         sampled: a sample that is known already.
+        kept: of a single tensor, what a sweep over scores keeps for its merge.
     """
 
     tensors: Sequence[TaskVectors]
     capacity: int = _COLLECTED
     sampled: torch.Tensor | None = None
+    kept: KeptSurvivors | None = None
 
     @property
     def models(self) -> int:  # noqa: D102 as in SweptDomain
@@ -96,7 +99,7 @@ class TensorDomain:
 
     def sweep(self, scoring: Scoring | None, search: RankSearch) -> None:  # noqa: D102
         for tensor in self.tensors:
-            sweep_tensor(tensor, scoring, search)
+            sweep_tensor(tensor, scoring, search, self.kept)
 
     def order_statistics(  # noqa: D102
         self, scoring: Scoring | None, ranks: Sequence[list[int]]
@@ -105,15 +108,26 @@ class TensorDomain:
 
 
 def sweep_tensor(
-    tensor: TaskVectors, scoring: Scoring | None, search: RankSearch
+    tensor: TaskVectors,
+    scoring: Scoring | None,
+    search: RankSearch,
+    kept: KeptSurvivors | None = None,
 ) -> None:
     """Show a search all magnitudes of one tensor, or all scores, block by block.
+
+    Args:
+        tensor: base and models.
+        scoring: None for magnitudes, else for scores.
+        search: is shown them.
+        kept: keeps scores that may matter to the merge.
 
     Raises:
         NotFiniteError: the tensor holds NaN or infinity.
     """
     backend = backend_for(tensor, scoring.inter if scoring else None)
-    work = functools.partial(backend.collect, tensor, scoring, search)
+    if kept is not None:
+        kept.begin(scoring, search.lowest())
+    work = functools.partial(backend.collect, tensor, scoring, search, kept=kept)
     for seen in in_parallel(tensor, backend.block_size(tensor.device), work):
         search.absorb(seen)
     require_finite(search.top)
@@ -132,7 +146,13 @@ def order_statistics(
     found: list[list[float]] = [[] for _ in ranks]
     top = [math.nan] * len(ranks)
     slack = [1.0] * len(ranks)
-    pending = list(range(len(ranks)))
+    pending = []
+    for i, of_model in enumerate(ranks):
+        if scoring is not None and not scoring.extents[i].high:
+            # It does not compete, whatever its scores are.
+            found[i], top[i] = [0.0] * len(of_model), 0.0
+        else:
+            pending.append(i)
     while pending:
         search = RankSearch.of([[] for _ in ranks])
         capacity: float = domain.capacity

@@ -17,6 +17,7 @@ from mergekit_pcb.kernel.formula import (
     merge_block,
     ranked_values,
 )
+from mergekit_pcb.kernel.survivors import KeptSurvivors
 from mergekit_pcb.kernel.task_vectors import TaskVectors
 
 # Task values in a block: measured. Intermediates are allocated for each block, and what
@@ -43,6 +44,7 @@ def collect(
     scoring: Scoring | None,
     search: RankSearch,
     spans: Iterator[slice],
+    kept: KeptSurvivors | None = None,
 ) -> RankSearch:
     """What a search sees of a tensor's magnitudes, or scores, at some slices.
 
@@ -51,6 +53,7 @@ def collect(
         scoring: None for magnitudes, else for scores.
         search: what is searched; not modified.
         spans: the slices.
+        kept: not used: torch keeps nothing for the merge.
     """
     kind = NumpyCollector if tensor.device.type == "cpu" else DeviceCollector
     collector = kind(search, tensor.size)
@@ -67,6 +70,7 @@ def merge(
     inter: str,
     out: torch.Tensor,
     spans: Iterator[slice],
+    kept: KeptSurvivors | None = None,
 ) -> None:
     """Merge a tensor at some slices into (d,) ``out``.
 
@@ -78,6 +82,7 @@ def merge(
         inter: form of the inter-balancing.
         out: the merged tensor.
         spans: the slices.
+        kept: not used.
     """
     for span, tau in tensor.blocks(spans):
         merged = merge_block(tau, statistics, weight, inter)

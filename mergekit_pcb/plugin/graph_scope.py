@@ -30,6 +30,7 @@ from mergekit.merge_methods.dtype import align_dtype
 from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
 from mergekit.multigpu_executor import MultiGPUExecutor
 from mergekit.options import MergeOptions
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from mergekit_pcb.kernel.collectors import RankSearch, TensorArena
 from mergekit_pcb.kernel.domain import Scoring
@@ -49,6 +50,8 @@ from mergekit_pcb.plugin.model_scope import (
 from mergekit_pcb.plugin.parameters import AUTO
 from mergekit_pcb.plugin.tensor_groups import name_of, on_finite_inputs, task_vectors
 
+# Tensors that an executor gets at a time: it compares each task with all others.
+_TASKS = 32
 # Values that a sweep may collect, of all models: 128 MB.
 _COLLECTED = 1 << 25
 
@@ -342,13 +345,17 @@ def run_work(
             yield from several.run(quiet=options.quiet)
         # All tasks, or those whose results MultiGPUExecutor has lost: its listener
         # stops with the last worker and does not read the results just before.
-        if pending:
-            one = Executor(
-                list(pending.values()),
-                device,
-                device if options.low_cpu_memory else cpu,
-            )
-            yield from one.run(quiet=options.quiet, desc=label)
+        storage = device if options.low_cpu_memory else cpu
+        # In the order of shards, as an executor of all tasks would.
+        tasks = sorted(pending.values(), key=lambda task: task.group_label() or "")
+        with tqdm(
+            total=len(tasks), desc=label, disable=options.quiet or not tasks
+        ) as progress:
+            for start in range(0, len(tasks), _TASKS):
+                one = Executor(tasks[start : start + _TASKS], device, storage)
+                for result in one.run(quiet=True):
+                    yield result
+                    progress.update()
 
     for task, result in results():
         assert isinstance(task, StatisticsTask)

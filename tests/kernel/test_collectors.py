@@ -13,11 +13,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mergekit_pcb.kernel import backends, numba_backend, numba_loops, torch_backend
+from mergekit_pcb.kernel import (
+    backends,
+    numba_collector,
+    numba_tiles,
+    torch_backend,
+)
 from mergekit_pcb.kernel.collectors import DeviceCollector, NumpyCollector, RankSearch
 from mergekit_pcb.kernel.formula import merge_task_vectors
 from mergekit_pcb.kernel.merge import merge_one_tensor
-from mergekit_pcb.kernel.numba_backend import NumbaCollector
+from mergekit_pcb.kernel.numba_collector import NumbaCollector
 from mergekit_pcb.kernel.order_statistics import Bracket
 from mergekit_pcb.kernel.task_vectors import TaskVectors
 from tests.kernel.hard_cases import ADVERSARIAL
@@ -29,24 +34,17 @@ Kind = Callable[[RankSearch, int], Any]
 
 
 class Compiled(NumbaCollector):
-    """Counts and collects the values themselves, in place of their magnitudes."""
+    """Counts and collects values that nothing was left out of."""
 
     def __init__(self, search: RankSearch, size: int) -> None:
-        super().__init__(search)
+        nothing = (math.inf, -math.inf)
+        super().__init__(search, [nothing] * len(search.brackets))
 
     def add(self, values: torch.Tensor) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(numba_loops, "collect_magnitudes", collect_values)
-            super().add(values.numpy(), None, None)
-
-
-def collect_values(values, *arguments) -> None:
-    """Shows values to the compiled loop, by tiles."""
-    mask = np.empty(numba_loops.TILE, dtype=np.uint8)
-    for i, row in enumerate(values):
-        for start in range(0, len(row), numba_loops.TILE):
-            tile = row[start : start + numba_loops.TILE]
-            numba_loops.collect(i, tile, mask, *arguments)
+        tiles = values.split(numba_tiles.TILE, dim=1)
+        flat = torch.cat([tile.flatten() for tile in tiles])
+        counts = [[tile.shape[1]] * len(values) for tile in tiles]
+        super().add(flat.numpy(), np.array(counts, dtype=np.int32), values.shape[1])
 
 
 KINDS: dict[str, Kind] = {
@@ -128,7 +126,7 @@ def test_a_plateau_is_counted_not_collected(
     kind: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Equal values on a bracket's edge take no memory, however many there are."""
-    monkeypatch.setattr(numba_backend, "_PENDING", 100)
+    monkeypatch.setattr(numba_collector, "_PENDING", 100)
     values = torch.cat([torch.zeros(10_000), torch.arange(1.0, 101.0)])
     bracket = Bracket.around(9_000, len(values), values[::3])
     bracket = shown(kind, bracket, values, step=800)

@@ -7,20 +7,22 @@ import numpy as np
 import pytest
 import torch
 
-from mergekit_pcb.kernel import exp2_tanh, numba_loops
+from mergekit_pcb.kernel import exp2_tanh, numba_scores
 from mergekit_pcb.kernel.exp2_tanh import exp2_, tanh_
 
 
 @numba.njit
 def compiled_exp2(x, out):
     for j in range(x.size):
-        out[j] = numba_loops._exp2(x[j])
+        out[j] = numba_scores._exp2(x[j])
 
 
 @numba.njit
 def compiled_tanh(x, out):
     for j in range(x.size):
-        out[j] = numba_loops._tanh(x[j]) if abs(x[j]) >= numba_loops._DIFFERS else x[j]
+        out[j] = (
+            numba_scores._tanh(x[j]) if abs(x[j]) >= numba_scores._DIFFERS else x[j]
+        )
 
 
 def exponents() -> torch.Tensor:

@@ -18,7 +18,7 @@ import torch
 from mergekit_pcb.kernel.merge import merge_one_tensor
 from mergekit_pcb.kernel.task_vectors import TaskVectors
 tau = [torch.linspace(-1, 2, 100), torch.linspace(3, -1, 100)]
-merge_one_tensor(TaskVectors.of(None, tau), [0.1, 0.1], [1.0, 1.0])
+merge_one_tensor(TaskVectors.of(torch.zeros(100), tau), [0.1, 0.1], [1.0, 1.0])
 """
 
 

@@ -35,7 +35,7 @@ def projected(
         InMemory(tau), [[density]] * len(tau), Options(inter=inter)
     )
     statistics = [of_model[0] for of_model in found]
-    backend = backend or backend_for(TaskVectors(None, list(tau)), inter)
+    backend = backend or backend_for(TaskVectors(tau[0], list(tau)), inter)
     return projections(backend, tau, statistics, inter)
 
 
