@@ -96,7 +96,10 @@ def auto_scale(
     """What `lambda: auto` becomes: each tensor's own, or one of the whole model."""
     found = projections(merged, tau)
     return {
-        name: auto_lambda([found.one if whole else own], [1.0])
+        name: auto_lambda(
+            [(found.one if whole else own) / len(tau[name])] * len(tau[name]),
+            [1.0] * len(tau[name]),
+        )
         for name, own in found.own.items()
     }
 

@@ -75,7 +75,7 @@ def measure(case: Case, place: Place) -> Found:
     if case["method"] == "pcb":
         # Each tensor has its own lambda; the mark is put where one for all would be.
         found["auto"] = {
-            "lambda": round(target(len(case["tasks"])) / projections(merged, tau).one, 4),
+            "lambda": round(target(len(models)) / projections(merged, tau).one, 4),
             "score": score(merged, auto_scale(merged, tau)),
         }
     return found
