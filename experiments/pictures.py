@@ -2,8 +2,7 @@
 
 ``python -m experiments.pictures`` trains the demo's models in a temporary folder, runs
 the commands there, and saves what appears on the screen; ``python -m
-experiments.pictures check`` makes one of the pictures. No network is needed. The
-SmolLM2 pictures are from `experiments.smollm2`.
+experiments.pictures check`` makes one of the pictures. No network is needed.
 """
 
 from __future__ import annotations

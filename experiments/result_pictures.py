@@ -5,9 +5,14 @@ from __future__ import annotations
 import io
 from statistics import fmean
 
+import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
+from experiments.auto_lambda import losses
+from experiments.cases import Found
 from experiments.summary import Measured, groups, mean_curve, summarise
+from mergekit_pcb.kernel.projection import target
 
 SHOWN = ("linear", "task_arithmetic", "ties", "dare_ties", "pcb", "pcb:model")
 
@@ -43,6 +48,31 @@ def sensitivity_picture(measured: Measured, suite: str, *, higher: bool) -> byte
     return _png(figure)
 
 
+def target_picture(measured: Measured, suite: str, *, higher: bool) -> bytes:
+    """What each p loses, a curve for each number of models; that of `auto` marked."""
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    by_size: dict[int, list[Found]] = {}
+    for case, found in measured:
+        if case["density"] >= 0.1 and "cells" not in case["tasks"]:
+            by_size.setdefault(len(case["tasks"]), []).append(found)
+    for n, some in sorted(by_size.items()):
+        curve = mean_curve([losses(found, higher) for found in some])
+        p = some[0]["p"]
+        (line,) = axes.plot(p, curve, label=f"{n} models")
+        auto = target(n)
+        axes.plot(auto, np.interp(auto, p, curve), "o", color=line.get_color())
+    unit = "points of accuracy" if higher else "millibits a byte"
+    axes.set(
+        xlabel="p: how much of each task vector is kept (dots: auto)",
+        ylabel=f"lost against the best lambda, {unit}",
+        title=f"{suite}, validation items",
+    )
+    axes.set_ylim(bottom=0)
+    axes.legend(fontsize="small")
+    return _png(figure)
+
+
 def sizes_picture(measured: Measured, suite: str, *, higher: bool) -> bytes:
     """Untuned means by the number of models that are merged."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")
@@ -59,6 +89,7 @@ def sizes_picture(measured: Measured, suite: str, *, higher: bool) -> bytes:
         if name in points:
             sizes, means, errors = zip(*sorted(points[name]), strict=True)
             axes.errorbar(sizes, means, errors, label=name, capsize=2)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="models merged", ylabel=_label(higher), title=f"{suite}, untuned")
     axes.legend(fontsize="small")
     return _png(figure)

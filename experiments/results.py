@@ -14,9 +14,13 @@ from statistics import fmean
 
 import click
 
-from experiments import auto_lambda, fine_tune, sampled_projection
+from experiments import auto_lambda, fine_tune, sampled_projection, targets
 from experiments.cases import load
-from experiments.result_pictures import sensitivity_picture, sizes_picture
+from experiments.result_pictures import (
+    sensitivity_picture,
+    sizes_picture,
+    target_picture,
+)
 from experiments.summary import (
     Line,
     Measured,
@@ -51,8 +55,20 @@ def main(results: Path, out: Path | None, pictures: Path | None) -> None:
             click.echo(f"wrote {pictures / name}.png", err=True)
 
 
+_HEAD = """\
+# All tables
+
+Made by `python -m experiments.results` of the files in `experiments/results`; what they
+mean stands in [results](results.md). Means over the tasks, then over three seeds of
+fine-tunes; ± is the standard error over the seeds, of the difference to pcb in the column
+after that. Models are nested: the first two, three and so on of a suite's tasks. Accuracy
+in percent, or bits per byte (language), on test items.
+"""
+
+
 def render(folder: Path) -> Iterator[str]:
     """Lines of Markdown: a section for each file, in the order of their names."""
+    yield _HEAD
     for file in sorted(folder.glob("*.json")):
         suite, table = _parts(file)
         if table is None:
@@ -75,6 +91,9 @@ def render(folder: Path) -> Iterator[str]:
         else:
             yield from sampled_projection.table(measured)
         yield ""
+    yield "## Rules for p"
+    yield ""
+    yield from targets.table(folder)
 
 
 def drawn(folder: Path) -> Iterator[tuple[str, bytes]]:
@@ -84,6 +103,8 @@ def drawn(folder: Path) -> Iterator[tuple[str, bytes]]:
         higher = is_higher_better(suite)
         if table == "sensitivity":
             yield file.stem, sensitivity_picture(load(file), suite, higher=higher)
+        if table == "auto-lambda":
+            yield file.stem, target_picture(load(file), suite, higher=higher)
         if table == "cross-task":
             yield file.stem, sizes_picture(load(file), suite, higher=higher)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import results
+from experiments import results, targets
 from experiments.cases import load, measure_all, save
 from experiments.evidence import difference
 from experiments.suites.suite import Place
@@ -128,6 +128,15 @@ def test_everything_is_rendered(tmp_path: Path) -> None:
         ({"task": "a", "seed": s}, {"base": 50.0, "tuned": 80.0 + s}) for s in (0, 1)
     ]
     save(experts, tmp_path / "vision1-experts.json")
+    studied = {
+        "suite": "text",
+        "kind": "tensor own",
+        "density": 0.2,
+        "tasks": list("abc"),
+    }
+    lost = {"p": [0.5, 0.7, 0.9], "scores": [70.0, 72.0, 71.0]}
+    for suite in targets.SUITES:
+        save([(studied, lost)], tmp_path / f"auto-lambda-{suite}.json")
     text = "\n".join(results.render(tmp_path))
     assert "kernel" not in text
     assert "## text: cross-task" in text
@@ -141,5 +150,8 @@ def test_everything_is_rendered(tmp_path: Path) -> None:
     assert "| ties | 0.2 |  | 1, 75.000 | 75.000 |" in text
     assert "| a | 2 | 50.000 | 80.500 | 0.500 |" in text
     pictures = dict(results.drawn(tmp_path))
-    assert set(pictures) == {"text-cross-task", "text-sensitivity"}
+    names = {f"auto-lambda-{suite}" for suite in targets.SUITES}
+    names |= {"text-cross-task", "text-sensitivity"}
+    assert set(pictures) == names
+    assert "| 0.6 | 1.00 (3: 1.0) |" in text
     assert all(data.startswith(b"\x89PNG") for data in pictures.values())
