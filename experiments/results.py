@@ -14,7 +14,13 @@ from statistics import fmean
 
 import click
 
-from experiments import auto_lambda, fine_tune, sampled_projection, targets
+from experiments import (
+    at_a_glance,
+    auto_lambda,
+    fine_tune,
+    sampled_projection,
+    targets,
+)
 from experiments.cases import load
 from experiments.result_pictures import (
     sensitivity_picture,
@@ -35,6 +41,7 @@ from mergekit_pcb.compare.evaluation import standard_error
 from mergekit_pcb.compare.scoreboard import MERGE
 
 RESULTS = Path(__file__).parent / "results"
+HOW = {False: "nobody tuned", True: "everybody tuned on validation items"}
 COMPARISONS = ("cross-task", "cross-training", "out-of-domain", "forms")
 
 
@@ -58,17 +65,25 @@ def main(results: Path, out: Path | None, pictures: Path | None) -> None:
 _HEAD = """\
 # All tables
 
-Made by `python -m experiments.results` of the files in `experiments/results`; what they
-mean stands in [results](results.md). Means over the tasks, then over three seeds of
-fine-tunes; ± is the standard error over the seeds, of the difference to pcb in the column
-after that. Models are nested: the first two, three and so on of a suite's tasks. Accuracy
-in percent, or bits per byte (language), on test items.
+Made by `python -m experiments.results --out docs/results-tables.md` of the files in
+`experiments/results`; what they mean stands in [results](results.md). Means over the
+tasks, then over three seeds of fine-tunes; ± is the standard error over the seeds.
+Models are nested: the first two, three and so on of the tasks. Accuracy in percent,
+or bits per byte (language), on test items.
+
+`pcb` and `pcb:model` without parameters were measured with p = 0.7 for any number of
+models. For three models that is the default; for others the default is 0.7 sqrt(3 / n).
 """
 
 
 def render(folder: Path) -> Iterator[str]:
     """Lines of Markdown: a section for each file, in the order of their names."""
     yield _HEAD
+    for tuned in (False, True):
+        yield f"## Three models, {HOW[tuned]}"
+        yield ""
+        yield from at_a_glance.table(folder, tuned=tuned)
+        yield ""
     for file in sorted(folder.glob("*.json")):
         suite, table = _parts(file)
         if table is None:
@@ -134,8 +149,7 @@ def _comparisons(measured: Measured, *, higher: bool) -> Iterator[str]:
     for tuned in (False, True):
         for name, group in groups(measured, tuned=tuned).items():
             lines = summarise(group, higher_is_better=higher)
-            how = "everybody tuned on validation items" if tuned else "nobody tuned"
-            yield f"### {name}, {how} ({len(group)} comparisons)"
+            yield f"### {name}, {HOW[tuned]} ({len(group)} comparisons)"
             yield ""
             yield "| model | mean | ± | to pcb | ± | settings |"
             yield "| --- | --- | --- | --- | --- | --- |"

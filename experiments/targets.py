@@ -5,9 +5,8 @@
 Compares rules on the curves that `experiments.auto_lambda` has measured: one number for
 all merges, numbers that fall with the square root of the number of models, and with the
 number itself. Losses are against the best lambda of the same merge, in points of
-accuracy, or five millibits a byte; means over the sizes of a suite, each the mean of its
-sets of tasks, seeds and densities from .1 to .4. Densities below are left out: few use
-them.
+accuracy, or five millibits a byte; means over the sizes of a suite, each the mean of
+its sets of tasks, seeds and densities from .1 to .4.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from click.testing import CliRunner
 from mergekit.merge_methods import get
 from mergekit.merge_methods.base import ParameterScope, ParameterSpec
 
+from experiments import results
 from experiments.pictures import WRONG_RECIPE
 from mergekit_pcb.cli import SUBCOMMANDS, main
 from mergekit_pcb.compare.candidates import in_word
@@ -400,7 +401,6 @@ def inside_and_outside(values: str) -> tuple[list[Any], list[Any]]:
 
 
 RESULT_TABLES = {
-    "docs/results.md": ["smollm2"],
     "docs/performance.md": ["benchmark_merge", "kernel", "benchmark_depth"],
 }
 
@@ -416,16 +416,28 @@ def test_tables_are_those_of_the_results(page: str) -> None:
         assert not [line for line in table if line not in lines], name
 
 
+def test_tables_of_the_results_are_those_that_were_measured() -> None:
+    """`experiments.results` prints the page of tables, and the other is taken of it."""
+    page = text_of(ROOT / "docs/results-tables.md")
+    assert page == "\n".join(results.render(results.RESULTS)) + "\n"
+    shown = re.findall(r"^\| .*\d\.\d.*\|$", text_of(ROOT / "docs/results.md"), re.M)
+    assert len(shown) > 40
+    assert set(shown) <= set(page.splitlines())
+
+
 @pytest.mark.parametrize(
     ("section", "result"),
-    [("Does it help?", "smollm2"), ("What it costs", "benchmark_merge")],
+    [
+        ("Does it help?", "docs/results-tables.md"),
+        ("What it costs", "experiments/results/benchmark_merge.md"),
+    ],
 )
 def test_numbers_of_the_readme_are_measured(section: str, result: str) -> None:
     """Each line of the README's tables has numbers of one line of the results."""
     text = text_of(README).partition(f"## {section}\n")[2].partition("\n## ")[0]
     number = re.compile(r"[+-]?\d+\.?\d*")
     lines = re.findall(r"^\| (?!---)(.*\d.*)\|$", text, re.M)
-    results = text_of(ROOT / f"experiments/results/{result}.md").splitlines()
+    results = text_of(ROOT / result).splitlines()
     measured = [set(number.findall(line)) for line in results if line[:1] == "|"]
     assert len(lines) > 4
     for line in lines:

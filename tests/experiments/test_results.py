@@ -128,12 +128,7 @@ def test_everything_is_rendered(tmp_path: Path) -> None:
         ({"task": "a", "seed": s}, {"base": 50.0, "tuned": 80.0 + s}) for s in (0, 1)
     ]
     save(experts, tmp_path / "vision1-experts.json")
-    studied = {
-        "suite": "text",
-        "kind": "tensor own",
-        "density": 0.2,
-        "tasks": list("abc"),
-    }
+    studied = {"kind": "tensor own", "density": 0.2, "tasks": ["a", "b", "c"]}
     lost = {"p": [0.5, 0.7, 0.9], "scores": [70.0, 72.0, 71.0]}
     for suite in targets.SUITES:
         save([(studied, lost)], tmp_path / f"auto-lambda-{suite}.json")
