@@ -22,6 +22,7 @@ from mergekit_pcb.compare.evaluation import (
 )
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.output.progress import Progress
+from mergekit_pcb.search.mapped import mapped
 from mergekit_pcb.search.model import architecture_of, load_model
 from mergekit_pcb.search.texts import Item, generated, lines_of, tokenized
 
@@ -186,9 +187,7 @@ class Agreement:
                 if numbers is None:
                     count = sum(item.positions for item in items) * own.shape[-1]
                     file = self.scratch / f"expert{len(self._expected)}.f32"
-                    numbers = torch.from_file(
-                        str(file), shared=True, size=count, dtype=torch.float32
-                    )
+                    numbers = mapped(file, count)
                 row = numbers[place : place + own.numel()].view_as(own)
                 place += own.numel()
                 row.copy_(own.log_softmax(-1))

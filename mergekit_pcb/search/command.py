@@ -182,7 +182,7 @@ def _objective(
     inputs: Any,
     scratch: Path,
 ) -> Any:
-    from mergekit_pcb.compare.evaluation import Function
+    from mergekit_pcb.compare.function import Function
     from mergekit_pcb.compare.harness import Harness
     from mergekit_pcb.search.agreement import Agreement
     from mergekit_pcb.search.objective import ByFolder

@@ -80,8 +80,10 @@ class _Totals:
         moved = self.squares > 0
         if not moved.any():
             return 1.0
-        kept = (self.products[moved] / self.squares[moved]).mean()
-        return auto_lambda([float(kept)], [1.0])
+        models = int(moved.sum())
+        kept = float((self.products[moved] / self.squares[moved]).mean())
+        # The weights are in the products; of whom the parts are does not matter.
+        return auto_lambda([kept / models] * models, [1.0] * models)
 
 
 @dataclass

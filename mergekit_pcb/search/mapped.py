@@ -6,6 +6,7 @@ that is larger than the memory is slower, and no error.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,9 +31,7 @@ class MappedVectors:
             rows: of each tensor.
         """
         count = max(sum(sizes.values()) * rows, 1)
-        numbers = torch.from_file(
-            str(file), shared=True, size=count, dtype=torch.float32
-        )
+        numbers = mapped(file, count)
         self._of: dict[str, torch.Tensor] = {}
         start = 0
         for name, size in sizes.items():
@@ -45,6 +44,14 @@ class MappedVectors:
         return self._of[name]
 
 
-def bytes_of(sizes: Mapping[str, int], rows: int = 1) -> int:
-    """The size of such a file."""
-    return sum(sizes.values()) * rows * _FLOAT32
+def mapped(file: Path, count: int) -> torch.Tensor:
+    """So many float32 numbers in a file, which is made unless it is there.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    if not file.exists() and hasattr(os, "posix_fallocate"):
+        # A full disk is an error here; when mapped memory is written, it is a signal.
+        with file.open("wb") as new:
+            os.posix_fallocate(new.fileno(), 0, count * _FLOAT32)
+    return torch.from_file(str(file), shared=True, size=count, dtype=torch.float32)

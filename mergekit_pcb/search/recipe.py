@@ -17,6 +17,7 @@ from mergekit_pcb.check.linter import check_recipe
 from mergekit_pcb.compare import result_cache as cache
 from mergekit_pcb.compare.candidates import Inputs, candidates, inputs_of
 from mergekit_pcb.compare.disk import merged_size
+from mergekit_pcb.compare.plan import Plan
 from mergekit_pcb.compare.progress import bars_and_log
 from mergekit_pcb.compare.recipe import model_folder, only_one_at_a_time
 from mergekit_pcb.errors import PCBError
@@ -144,15 +145,16 @@ def _searched(
             cache.versions(),
             device,
         ]
+        plan = Plan()
         search = Search(
             start,
-            Scorer(out, scores_by, about, display),
+            Scorer(out, scores_by, about, display, plan),
             Bench(sources, load, scratch),
             budget,
         )
-        display.expect(search.steps)
+        plan.evaluations = search.steps
+        display.expect(search.steps, plan)
         outcome = search.run()
-        display.expect(search.done)
     report = Report(
         recipe=recipe,
         start=start,

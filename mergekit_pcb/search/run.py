@@ -83,7 +83,6 @@ class Search:
     bench: Bench
     budget: Budget | None = None
     _tried: list[Tried] = field(default_factory=list)
-    _shown: int = 0
 
     @property
     def steps(self) -> int:
@@ -93,12 +92,6 @@ class Search:
         weights = self.budget.evaluations if self.budget else 0
         shown = 3 if self.parts[0] != self.parts[1] else 0
         return 2 + grid + finer + weights + shown
-
-    @property
-    def done(self) -> int:
-        """How many models have been evaluated."""
-        shown = self._shown if self.parts[0] != self.parts[1] else 0
-        return 1 + len(self._tried) + shown
 
     @property
     def parts(self) -> tuple[str, str]:
@@ -131,7 +124,6 @@ class Search:
         shown = {t.candidate: t.scored for t in (start, equal, best)}
         if showing != choosing:
             shown = {c: self._score(c, showing) for c in shown}
-            self._shown = len(shown)
         return Outcome(self._tried, best, equal, base, shown, showing, notes)
 
     def _try(self, candidate: Candidate) -> Tried:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from mergekit_pcb.compare import result_cache as cache
 from mergekit_pcb.compare.evaluation import Score, Scores
+from mergekit_pcb.compare.plan import Plan
 from mergekit_pcb.compare.progress import BarsAndLog
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.search.objective import Objective
@@ -37,12 +38,14 @@ class Scorer:
         objective: what scores.
         about: what all scores depend on besides the candidate and the objective.
         display: shows every step, and keeps a log.
+        plan: how many evaluations are left, and how long they take.
     """
 
     folder: Path
     objective: Objective
     about: Any
     display: BarsAndLog
+    plan: Plan = field(default_factory=Plan)
     _failures: int = field(default=0)
 
     def __call__(
@@ -68,7 +71,7 @@ class Scorer:
                 with self.display.working_on(name) as progress:
                     scores = self.objective(model(), part, progress)
                 found = Scored(_finite(scores))
-            except (PCBError, ArithmeticError, ValueError, RuntimeError) as error:
+            except Exception as error:
                 self.display.failed(traceback.format_exc())
                 found = Scored({}, " ".join(str(error).split()) or type(error).__name__)
             known = {
@@ -77,9 +80,13 @@ class Scorer:
                 "scores": {task: asdict(score) for task, score in found[0].items()},
                 "failed": found.failed,
             }
-            self._log(known, time.perf_counter() - start)
+            seconds = time.perf_counter() - start
+            self.plan.evaluated(seconds)
+            self._log(known, seconds)
             if not found.failed:
                 cache.save(file, known)
+        else:
+            self.plan.evaluated(None)
         self.display.done()
         scores = {task: Score(**score) for task, score in known["scores"].items()}
         self._failures = self._failures + 1 if known["failed"] else 0

@@ -29,8 +29,10 @@ def configure(model: tiny.Model, **changes: Any) -> None:
 
 def inputs(file: Path, count: int = 12) -> Path:
     """A file of inputs in the words of the tiny tokenizer."""
+    # Its special tokens, w0 to w2, are also found at the beginning of other words.
     lines = [
-        " ".join(f"w{(7 * i + 3 * j) % 60}" for j in range(9)) for i in range(count)
+        " ".join(f"w{30 + (7 * i + 3 * j) % 30}" for j in range(9))
+        for i in range(count)
     ]
     file.write_text("\n".join(lines))
     return file

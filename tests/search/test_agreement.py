@@ -67,7 +67,7 @@ def test_the_score_is_kl_per_byte(tmp_path: Path) -> None:
     }.items():
         score = found[part]["tuned0"]
         expected = sum(nats[span]) / math.log(2) / sum(sizes[span])
-        assert score.value == pytest.approx(expected, rel=1e-4)
+        assert score.value == pytest.approx(expected, rel=2e-3)
         assert score.items is not None
         assert sum(score.items) / len(score.items) == pytest.approx(score.value)
 

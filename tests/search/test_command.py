@@ -76,6 +76,7 @@ def test_without_anything_else_it_finds_a_recipe(tmp_path: Path) -> None:
     assert {p.name for p in out.iterdir() if p.is_dir()} == {"runs"}
 
 
+@pytest.mark.slow
 def test_the_same_command_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,7 +144,13 @@ def test_weights_are_found_by_labels(
     best = found_in(tmp_path / "found")["best"]
     assert best["method"] == "task_arithmetic"
     light, heavy = best["weight_factors"]
-    assert heavy / light == pytest.approx(1.6 / 0.7, rel=0.25)
+    assert heavy > 1.3 * light
+    equal = [
+        t["loss"]
+        for t in found_in(tmp_path / "found")["tried"]
+        if not t["weight_factors"]
+    ]
+    assert best["loss"] < 0.3 * min(equal)
     recipe = yaml.safe_load((tmp_path / "found" / "best.yml").read_text())
     assert [m["parameters"]["weight"] for m in recipe["models"]] == [light, heavy]
 

@@ -11,6 +11,7 @@ import yaml
 from mergekit.options import MergeOptions
 from mergekit.scripts import run_yaml
 
+from mergekit_pcb.kernel.projection import target
 from mergekit_pcb.search.model import MergedModel, load_model
 from mergekit_pcb.search.planned import planned
 from mergekit_pcb.search.space import (
@@ -142,7 +143,7 @@ def test_a_gradient_stays_a_gradient(tmp_path: Path) -> None:
 
 
 def test_auto_of_the_whole_model_keeps_the_target(tmp_path: Path) -> None:
-    """At that lambda the merge keeps 0.7 of the task vectors, on average."""
+    """At that lambda the merge keeps the target of the task vectors, on average."""
     both = Both(tmp_path, family_recipe(tmp_path, torch.float32))
     setting = Setting(PCB, 0.2, "tensor")
     contributions = both.sources.contributions(setting, tmp_path / "auto.f32")
@@ -156,4 +157,4 @@ def test_auto_of_the_whole_model_keeps_the_target(tmp_path: Path) -> None:
 
     merged = torch.cat([contributions.merged(n).double() for n in names])
     kept = [(merged @ flat(m) / (flat(m) @ flat(m))).item() for m in models]
-    assert contributions.automatic * sum(kept) / 3 == pytest.approx(0.7, rel=1e-3)
+    assert contributions.automatic * sum(kept) / 3 == pytest.approx(target(3), rel=1e-3)
