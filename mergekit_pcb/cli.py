@@ -29,6 +29,10 @@ SUBCOMMANDS = {
         "commands.merge",
         "Merge as mergekit-yaml does, without the start-up file.",
     ),
+    "search": (
+        "search.command",
+        "Find the best settings and weights without merging again.",
+    ),
 }
 
 

@@ -94,7 +94,7 @@ def compare_recipe(
         options = {"random_seed": 0, **(merge_options or {})}
         if any(model.lora is not None for model in inputs.models):
             options.setdefault("lora_merge_cache", str((out / "adapters").resolve()))
-        inputs = replace(inputs, find=partial(_find, options))
+        inputs = replace(inputs, find=partial(model_folder, options))
         try:
             merges = candidates(document, methods, fixed, swept)
             evaluate = evaluation(inputs)
@@ -146,8 +146,12 @@ def compare_recipe(
 
 
 @contextmanager
-def only_one_at_a_time(out: Path) -> Iterator[None]:
+def only_one_at_a_time(out: Path, command: str = "compare") -> Iterator[None]:
     """Keep other processes from working in the same folder.
+
+    Args:
+        out: the folder.
+        command: that works there, for the message.
 
     Raises:
         PCBError: another one does.
@@ -159,7 +163,7 @@ def only_one_at_a_time(out: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise PCBError(
-            f"another `mergekit-pcb compare` is working in {out}: wait until it is "
+            f"another `mergekit-pcb {command}` is working in {out}: wait until it is "
             "done, or choose another --out"
         ) from None
     try:
@@ -168,8 +172,16 @@ def only_one_at_a_time(out: Path) -> Iterator[None]:
         lock.release()
 
 
-def _find(options: Mapping[str, Any], model: ModelReference) -> Path:
-    """The folder of a model, downloaded or with its adapter merged if need be."""
+def model_folder(options: Mapping[str, Any], model: ModelReference) -> Path:
+    """The folder of a model, downloaded or with its adapter merged if need be.
+
+    Args:
+        options: of mergekit-yaml, by the names of its parameters.
+        model: of a recipe.
+
+    Raises:
+        PCBError: its files are damaged.
+    """
     model = located(model)
     known = MergeOptions.model_fields.keys() & options.keys()
     merge_adapters([model], MergeOptions(**{name: options[name] for name in known}))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 from mergekit.merge_methods import TensorGroup
 from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
@@ -15,20 +14,16 @@ from mergekit_pcb.errors import PCBError
 from mergekit_pcb.inspect.inspection import InspectedTensor, Inspection, Setting
 from mergekit_pcb.inspect.plan import plan
 from mergekit_pcb.kernel.metrics import Competition, Metrics, measure
-from mergekit_pcb.kernel.statistics import TensorDomain
-from mergekit_pcb.plugin.graph_scope import GraphDomain, parameters_of, run_work
+from mergekit_pcb.plugin.graph_scope import parameters_of, run_work
 from mergekit_pcb.plugin.lambda_record import LambdaSummary
-from mergekit_pcb.plugin.model_scope import (
-    DomainStatistics,
-    Parameters,
-    StatisticsRequest,
-)
 from mergekit_pcb.plugin.parameters import AUTO
+from mergekit_pcb.plugin.setting_statistics import (
+    AllParameters,
+    tensor_statistics,
+    whole_model_statistics,
+)
 from mergekit_pcb.plugin.tensor_groups import name_of, task_vectors
 from mergekit_pcb.plugin.tensor_kinds import kind_of
-
-AllParameters = Sequence[dict[str, Any]]
-"""The parameters of every tensor under one setting."""
 
 
 def inspect_recipe(
@@ -111,7 +106,7 @@ def _measure_tensors(
 
     What `lambda: auto` becomes is added to ``lambdas``, a list for each setting.
     """
-    whole_model = _whole_model_statistics(merges, settings, options)
+    whole_model = whole_model_statistics(merges, settings, options)
     index_of = {merge.output_weight.name: i for i, merge in enumerate(merges)}
 
     def measure_tensor(group: TensorGroup) -> Metrics:
@@ -120,7 +115,7 @@ def _measure_tensors(
         present = [entry.id for entry in group.non_base]
         parameters = [setting[index] for setting in settings]
         by_tensor = [each for each in parameters if each["scope"] == "tensor"]
-        own = iter(_tensor_statistics(group, present, by_tensor))
+        own = iter(tensor_statistics(group, present, by_tensor))
         competitions = []
         for each, whole, noted in zip(parameters, whole_model, lambdas, strict=True):
             if each["scope"] == "tensor":
@@ -145,45 +140,3 @@ def _measure_tensors(
         return measure(task_vectors(group, models), competitions, len(present))
 
     return dict(run_work(merges, measure_tensor, options, "PCB: metrics"))
-
-
-def _tensor_statistics(
-    group: TensorGroup,
-    present: Sequence[Hashable],
-    settings: Sequence[Parameters],
-) -> list[DomainStatistics]:
-    """For each setting the statistics of the tensor, which is the domain."""
-    if not settings:
-        return []
-    # Models without the tensor do not take part.
-    own = [
-        {**each, "density": {model: each["density"][model] for model in present}}
-        for each in settings
-    ]
-    domain = TensorDomain([task_vectors(group, present)])
-    return [StatisticsRequest.of(own).compute(domain)] * len(own)
-
-
-def _whole_model_statistics(
-    merges: Sequence[ExecuteMergeMethodTask],
-    settings: Sequence[AllParameters],
-    options: MergeOptions,
-) -> list[DomainStatistics | None]:
-    """For each setting the statistics of its whole-model domain, if it has one."""
-    # Settings that rank the same tensors together share the passes over them.
-    domains: dict[tuple[int, ...], list[int]] = {}
-    for k, parameters in enumerate(settings):
-        ranked = (i for i, b in enumerate(parameters) if b["scope"] == "model")
-        domains.setdefault(tuple(ranked), []).append(k)
-    statistics: list[DomainStatistics | None] = [None] * len(settings)
-    for members, sharing in domains.items():
-        if not members:
-            continue
-        request = StatisticsRequest.of(
-            [settings[k][i] for k in sharing for i in members]
-        )
-        domain = GraphDomain.of([merges[i] for i in members], request.models, options)
-        found = request.compute(domain) if domain.size else None
-        for k in sharing:
-            statistics[k] = found
-    return statistics

@@ -26,6 +26,25 @@ def groups(recipe: Recipe) -> Iterator[list[Recipe]]:
                 yield place[key]
 
 
+def entries(recipe: Recipe) -> list[Recipe]:
+    """Every entry of a model that is merged, in the order of `values_of`."""
+    return list(_entries(recipe))
+
+
+def _entries(place: Recipe) -> Iterator[Recipe]:
+    if "model" in place:
+        yield place
+    for inner in _below(place):
+        yield from _entries(inner)
+
+
+def experts_of(recipe: Recipe) -> list[ModelReference]:
+    """The models beside the base, located, each once, in order."""
+    base = base_of(recipe)
+    models = [located(entry["model"]) for entry in entries(recipe)]
+    return [model for model in dict.fromkeys(models) if model != base]
+
+
 def base_of(recipe: Recipe) -> ModelReference | None:
     """The base model, located, or None if the recipe names none."""
     found = (place.get("base_model") for place in _mappings(recipe))
@@ -70,11 +89,15 @@ def _values(
     own = (place.get("parameters") or {}).get(parameter, inherited)
     if "model" in place and located(place["model"]) != base:
         yield own
-    modules = place.get("modules") or {}
-    below = [*modules.values(), *(place.get("slices") or ())]
-    below += [*(place.get("models") or ()), *(place.get("sources") or ())]
-    for inner in below:
+    for inner in _below(place):
         yield from _values(inner, parameter, base, own)
+
+
+def _below(place: Recipe) -> list[Recipe]:
+    """The parts of a recipe that inherit the parameters of this one."""
+    modules = place.get("modules") or {}
+    outer = [*modules.values(), *(place.get("slices") or ())]
+    return [*outer, *(place.get("models") or ()), *(place.get("sources") or ())]
 
 
 def mentions(recipe: Recipe, parameter: str) -> bool:
@@ -84,9 +107,14 @@ def mentions(recipe: Recipe, parameter: str) -> bool:
 
 def set_everywhere(recipe: Recipe, parameter: str, value: Any) -> None:
     """Give a parameter one value for all models, in place of its values so far."""
+    drop(recipe, parameter)
+    _update(recipe, {parameter: value})
+
+
+def drop(recipe: Recipe, parameter: str) -> None:
+    """Remove a parameter wherever it is set."""
     for parameters in _parameters(recipe):
         parameters.pop(parameter, None)
-    _update(recipe, {parameter: value})
 
 
 def set_default(recipe: Recipe, parameter: str, value: Any) -> None:

@@ -1,0 +1,1 @@
+"""``mergekit-pcb search``: method, settings and weights chosen by evaluation."""

@@ -1,0 +1,232 @@
+"""``mergekit-pcb search``: method, settings and weights, without merging again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+from mergekit.options import MergeOptions, PrettyPrintHelp, add_merge_options
+
+from mergekit_pcb.errors import PCBError
+from mergekit_pcb.suggestions import did_you_mean
+
+# Options of mergekit's that say how to write a merge: accepted, not in the help.
+_WITHOUT_EFFECT = (
+    "out_shard_size",
+    "copy_tokenizer",
+    "clone_tensors",
+    "random_seed",
+    "write_model_card",
+    "safe_serialization",
+    "async_write",
+    "write_threads",
+)
+
+
+def _words(_: click.Context, __: click.Parameter, value: str | None) -> list[str]:
+    words = [word.strip() for word in (value or "").split(",")]
+    return [word for word in dict.fromkeys(words) if word]
+
+
+def _files(
+    _: click.Context, __: click.Parameter, values: Sequence[str]
+) -> dict[str, Path]:
+    files = {}
+    for pair in values:
+        name, equals, path = pair.partition("=")
+        if not (equals and name.strip() and path.strip()):
+            raise click.BadParameter(f"write NAME=FILE, not `{pair}`")
+        files[name.strip()] = Path(path.strip())
+    return files
+
+
+@click.command(cls=PrettyPrintHelp)
+@click.argument("recipe", type=click.Path(exists=True, dir_okay=False))
+@click.option(
+    "--out",
+    required=True,
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where everything goes; what it has already is not done again.",
+)
+@click.option(
+    "--agreement",
+    is_flag=True,
+    help="Choose by agreement with the experts.  [the default]",
+)
+@click.option(
+    "--inputs",
+    "files",
+    callback=_files,
+    multiple=True,
+    metavar="NAME=FILE",
+    help="Inputs of an expert for --agreement, one a line (or .jsonl with the key "
+    "`text`); NAME is the last part of the model's name. Language models without "
+    "any generate their own.",
+)
+@click.option(
+    "--count",
+    type=click.IntRange(min=4),
+    metavar="N",
+    help="Inputs of each expert.  [default: 32 of a file, 16 generated]",
+)
+@click.option(
+    "--tasks",
+    callback=_words,
+    metavar="A,B,…",
+    help="Choose by these tasks of lm-evaluation-harness instead.",
+)
+@click.option("--limit", type=float, help="Only so many items of each task.")
+@click.option("--batch-size", default="1", show_default=True, help="Of --tasks.")
+@click.option(
+    "--include-path",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="A folder with task files of your own.",
+)
+@click.option(
+    "--evaluate",
+    metavar="MODULE:FUNCTION",
+    help="Choose by your own function of a model folder, which returns numbers by "
+    "name. If it takes `split`, it gets `validation` or `test`.",
+)
+@click.option(
+    "--lower-is-better",
+    callback=_words,
+    default="",
+    metavar="A,B,…",
+    help="Names from --evaluate. Losses and perplexities are known by name.",
+)
+@click.option(
+    "--budget",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Evaluations for one weight for each model, after the grid; needs --inputs "
+    "for all models, --tasks or --evaluate.  [default: 0, weights stay]",
+)
+@click.option(
+    "--bounds",
+    type=(float, float),
+    default=(0.5, 3.0),
+    show_default=True,
+    help="Of the factors on the recipe's weights.",
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@add_merge_options
+def search(
+    recipe: str,
+    out: Path,
+    seed: int,
+    budget: int | None,
+    bounds: tuple[float, float],
+    merge_options: MergeOptions,
+    **more: Any,
+) -> None:
+    """Find method, settings and weights for the models of RECIPE.
+
+    Tries pcb with several densities and both scopes, and task_arithmetic, each with
+    several lambdas, and writes the best as DIR/best.yml, which mergekit-yaml merges.
+    No candidate is merged: it is a scaled addition to a model in memory.
+
+    \b
+    $ mergekit-pcb search recipe.yml --out found
+    $ mergekit-yaml found/best.yml merged/
+
+    The best is the one that agrees most with the experts (smallest mean KL of their
+    predictions from the merge's), on texts that they generate or on --inputs. This
+    needs no labels. With labels, choose by --tasks or --evaluate. The same command
+    resumes an interrupted search.
+    """  # noqa: D301 - click wants the character itself
+    # They take seconds to import, which a usage error need not.
+    from mergekit_pcb.output.text import echo
+    from mergekit_pcb.printable import printable
+    from mergekit_pcb.search.recipe import search_recipe
+    from mergekit_pcb.search.terminal import show
+    from mergekit_pcb.search.weights import Budget
+
+    ways = [bool(more["tasks"]), bool(more["evaluate"])]
+    if sum(ways) > 1 or (any(ways) and (more["agreement"] or more["files"])):
+        raise click.UsageError(
+            "choose by one of --agreement (with --inputs), --tasks and --evaluate"
+        )
+    merge_options.apply_global_options()  # type: ignore[no-untyped-call]
+    quiet = merge_options.quiet
+    try:
+        report = search_recipe(
+            recipe,
+            out,
+            partial(_objective, more, seed, bool(budget), merge_options),
+            merge_options=merge_options,
+            budget=Budget(budget, *bounds, seed) if budget else None,
+            seed=seed,
+            quiet=quiet,
+            tell=lambda text: None if quiet else click.echo(text, err=True),
+        )
+    except KeyboardInterrupt:
+        raise click.ClickException(
+            f"interrupted; the same command goes on with what is in {out}"
+        ) from None
+    show(report, quiet=quiet)
+    if not quiet:
+        echo(f"Merge it: mergekit-yaml {printable(str(out / 'best.yml'))} merged/")
+
+
+def _objective(
+    more: Mapping[str, Any],
+    seed: int,
+    tunes: bool,
+    options: MergeOptions,
+    inputs: Any,
+    scratch: Path,
+) -> Any:
+    from mergekit_pcb.compare.function import Function
+    from mergekit_pcb.compare.harness import Harness
+    from mergekit_pcb.search.agreement import Agreement
+    from mergekit_pcb.search.objective import ByFolder
+
+    def base() -> Path:
+        found: Path = inputs.find(inputs.base)
+        return found
+
+    if more["evaluate"]:
+        function = Function(more["evaluate"], more["lower_is_better"])
+        return ByFolder(function, scratch, base)
+    if more["tasks"]:
+        harness = Harness(
+            more["tasks"],
+            include_path=more["include_path"],
+            limit=more["limit"],
+            options={"batch_size": more["batch_size"], "device": options.device},
+        )
+        return ByFolder(harness, scratch, base)
+    for name in more["files"]:
+        if name not in inputs.experts:
+            known = did_you_mean(name, inputs.experts)
+            hint = known or f"models: {', '.join(inputs.experts)}"
+            raise PCBError(f"--inputs: the recipe has no model `{name}`; {hint}")
+    agreement = Agreement(
+        base(),
+        {name: partial(inputs.find, model) for name, model in inputs.experts.items()},
+        more["files"],
+        more["count"] or 0,
+        seed,
+        options.device or "cpu",
+        scratch,
+        splits=tunes,
+        trust_remote_code=options.trust_remote_code,
+    )
+    if tunes and not agreement.can_tune_weights:
+        raise PCBError(
+            "--budget needs labels or real inputs: give --inputs for every model, or "
+            "--tasks or --evaluate. On texts that models generate, other weights made "
+            "the merge worse"
+        )
+    return agreement
+
+
+for option in search.params:
+    if isinstance(option, click.Option) and option.name in _WITHOUT_EFFECT:
+        option.hidden = True

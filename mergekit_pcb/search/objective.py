@@ -1,0 +1,85 @@
+"""What candidates are scored by: agreement, or an evaluation of `compare`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from mergekit_pcb.compare.evaluation import Evaluation, Scores
+from mergekit_pcb.output.progress import Progress
+
+# What a merged model has from its base besides the weights.
+_COMPANIONS = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "vocab*",
+    "merges.txt",
+    "chat_template*",
+    "*.model",
+)
+
+
+class Objective(Protocol):
+    """Scores a model in memory.
+
+    Attributes:
+        what: a sentence for the report.
+        how_chosen: which items choose and which are shown, if it `splits`.
+        splits: whether validation and test are different items.
+        can_tune_weights: whether weights of models can be tuned by it.
+    """
+
+    what: str
+    how_chosen: str
+    splits: bool
+    can_tune_weights: bool
+
+    def identity(self, part: str) -> Any:
+        """All that the scores depend on besides the model, for ``json.dumps``."""
+
+    def __call__(self, model: Any, part: str, progress: Progress) -> Scores:
+        """Score a model of transformers on a part of the items."""
+
+
+@dataclass
+class ByFolder:
+    """An evaluation of `compare`, which takes the folder of a model.
+
+    Attributes:
+        evaluation: the evaluation.
+        scratch: where the folder is.
+        base: gives the folder of the base, whose tokenizer the folder gets.
+    """
+
+    evaluation: Evaluation
+    scratch: Path
+    base: Callable[[], Path]
+
+    can_tune_weights = True
+
+    def __post_init__(self) -> None:
+        self.what = self.evaluation.what
+        self.how_chosen = self.evaluation.how_chosen
+        self.splits = self.evaluation.splits
+
+    def identity(self, part: str) -> Any:
+        """That of the evaluation."""
+        return self.evaluation.identity(part)
+
+    def __call__(self, model: Any, part: str, progress: Progress) -> Scores:
+        """Write the model to a folder, and evaluate that."""
+        folder = self.scratch / "candidate"
+        try:
+            model.save_pretrained(folder)
+            for file in _companions(self.base()):
+                shutil.copy(file, folder)
+            return self.evaluation(folder, part, progress)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _companions(folder: Path) -> Sequence[Path]:
+    return [file for pattern in _COMPANIONS for file in folder.glob(pattern)]

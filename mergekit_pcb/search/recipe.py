@@ -1,0 +1,201 @@
+"""The search for the models of a recipe: what the command calls."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+from mergekit.options import MergeOptions
+
+from mergekit_pcb.atomic_files import unfinished_folder, write_file
+from mergekit_pcb.check.linter import check_recipe
+from mergekit_pcb.compare import result_cache as cache
+from mergekit_pcb.compare.candidates import Inputs, candidates, inputs_of
+from mergekit_pcb.compare.disk import merged_size
+from mergekit_pcb.compare.plan import Plan
+from mergekit_pcb.compare.progress import bars_and_log
+from mergekit_pcb.compare.recipe import model_folder, only_one_at_a_time
+from mergekit_pcb.errors import PCBError
+from mergekit_pcb.output.error_lines import one_line_errors
+from mergekit_pcb.output.places import require_apart, require_room
+from mergekit_pcb.output.text import size
+from mergekit_pcb.recipes import edits
+from mergekit_pcb.recipes.findings import require_no_errors
+from mergekit_pcb.recipes.layout import in_yaml
+from mergekit_pcb.recipes.models import local_folders
+from mergekit_pcb.recipes.reading import recipe_text
+from mergekit_pcb.search.agreement import Agreement
+from mergekit_pcb.search.bench import Bench
+from mergekit_pcb.search.model import load_model
+from mergekit_pcb.search.objective import Objective
+from mergekit_pcb.search.planned import planned
+from mergekit_pcb.search.report import Report, write
+from mergekit_pcb.search.run import Search
+from mergekit_pcb.search.scores import Scorer
+from mergekit_pcb.search.weights import Budget
+
+# Of the disk, for reports and scores.
+_REPORTS = 20e6
+
+
+def search_recipe(
+    recipe: str,
+    out: Path,
+    objective: Callable[[Inputs, Path], Objective],
+    *,
+    merge_options: MergeOptions,
+    budget: Budget | None = None,
+    seed: int = 0,
+    quiet: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Report:
+    """Search for the best method, settings and weights for the models of a recipe.
+
+    Args:
+        recipe: the file; a recipe of another method begins with pcb's defaults.
+        out: the folder for everything; what it has already is not done again.
+        objective: makes what scores, from the models and a folder for its files.
+        merge_options: as for a merge.
+        budget: for the weights; None leaves them.
+        seed: for the report.
+        quiet: show no progress.
+        tell: is told what is needed before work begins.
+
+    Returns:
+        The report, whose files have been written to ``out``.
+
+    Raises:
+        PCBError: the recipe is wrong, the disk too small, or nothing can be scored.
+    """
+    with one_line_errors(recipe, verbose=merge_options.verbosity > 0):
+        text = recipe_text(recipe)
+        require_no_errors(check_recipe(text, recipe, "yaml"), recipe)
+        document = edits.with_absolute_paths(yaml.safe_load(text))
+        inputs = inputs_of(document)
+        require_apart(out, itertools.chain(*map(local_folders, inputs.models)))
+        if len(inputs.experts) < 2:
+            raise PCBError(f"{recipe} merges one model: there is nothing to choose")
+        if inputs.own_vocabulary:
+            raise PCBError(
+                f"{recipe} makes a vocabulary of its own, which a model in memory does "
+                "not have: write `tokenizer: {source: base}`"
+            )
+        if budget is not None:
+            budget.check(len(inputs.experts))
+        folders = {"lora_merge_cache": str((out / "adapters").resolve())}
+        options: dict[str, Any] = merge_options.model_dump()
+        if options.get("lora_merge_cache") is None:
+            options |= folders
+        inputs = replace(inputs, find=partial(model_folder, options))
+        start = _for_pcb(document)
+        with only_one_at_a_time(out, "search"):
+            return _searched(
+                recipe,
+                start,
+                out,
+                inputs,
+                objective,
+                MergeOptions(**options),
+                budget,
+                seed,
+                quiet=quiet,
+                tell=tell,
+            )
+
+
+def _searched(
+    recipe: str,
+    start: edits.Recipe,
+    out: Path,
+    inputs: Inputs,
+    objective: Callable[[Inputs, Path], Objective],
+    options: MergeOptions,
+    budget: Budget | None,
+    seed: int,
+    *,
+    quiet: bool,
+    tell: Callable[[str], None],
+) -> Report:
+    file = out / "start.yml"
+    write_file(file, in_yaml([start], [""]))
+    with (
+        unfinished_folder(out, ".search-") as scratch,
+        bars_and_log(out, quiet=quiet) as display,
+    ):
+        scores_by = objective(inputs, scratch)
+        counts = scores_by.inputs() if isinstance(scores_by, Agreement) else {}
+        _require_room(scratch, inputs, scores_by, budget, tell)
+        silent = options.model_copy(update={"quiet": True})
+        with display.working_on("planning the merge"):
+            sources = planned(str(file), start, silent)
+        device = options.device or "cpu"
+
+        def load() -> Any:
+            folder = inputs.find(inputs.base)
+            trusted = options.trust_remote_code
+            return load_model(folder, device, trust_remote_code=trusted)
+
+        about = [
+            [cache.identity_of(model) for model in inputs.models],
+            cache.versions(),
+            device,
+        ]
+        plan = Plan()
+        search = Search(
+            start,
+            Scorer(out, scores_by, about, display, plan),
+            Bench(sources, load, scratch),
+            budget,
+        )
+        plan.evaluations = search.steps
+        display.expect(search.steps, plan)
+        outcome = search.run()
+    report = Report(
+        recipe=recipe,
+        start=start,
+        folder=out,
+        outcome=outcome,
+        evaluated=scores_by.what,
+        how_chosen=scores_by.how_chosen,
+        inputs=counts,
+        seed=seed,
+        conditions=cache.versions(),
+    )
+    write(report)
+    return report
+
+
+def _for_pcb(document: Mapping[str, Any]) -> edits.Recipe:
+    """The recipe for pcb that the search begins with."""
+    if document["merge_method"] == "pcb":
+        return dict(document)
+    (candidate,) = candidates(dict(document), ["pcb"])
+    return dict(candidate.recipe)
+
+
+def _require_room(
+    scratch: Path,
+    inputs: Inputs,
+    objective: Objective,
+    budget: Budget | None,
+    tell: Callable[[str], None],
+) -> None:
+    """Say what disk the work needs, and ask whether there is as much.
+
+    Raises:
+        PCBError: there is not.
+    """
+    model = merged_size(inputs.base, "float32")
+    rows = len(inputs.experts) if budget is not None else 1
+    needed = model * (1 + rows) + _REPORTS
+    needed += objective.room() if isinstance(objective, Agreement) else model
+    tell(
+        f"Needs about {size(needed)} of disk for contributions while it works, and "
+        f"memory for one model ({size(model)} in float32)."
+    )
+    require_room(scratch, needed, "the files of a search")

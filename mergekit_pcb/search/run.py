@@ -1,0 +1,227 @@
+"""The search: a grid, then finer lambdas, then weights where there is a budget."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mergekit_pcb.compare import result_cache as cache
+from mergekit_pcb.compare.evaluation import ALL, TEST, VALIDATION
+from mergekit_pcb.errors import PCBError
+from mergekit_pcb.recipes import edits
+from mergekit_pcb.search.bench import Bench
+from mergekit_pcb.search.scores import Gap, Scored, Scorer, gap, loss
+from mergekit_pcb.search.space import (
+    PCB,
+    RECIPE,
+    TASK_ARITHMETIC,
+    Candidate,
+    Setting,
+    around,
+    recipe_of,
+    rounded,
+    settings,
+)
+from mergekit_pcb.search.weights import Budget, tune
+
+# For the best setting of each method: how often lambdas beside the best are tried, and
+# how far beyond the last one.
+_ROUNDS, _BEYOND = 2, 1.3
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A candidate and its scores on the items that choose."""
+
+    candidate: Candidate
+    scored: Scored
+
+    @property
+    def loss(self) -> float:
+        """Lower is better; infinite if it failed."""
+        return math.inf if self.scored.failed else loss(self.scored.scores)
+
+
+@dataclass
+class Outcome:
+    """What a search found.
+
+    Attributes:
+        tried: every candidate, in order; the first is the recipe as it stands.
+        best: the one that is written.
+        equal: the best with the recipe's weights.
+        base: scores of the base on the items that choose.
+        shown: scores on the items that are shown, of start, equal and best.
+        part: the items that are shown.
+        notes: what else there is to say.
+    """
+
+    tried: list[Tried]
+    best: Tried
+    equal: Tried
+    base: Scored
+    shown: Mapping[Candidate, Scored]
+    part: str
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Search:
+    """A search to be run.
+
+    Attributes:
+        start: a recipe for pcb.
+        scorer: scores models.
+        bench: makes them.
+        budget: for the weights; None leaves them.
+    """
+
+    start: edits.Recipe
+    scorer: Scorer
+    bench: Bench
+    budget: Budget | None = None
+    _tried: list[Tried] = field(default_factory=list)
+
+    @property
+    def steps(self) -> int:
+        """How many models will be evaluated, at most."""
+        grid = sum(len(around(setting, 1.0)) for setting in settings())
+        finer = 2 * _ROUNDS * 2
+        weights = self.budget.evaluations if self.budget else 0
+        shown = 3 if self.parts[0] != self.parts[1] else 0
+        return 2 + grid + finer + weights + shown
+
+    @property
+    def parts(self) -> tuple[str, str]:
+        """The part of the items that chooses, and the part that is shown."""
+        return (VALIDATION, TEST) if self.scorer.objective.splits else (ALL, ALL)
+
+    def run(self) -> Outcome:
+        """Score all candidates, and choose.
+
+        Raises:
+            PCBError: nothing could be scored, or several in a row.
+        """
+        choosing, showing = self.parts
+        base = self.scorer("base", "base", choosing, self.bench.base_model)
+        self._try(Candidate(Setting(RECIPE)))
+        for setting in settings():
+            for candidate in around(setting, self._automatic(setting)):
+                self._try(candidate)
+        for method in (PCB, TASK_ARITHMETIC):
+            for _ in range(_ROUNDS):
+                self._refine(method)
+        equal = min(self._tried, key=lambda tried: tried.loss)
+        if not math.isfinite(equal.loss):
+            raise PCBError(f"no candidate could be scored: {equal.scored.failed}")
+        best = equal
+        notes: list[str] = []
+        if self.budget is not None and equal.candidate.setting.method != RECIPE:
+            best, notes = self._with_weights(equal, self.budget)
+        start = self._tried[0]
+        shown = {t.candidate: t.scored for t in (start, equal, best)}
+        if showing != choosing:
+            shown = {c: self._score(c, showing) for c in shown}
+        return Outcome(self._tried, best, equal, base, shown, showing, notes)
+
+    def _try(self, candidate: Candidate) -> Tried:
+        known = next((t for t in self._tried if t.candidate == candidate), None)
+        if known is not None:
+            return known
+        tried = Tried(candidate, self._score(candidate, self.parts[0]))
+        self._tried.append(tried)
+        return tried
+
+    def _score(self, candidate: Candidate, part: str) -> Scored:
+        recipe = recipe_of(self.start, candidate)
+        name = str(candidate)
+        return self.scorer(name, recipe, part, lambda: self.bench.model_of(candidate))
+
+    def _automatic(self, setting: Setting) -> float:
+        """The lambda of `auto` for the whole model, from the cache if possible."""
+        recipe = recipe_of(self.start, Candidate(setting))
+        key = cache.key_of("lambda", [self.scorer.about, recipe])
+        file = self.scorer.folder / "runs" / f"{key}.json"
+        known = cache.load(file)
+        if known is None:
+            with self.scorer.display.working_on(f"contributions of {setting}"):
+                found = self.bench.contributions(setting).automatic
+            known = {"setting": str(setting), "lambda": found}
+            cache.save(file, known)
+        return float(known["lambda"])
+
+    def _refine(self, method: str) -> None:
+        """Try lambdas beside the best one of a method's best setting."""
+        own = [t for t in self._tried if t.candidate.setting.method == method]
+        best = min(own, key=lambda tried: tried.loss)
+        setting = best.candidate.setting
+        scales = sorted(
+            t.candidate.scale
+            for t in own
+            if t.candidate.setting == setting and t.candidate.scale is not None
+        )
+        assert best.candidate.scale is not None, "candidates of the grid have one"
+        for scale in beside(scales, best.candidate.scale):
+            self._try(Candidate(setting, scale))
+
+    def _with_weights(self, equal: Tried, budget: Budget) -> tuple[Tried, list[str]]:
+        """The best with other weights, if that is more than noise."""
+        candidate = equal.candidate
+        found = tune(
+            lambda factors: (
+                self._try(Candidate(candidate.setting, candidate.scale, factors)).loss
+            ),
+            len(self.bench.sources.models),
+            budget,
+            equal.scored.scores,
+        )
+        weighed = [
+            t
+            for t in self._tried
+            if t.candidate.factors and t.candidate.setting == candidate.setting
+        ]
+        best = min(weighed, key=lambda tried: tried.loss)
+        notes = [found]
+        if not math.isfinite(best.loss):
+            return equal, notes
+        gain = gap(equal.scored.scores, best.scored.scores)
+        if gain.value <= (gain.error or 0.0):
+            error = "" if gain.error is None else f" ± {gain.error:.2g}"
+            notes.append(
+                f"Other weights gained {gain.value:.2g}{error} on the items that "
+                "choose, no more than noise, so the weights of the recipe stay."
+            )
+            return equal, notes
+        return best, notes
+
+
+def beside(scales: Sequence[float], best: float) -> list[float]:
+    """Lambdas between the best and its neighbours, or beyond the last one.
+
+    Example:
+        >>> beside([0.7, 1.0, 1.4], 1.0), beside([0.7, 1.0, 1.4], 1.4)
+        ([0.8367, 1.183], [1.183, 1.82])
+    """
+    beyond = [scales[0] / _BEYOND, *scales, scales[-1] * _BEYOND]
+    place = beyond.index(best, 1)
+    found = []
+    for other in (beyond[place - 1], beyond[place + 1]):
+        new = other if other not in scales else math.sqrt(other * best)
+        found.append(rounded(new))
+    return found
+
+
+def differences(outcome: Outcome) -> list[tuple[Tried, Gap]]:
+    """The best candidate of each setting with its `gap` to the best, least first."""
+    by_setting = itertools.groupby(
+        sorted(
+            (t for t in outcome.tried if not t.scored.failed),
+            key=lambda t: str(t.candidate.setting),
+        ),
+        key=lambda t: t.candidate.setting,
+    )
+    leaders = [min(group, key=lambda t: t.loss) for _, group in by_setting]
+    leaders.sort(key=lambda t: t.loss)
+    return [(t, gap(t.scored.scores, outcome.best.scored.scores)) for t in leaders]

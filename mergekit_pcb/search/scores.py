@@ -1,0 +1,157 @@
+"""Scores of candidates: from the cache or the objective, failures included."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mergekit_pcb.compare import result_cache as cache
+from mergekit_pcb.compare.evaluation import Score, Scores
+from mergekit_pcb.compare.plan import Plan
+from mergekit_pcb.compare.progress import BarsAndLog
+from mergekit_pcb.errors import PCBError
+from mergekit_pcb.search.objective import Objective
+
+_IN_A_ROW = 3
+"""Failures after which something else than a candidate is wrong."""
+
+
+class Scored(NamedTuple):
+    """The scores of a model on a part of the items, or none and why."""
+
+    scores: Scores
+    failed: str = ""
+
+
+@dataclass
+class Scorer:
+    """Scores models once, and keeps what it found.
+
+    Attributes:
+        folder: of the search.
+        objective: what scores.
+        about: what all scores depend on besides the candidate and the objective.
+        display: shows every step, and keeps a log.
+        plan: how many evaluations are left, and how long they take.
+    """
+
+    folder: Path
+    objective: Objective
+    about: Any
+    display: BarsAndLog
+    plan: Plan = field(default_factory=Plan)
+    _failures: int = field(default=0)
+
+    def __call__(
+        self, name: str, recipe: Any, part: str, model: Callable[[], Any]
+    ) -> Scored:
+        """Score a model.
+
+        Args:
+            name: for people.
+            recipe: that it is a merge by, or what else it is.
+            part: of the items.
+            model: makes it.
+
+        Raises:
+            PCBError: several in a row failed.
+        """
+        identity = [self.about, recipe, self.objective.identity(part)]
+        file = self.folder / "runs" / f"{cache.key_of(name, identity)}.json"
+        known = cache.load(file)
+        if known is None:
+            start = time.perf_counter()
+            try:
+                with self.display.working_on(name) as progress:
+                    scores = self.objective(model(), part, progress)
+                found = Scored(_finite(scores))
+            except Exception as error:
+                self.display.failed(traceback.format_exc())
+                found = Scored({}, " ".join(str(error).split()) or type(error).__name__)
+            known = {
+                "candidate": name,
+                "part": part,
+                "scores": {task: asdict(score) for task, score in found[0].items()},
+                "failed": found.failed,
+            }
+            seconds = time.perf_counter() - start
+            self.plan.evaluated(seconds)
+            self._log(known, seconds)
+            if not found.failed:
+                cache.save(file, known)
+        else:
+            self.plan.evaluated(None)
+        self.display.done()
+        scores = {task: Score(**score) for task, score in known["scores"].items()}
+        self._failures = self._failures + 1 if known["failed"] else 0
+        if self._failures == _IN_A_ROW:
+            raise PCBError(
+                f"{_IN_A_ROW} candidates in a row could not be scored, the last, "
+                f"{name}: {known['failed']}"
+            )
+        return Scored(scores, known["failed"])
+
+    def _log(self, known: Mapping[str, Any], seconds: float) -> None:
+        values = {task: score["value"] for task, score in known["scores"].items()}
+        line = {**known, "scores": values, "seconds": round(seconds, 2)}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "candidates.jsonl").open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _finite(scores: Scores) -> Scores:
+    for task, score in scores.items():
+        if not math.isfinite(score.value):
+            raise PCBError(f"the score on {task} is {score.value}")
+    return scores
+
+
+def loss(scores: Scores) -> float:
+    """One number for some scores, lower is better: the mean over the tasks.
+
+    Raises:
+        PCBError: some are better high and others low, or neither.
+    """
+    directions = {score.higher_is_better for score in scores.values()}
+    if len(directions) != 1 or None in directions:
+        raise PCBError(
+            "some scores are better high and others low, so that they have no mean: "
+            "evaluate by one kind of score"
+        )
+    mean = math.fsum(score.value for score in scores.values()) / len(scores)
+    return -mean if directions == {True} else mean
+
+
+class Gap(NamedTuple):
+    """How much higher the loss of one model is than another's, and how sure that is."""
+
+    value: float
+    error: float | None
+
+
+def gap(first: Scores, second: Scores) -> Gap:
+    """The loss of the first less that of the second, with its standard error.
+
+    Both answered the same items, so the error is that of the differences.
+    """
+    errors = [_error(first[task], second[task]) for task in first]
+    known = [error for error in errors if error is not None]
+    error = math.hypot(*known) / len(known) if len(known) == len(errors) else None
+    return Gap(loss(first) - loss(second), error)
+
+
+def _error(a: Score, b: Score) -> float | None:
+    if a.items and b.items and len(a.items) == len(b.items) > 1:
+        each = [x - y for x, y in zip(a.items, b.items, strict=True)]
+        mean = math.fsum(each) / len(each)
+        spread = math.fsum((x - mean) ** 2 for x in each) / (len(each) - 1)
+        return math.sqrt(spread / len(each))
+    if a.error is None or b.error is None:
+        return None
+    return math.hypot(a.error, b.error)
