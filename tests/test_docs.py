@@ -420,7 +420,9 @@ def test_tables_of_the_results_are_those_that_were_measured() -> None:
     """`experiments.results` prints the page of tables, and the other is taken of it."""
     page = text_of(ROOT / "docs/results-tables.md")
     assert page == "\n".join(results.render(results.RESULTS)) + "\n"
-    shown = re.findall(r"^\| .*\d\.\d.*\|$", text_of(ROOT / "docs/results.md"), re.M)
+    shown = re.findall(r"^\| .*\d\.\d\d.*\|$", text_of(ROOT / "docs/results.md"), re.M)
+    # The tries are no measurement.
+    shown = [line for line in shown if "; lambda" not in line and "`" not in line]
     assert len(shown) > 40
     assert set(shown) <= set(page.splitlines())
 
