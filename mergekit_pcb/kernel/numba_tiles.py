@@ -92,7 +92,8 @@ def task_vectors(
     here = base[start : start + size]
     for i in range(len(models)):
         subtract(part(models[i], base, start, size), here, unit, tau[i, :size])
-    sum_models(tau[: len(models)], 0, total)
+    # Not a literal 0, for which numba would compile once more.
+    sum_models(tau[: len(models)], np.int64(0), total)
 
 
 @compiled

@@ -225,10 +225,12 @@ def test_layers_that_the_recipe_leaves_out_are_not_dropped(
 
 
 def test_causes_that_libraries_do_not_name(tmp_path: Path) -> None:
-    """An adapter without a folder, a wrapped file."""
+    """An adapter that is none, one without a place to go, a wrapped file."""
     base, tuned = save_family(tmp_path, 2)
-    said = failure(call(recipe_of(base, [f"{base.path}+{tuned[0].path}"]), tmp_path))
-    assert "--lora-merge-cache DIR" in said
+    adapted = recipe_of(base, [f"{base.path}+{tuned[0].path}"])
+    assert "has no adapter_config.json" in failure(call(adapted, tmp_path))
+    (tuned[0].path / "adapter_config.json").write_text("{}")
+    assert "--lora-merge-cache DIR" in failure(call(adapted, tmp_path))
     weights = tuned[0].path / "model.safetensors"
     weights.unlink()
     torch.save({"model": tuned[0].tensors}, tuned[0].path / "pytorch_model.bin")
