@@ -236,8 +236,8 @@ def test_options_change_nothing(
 ) -> None:
     """Options of mergekit-pytorch, those it ignores too, leave the merge the same."""
     if (suffix, option) == ("bin", "--lazy-unpickle") and sys.version_info >= (3, 13):
-        reason = "mergekit 0.1.5 cannot do that with any method on Python 3.13"
-        request.applymarker(pytest.mark.xfail(reason=reason))
+        reason = "mergekit 0.1.5 cannot always do that on Python 3.13"
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=False))
     weights = random_weights({"a.weight": (40, 16), "b.bias": (5,)})
     models = [weights, fine_tune(weights, 0), fine_tune(weights, 1)]
     files = [tmp_path / f"{i}.{suffix}" for i in range(3)]
