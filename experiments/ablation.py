@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from experiments import reference
-from experiments.cases import Case, Found, opened
+from experiments.cases import Case, Found, models_of
 from experiments.in_memory import added, auto_scale, task_vectors
 from experiments.reference import Parts
-from experiments.suites.suite import Place, Suite, fine_tuned
+from experiments.suites.suite import Place, Suite
 from mergekit_pcb.compare.evaluation import TEST
 from mergekit_pcb.plugin.parameters import DEFAULT_DENSITY
 
@@ -58,12 +58,7 @@ def cases(suite: Suite, seeds: Sequence[int]) -> list[Case]:
 
 def measure(case: Case, place: Place) -> Found:
     """Scores on test items, one mean a task."""
-    suite = opened(case["suite"], place)
-    base = suite.state(suite.prepare())
-    models = [
-        suite.state(fine_tuned(suite, place, task, case["seed"]))
-        for task in case["tasks"]
-    ]
+    suite, base, models = models_of(case, place)
     tau = task_vectors(base, models)
     parts, scope = VARIANTS[case["variant"]]
     merged = merged_by_reference(tau, case["density"], parts, scope)

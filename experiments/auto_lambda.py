@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from experiments.cases import Case, Found, measure_all, opened
+from experiments.cases import Case, Found, measure_all, models_of
 from experiments.in_memory import (
     added,
     merged_task_vector,
@@ -24,7 +24,7 @@ from experiments.in_memory import (
     task_vectors,
 )
 from experiments.suites.registry import SUITES, open_suite
-from experiments.suites.suite import Place, fine_tuned
+from experiments.suites.suite import Place
 from mergekit_pcb.compare.evaluation import VALIDATION
 
 P = (0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9, 1.0, 1.2)
@@ -96,12 +96,8 @@ def task_sets(tasks: Sequence[str], most: int) -> list[tuple[str, ...]]:
 
 def measure(case: Case, place: Place) -> Found:
     """The score at each p, and the projections it was made with."""
-    suite = opened(case["suite"], place)
-    base = suite.state(suite.prepare())
+    suite, base, models = models_of(case, place)
     tasks = case["tasks"]
-    models = [
-        suite.state(fine_tuned(suite, place, task, case["seed"])) for task in tasks
-    ]
     tau = task_vectors(base, models)
     scope, which = case["kind"].split()
     merged = merged_task_vector(tau, case["density"], scope=scope)

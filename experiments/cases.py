@@ -16,7 +16,7 @@ import torch
 from filelock import FileLock
 
 from experiments.suites.registry import open_suite
-from experiments.suites.suite import Place, Suite
+from experiments.suites.suite import Place, State, Suite, fine_tuned
 from mergekit_pcb.atomic_files import write_file
 
 # What is to be measured, and what was found; both as JSON has them.
@@ -68,6 +68,16 @@ def save(known: Sequence[tuple[Case, Found]], file: Path) -> None:
 def opened(name: str, place: Place) -> Suite:
     """A suite, which keeps models and items in memory from case to case."""
     return open_suite(name, place)
+
+
+def models_of(case: Case, place: Place) -> tuple[Suite, State, list[State]]:
+    """The suite of a case, its base, and the fine-tunes of the case's tasks."""
+    suite = opened(case["suite"], place)
+    models = [
+        suite.state(fine_tuned(suite, place, task, case["seed"]))
+        for task in case["tasks"]
+    ]
+    return suite, suite.state(suite.prepare()), models
 
 
 def _key(case: Case) -> str:

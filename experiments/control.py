@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from experiments.ablation import merged_by_reference
-from experiments.cases import Case, Found, opened
+from experiments.cases import Case, Found, models_of
 from experiments.in_memory import added, merged_task_vector, task_vectors
 from experiments.reference import Parts
-from experiments.suites.suite import Place, Suite, fine_tuned
+from experiments.suites.suite import Place, Suite
 from mergekit_pcb.compare.evaluation import TEST
 from mergekit_pcb.kernel.domain import Options
 
@@ -48,12 +48,7 @@ def cases(suite: Suite, seeds: Sequence[int]) -> list[Case]:
 
 def measure(case: Case, place: Place) -> Found:
     """Scores of both merges, and how far the merges are from each other."""
-    suite = opened(case["suite"], place)
-    base = suite.state(suite.prepare())
-    models = [
-        suite.state(fine_tuned(suite, place, task, case["seed"]))
-        for task in case["tasks"]
-    ]
+    suite, base, models = models_of(case, place)
     tau = task_vectors(base, models)
     parts = Parts(inter=case["inter"], clamp=case["clamp"])
     options = Options(inter=case["inter"], clamp=case["clamp"])

@@ -11,7 +11,7 @@ from experiments.suites.suite import State
 from mergekit_pcb.kernel.domain import Options
 from mergekit_pcb.kernel.formula import model_statistics
 from mergekit_pcb.kernel.merge import merge_one_tensor, merge_tensor
-from mergekit_pcb.kernel.projection import auto_lambda
+from mergekit_pcb.kernel.projection import scale_for
 from mergekit_pcb.kernel.statistics import TensorDomain
 from mergekit_pcb.kernel.task_vectors import TaskVectors
 
@@ -96,10 +96,7 @@ def auto_scale(
     """What `lambda: auto` becomes: each tensor's own, or one of the whole model."""
     found = projections(merged, tau)
     return {
-        name: auto_lambda(
-            [(found.one if whole else own) / len(tau[name])] * len(tau[name]),
-            [1.0] * len(tau[name]),
-        )
+        name: scale_for(found.one if whole else own, len(tau[name]))
         for name, own in found.own.items()
     }
 

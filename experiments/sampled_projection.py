@@ -17,10 +17,10 @@ from typing import Any
 import click
 import torch
 
-from experiments.cases import Case, Found, measure_all
+from experiments.cases import Case, Found, measure_all, models_of
 from experiments.in_memory import merged_task_vector, task_vectors
 from experiments.suites.registry import SUITES, open_suite
-from experiments.suites.suite import Place, fine_tuned
+from experiments.suites.suite import Place
 
 RESULTS = Path(__file__).parent / "results"
 SIZES = ("4096", "16384", "32768", "d^(2/3)")
@@ -48,12 +48,7 @@ def main(name: str, seed: int, work: Path, models: str) -> None:
 
 def measure(case: Case, place: Place) -> Found:
     """Errors of all tensors that are larger than the sample, for each size of it."""
-    suite = open_suite(case["suite"], place)
-    base = suite.state(suite.prepare())
-    models = [
-        suite.state(fine_tuned(suite, place, task, case["seed"]))
-        for task in case["tasks"]
-    ]
+    _, base, models = models_of(case, place)
     tau = task_vectors(base, models)
     merged = merged_task_vector(tau, case["density"])
     generator = torch.Generator().manual_seed(0)

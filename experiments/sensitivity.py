@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from mergekit.merge_methods import merge_tensors
 
-from experiments.cases import Case, Found, opened
+from experiments.cases import Case, Found, models_of
 from experiments.in_memory import (
     added,
     auto_scale,
@@ -17,7 +17,7 @@ from experiments.in_memory import (
     projections,
     task_vectors,
 )
-from experiments.suites.suite import Place, State, Suite, fine_tuned
+from experiments.suites.suite import Place, State, Suite
 from mergekit_pcb.compare.evaluation import TEST
 from mergekit_pcb.kernel.projection import target
 
@@ -52,12 +52,7 @@ def cases(suite: Suite, seeds: Sequence[int]) -> list[Case]:
 
 def measure(case: Case, place: Place) -> Found:
     """The mean over tasks on test items, at each lambda and, of pcb, at auto."""
-    suite = opened(case["suite"], place)
-    base = suite.state(suite.prepare())
-    models = [
-        suite.state(fine_tuned(suite, place, task, case["seed"]))
-        for task in case["tasks"]
-    ]
+    suite, base, models = models_of(case, place)
     tau = task_vectors(base, models)
     lambdas = PEER_LAMBDAS.get(case["method"], LAMBDAS)
 

@@ -14,7 +14,7 @@ from mergekit_pcb.check.linter import check_recipe
 from mergekit_pcb.kernel.domain import INTER_FORMS
 from mergekit_pcb.plugin.parameters import PARAMETERS
 from tests.kernel.test_official_outputs import FORMS
-from tests.test_docs import ROOT, rows, text_of
+from tests.pages import ROOT, rows, text_of
 from tests.test_example_configs import (
     assert_example,
     count_models,

@@ -22,13 +22,9 @@ from mergekit_pcb.compare.recipe import compare_recipe
 from mergekit_pcb.compare.run import KEEP
 from mergekit_pcb.compare.terminal import show
 from mergekit_pcb.compare.weight_metrics import WeightMetrics
+from mergekit_pcb.output.command_line import words
 from mergekit_pcb.plugin.parameters import AUTO
 from mergekit_pcb.recipes.edits import plain
-
-
-def _words(_: click.Context, __: click.Parameter, value: str | None) -> list[str]:
-    words = [word.strip() for word in (value or "").split(",")]
-    return [word for word in dict.fromkeys(words) if word]
 
 
 def _pairs(
@@ -60,7 +56,7 @@ def _pairs(
 )
 @click.option(
     "--methods",
-    callback=_words,
+    callback=words,
     default=",".join(METHODS),
     show_default=True,
     metavar="A,B,…",
@@ -85,13 +81,13 @@ def _pairs(
 )
 @click.option(
     "--tasks",
-    callback=_words,
+    callback=words,
     metavar="A,B,…",
     help="Evaluate by these tasks of lm-evaluation-harness.",
 )
 @click.option(
     "--validation-tasks",
-    callback=_words,
+    callback=words,
     metavar="A,B,…",
     help="Choose swept settings by these.  [default: half of the items of --tasks]",
 )
@@ -127,7 +123,7 @@ def _pairs(
 )
 @click.option(
     "--lower-is-better",
-    callback=_words,
+    callback=words,
     default="",
     metavar="A,B,…",
     help="Names from --evaluate. Losses and perplexities are known by name.",

@@ -71,20 +71,22 @@ class Plan:
         """The plan in one line, for people."""
         if not self.merges and not self.evaluations:
             return f"Plan: nothing to do; all {self.known} evaluations are known."
-        parts = [f"{self.merges} merges and {self.evaluations} evaluations"]
+        merges = f"{self.merges} merges and " if self.merges else ""
+        parts = [f"{merges}{self.evaluations} evaluations"]
         if self.known:
             parts[0] += f" ({self.known} more are known from before)"
         if self.bytes_written:
             parts.append(f"up to {size(self.bytes_written)} on disk")
         if self.left is not None:
             parts.append(f"about {duration(self.left)}")
-        elif self.merging_left is not None:
+        elif self.merges and self.merging_left is not None:
             merging = f"about {duration(self.merging_left)} of merging; "
             parts.append(
                 f"{merging}the first evaluation shows how long the others take"
             )
         else:
-            parts.append("the first of each shows how long the others take")
+            each = "of each " if self.merges else ""
+            parts.append(f"the first {each}shows how long the others take")
         return f"Plan: {'; '.join(parts)}."
 
 

@@ -17,25 +17,13 @@ from mergekit_pcb.inspect.collect import inspect_recipe
 from mergekit_pcb.inspect.files import as_json, write_report
 from mergekit_pcb.inspect.terminal import show
 from mergekit_pcb.output.atomic import complete_or_absent
+from mergekit_pcb.output.command_line import hide_options_of_writing
 from mergekit_pcb.output.error_lines import one_line_errors
 from mergekit_pcb.output.figures import why_no_figures
 from mergekit_pcb.output.places import require_room
 from mergekit_pcb.output.text import echo
 from mergekit_pcb.plugin.parameters import PARAMETERS, SCOPES
 from mergekit_pcb.printable import printable
-
-# Options of mergekit's that say how to write a merge, or how to draw at random: a
-# command line for a merge is accepted as it is, but its help is not filled with them.
-_WITHOUT_EFFECT = (
-    "out_shard_size",
-    "copy_tokenizer",
-    "clone_tensors",
-    "random_seed",
-    "write_model_card",
-    "safe_serialization",
-    "async_write",
-    "write_threads",
-)
 
 # Bytes of page, pictures and data together; more with more settings.
 _REPORT_SIZE = 3e6
@@ -154,6 +142,4 @@ def _silent_libraries() -> Iterator[None]:
         logging.disable(before)
 
 
-for option in inspect.params:
-    if isinstance(option, click.Option) and option.name in _WITHOUT_EFFECT:
-        option.hidden = True
+hide_options_of_writing(inspect)

@@ -136,7 +136,7 @@ def divide(merged: Array, shares: Array, unit: np.float32, scale: np.float32) ->
 
 def add_to_base(merged: Array, base: Array, out: Array) -> bool:
     """Base + merged values of a tile, in the base's dtype; whether all are finite."""
-    raise NotImplementedError  # see the overload
+    raise NotImplementedError("numba puts `_add_to_base` here")
 
 
 @compiled
@@ -172,7 +172,7 @@ def _add_to_base(merged, base, out):
 
 
 def _float(x: Any) -> np.float32:
-    raise NotImplementedError  # see the overload
+    raise NotImplementedError("numba puts `_as_float` here")
 
 
 @overload(_float, inline="always")
@@ -183,7 +183,7 @@ def _as_float(x):
 
 
 def _bits(x: Array) -> Any:
-    raise NotImplementedError  # see the overload
+    raise NotImplementedError("numba puts `_bits_and_minus_zero` here")
 
 
 @overload(_bits)

@@ -85,8 +85,12 @@ def auto_lambda(projected: Sequence[float], weight: Sequence[float]) -> float:
         return 1.0
     sizes = [abs(w) / mean for w in weight]
     projection = math.fsum(size * k for size, k in zip(sizes, projected, strict=True))
-    scale = 1.0
-    if projection > 0:
-        models = sum(bool(k and w) for k, w in zip(projected, weight, strict=True))
-        scale = min(max(target(models) / projection, _LEAST), _LARGEST)
-    return float(f"{scale / mean:.{_DIGITS}g}")
+    models = sum(bool(k and w) for k, w in zip(projected, weight, strict=True))
+    return float(f"{scale_for(projection, models) / mean:.{_DIGITS}g}")
+
+
+def scale_for(projection: float, models: int) -> float:
+    """The lambda for a projection at weights of 1, within bounds, not rounded."""
+    if projection <= 0:
+        return 1.0
+    return min(max(target(models) / projection, _LEAST), _LARGEST)

@@ -11,24 +11,8 @@ import click
 from mergekit.options import MergeOptions, PrettyPrintHelp, add_merge_options
 
 from mergekit_pcb.errors import PCBError
+from mergekit_pcb.output.command_line import hide_options_of_writing, words
 from mergekit_pcb.suggestions import did_you_mean
-
-# Options of mergekit's that say how to write a merge: accepted, not in the help.
-_WITHOUT_EFFECT = (
-    "out_shard_size",
-    "copy_tokenizer",
-    "clone_tensors",
-    "random_seed",
-    "write_model_card",
-    "safe_serialization",
-    "async_write",
-    "write_threads",
-)
-
-
-def _words(_: click.Context, __: click.Parameter, value: str | None) -> list[str]:
-    words = [word.strip() for word in (value or "").split(",")]
-    return [word for word in dict.fromkeys(words) if word]
 
 
 def _files(
@@ -75,7 +59,7 @@ def _files(
 )
 @click.option(
     "--tasks",
-    callback=_words,
+    callback=words,
     metavar="A,B,…",
     help="Choose by these tasks of lm-evaluation-harness instead.",
 )
@@ -95,7 +79,7 @@ def _files(
 )
 @click.option(
     "--lower-is-better",
-    callback=_words,
+    callback=words,
     default="",
     metavar="A,B,…",
     help="Names from --evaluate. Losses and perplexities are known by name.",
@@ -227,6 +211,4 @@ def _objective(
     return agreement
 
 
-for option in search.params:
-    if isinstance(option, click.Option) and option.name in _WITHOUT_EFFECT:
-        option.hidden = True
+hide_options_of_writing(search)

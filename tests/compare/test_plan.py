@@ -35,3 +35,13 @@ def test_without_any_measure_there_is_no_estimate() -> None:
     plan = Plan(merges=1, evaluations=1)
     assert plan.left is None
     assert str(plan).endswith("the first of each shows how long the others take.")
+
+
+def test_a_search_merges_nothing() -> None:
+    """Candidates that are made in memory are evaluations only."""
+    plan = Plan(evaluations=37)
+    assert str(plan) == (
+        "Plan: 37 evaluations; the first shows how long the others take."
+    )
+    plan.evaluated(2)
+    assert str(plan) == "Plan: 36 evaluations; about 72 s."

@@ -66,9 +66,12 @@ class Toy:
 
     @staticmethod
     def _target(task: str) -> dict[str, torch.Tensor]:
-        generator = torch.Generator().manual_seed(1000 + TARGETS[task])
+        # One part is common to all, so that a merge is better than the base.
+        common, own = (
+            torch.Generator().manual_seed(seed) for seed in (1000, 1000 + TARGETS[task])
+        )
         return {
-            name: torch.randn(shape, generator=generator).pow(3)
+            name: sum(torch.randn(shape, generator=g).pow(3) for g in (common, own))
             for name, shape in SHAPES.items()
         }
 
@@ -105,7 +108,7 @@ def test_untuned_comparison(tmp_path: Path) -> None:
     gap, error = rows["linear"]["difference"]
     assert gap == pytest.approx(mean["linear"] - mean["pcb"], abs=1e-4)
     assert 0 < error < 1
-    assert mean["pcb"] > mean["base"] - 0.1
+    assert mean["pcb"] > mean["base"]
     # Fine-tunes are kept, merged models are not.
     assert not list(tmp_path.rglob("merged/*/model.safetensors"))
 

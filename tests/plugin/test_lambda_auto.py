@@ -81,7 +81,7 @@ def test_the_whole_model_has_one(family: Family, tmp_path: Path) -> None:
 def test_equal_weights_change_nothing(
     scope: str, family: Family, tmp_path: Path
 ) -> None:
-    """Weights of a half are weights of one, in every bit."""
+    """Weights of a half are weights of one, but for the digits of lambda."""
     ones = recipe_of(*family, parameters={"scope": scope})
     halves = recipe_of(*family, parameters={"scope": scope, "weight": 0.5})
     first, _ = merge(run_yaml.main, ones, tmp_path / "ones")

@@ -1,0 +1,33 @@
+"""What the command lines of several tools have in common."""
+
+from __future__ import annotations
+
+import click
+
+# Options of mergekit's that say how to write a merge, or how to draw at random.
+_OF_WRITING = (
+    "out_shard_size",
+    "copy_tokenizer",
+    "clone_tensors",
+    "random_seed",
+    "write_model_card",
+    "safe_serialization",
+    "async_write",
+    "write_threads",
+)
+
+
+def words(_: click.Context, __: click.Parameter, value: str | None) -> list[str]:
+    """Click's callback for a list with commas, each word once."""
+    parts = [word.strip() for word in (value or "").split(",")]
+    return [word for word in dict.fromkeys(parts) if word]
+
+
+def hide_options_of_writing(command: click.Command) -> None:
+    """Leave out of the help what has no effect where no merge is written.
+
+    A command line for a merge is accepted as it is.
+    """
+    for option in command.params:
+        if isinstance(option, click.Option) and option.name in _OF_WRITING:
+            option.hidden = True
