@@ -29,11 +29,12 @@ def merged_task_vector(
     density: float,
     *,
     scope: str = "tensor",
+    weight: Sequence[float] | None = None,
     options: Options = Options(),  # noqa: B008 - it is immutable
 ) -> dict[str, torch.Tensor]:
-    """The merged task vector at lambda 1 and weights 1, by tensor."""
+    """The merged task vector at lambda 1, by tensor; weights are 1 unless given."""
     first = next(iter(tau.values()))
-    weight = [1.0] * len(first)
+    weight = weight or [1.0] * len(first)
     densities = [density] * len(first)
     tensors = {name: TaskVectors.of(None, vectors) for name, vectors in tau.items()}
     if scope == "tensor":

@@ -18,6 +18,7 @@ from experiments import (
     at_a_glance,
     auto_lambda,
     fine_tune,
+    label_free_table,
     sampled_projection,
     targets,
 )
@@ -101,6 +102,8 @@ def render(folder: Path) -> Iterator[str]:
             yield from _sensitivity(measured)
         elif table == "control":
             yield from _control(measured)
+        elif table == "label-free":
+            yield from label_free_table.table(measured)
         elif table == "auto-lambda":
             yield from auto_lambda.table(measured, is_higher_better(suite))
         else:
@@ -132,7 +135,14 @@ def is_higher_better(suite: str) -> bool:
 _NAME = re.compile(
     r"(auto-lambda|sampled-projection)-(.+)|([a-z0-9]+(?:-ia3|-lora)?)-(.+)"
 )
-_TABLES = (*COMPARISONS, "experts", "ablation", "sensitivity", "control")
+_TABLES = (
+    *COMPARISONS,
+    "experts",
+    "ablation",
+    "sensitivity",
+    "control",
+    "label-free",
+)
 
 
 def _parts(file: Path) -> tuple[str, str | None]:

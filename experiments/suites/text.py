@@ -142,8 +142,8 @@ class Text:
         state = {k: w.cpu() for k, w in model.state_dict().items() if k in names}
         _save(state, base, folder)
 
-    def scores(self, state: State, task: str, part: str) -> list[float]:
-        """Percent right, an item."""
+    def logits(self, state: State, task: str, part: str) -> torch.Tensor:
+        """The (items, labels) logits of weights on a part of a task's items."""
         model = self._scratch.eval()
         model.load_state_dict(state, strict=False)
         _, labels = self._task(task).parts[part]
@@ -158,8 +158,16 @@ class Text:
         embedded = torch.cat([vectors for _, vectors in found])
         order = torch.cat([chosen for chosen, _ in found])
         logits = torch.empty(len(labels), len(self._heads[task]))
-        logits[order] = (embedded @ self._heads[task].T).cpu()
-        return percent_right(logits, labels)
+        logits[order] = SCALE * (embedded @ self._heads[task].T).cpu()
+        return logits
+
+    def labels(self, task: str, part: str) -> list[int]:
+        """The label of each item of a part."""
+        return list(self._task(task).parts[part][1])
+
+    def scores(self, state: State, task: str, part: str) -> list[float]:
+        """Percent right, an item."""
+        return percent_right(self.logits(state, task, part), self.labels(task, part))
 
     def _batches(self, task: str, part: str) -> list:
         """Batches of texts of about the same length, so that little is padding."""

@@ -158,13 +158,21 @@ class Vision:
         fine_tuning(model, plan, loss, training, f"{self.name}: {task}, seed {seed}")
         self._save(model, folder)
 
-    def scores(self, state: State, task: str, part: str) -> list[float]:
-        """Percent right, an item."""
-        pictures, labels = self._task(task).parts[part]
+    def logits(self, state: State, task: str, part: str) -> torch.Tensor:
+        """The (items, labels) logits of weights on a part of a task's items."""
+        pictures, _ = self._task(task).parts[part]
         self._scratch.load_state_dict(state, strict=False)
         with self._scoring():
             features = self._all_features(self._scratch, pictures)
-            return percent_right(self._logits(task, features), labels.tolist())
+            return self._logits(task, features).float().cpu()
+
+    def labels(self, task: str, part: str) -> list[int]:
+        """The label of each item of a part."""
+        return self._task(task).parts[part][1].tolist()
+
+    def scores(self, state: State, task: str, part: str) -> list[float]:
+        """Percent right, an item."""
+        return percent_right(self.logits(state, task, part), self.labels(task, part))
 
 
 def _trained(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]]:
