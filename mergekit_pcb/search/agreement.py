@@ -20,10 +20,11 @@ from mergekit_pcb.compare.evaluation import (
     Scores,
     standard_error,
 )
+from mergekit_pcb.compare.loading import load_model
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.output.progress import Progress
 from mergekit_pcb.search.mapped import mapped
-from mergekit_pcb.search.model import architecture_of, load_model
+from mergekit_pcb.search.model import architecture_of
 from mergekit_pcb.search.texts import Item, generated, lines_of, tokenized
 
 GENERATED, FROM_FILE = 16, 32

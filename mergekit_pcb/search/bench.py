@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mergekit_pcb.search.contributions import Contributions, Sources
+from mergekit_pcb.search.contributions import Contributions, contributions
 from mergekit_pcb.search.model import MergedModel
-from mergekit_pcb.search.space import Candidate, Setting
+from mergekit_pcb.search.sources import Sources
+from mergekit_pcb.search.space import Candidate, Setting, weighed
 
 
 @dataclass
@@ -22,11 +24,13 @@ class Bench:
         sources: the planned recipe.
         load: loads the base model for evaluation.
         scratch: a folder for mapped files.
+        settings: what will be asked for: their statistics are found together.
     """
 
     sources: Sources
     load: Callable[[], Any]
     scratch: Path
+    settings: Sequence[Setting] = ()
     _merged: MergedModel | None = None
     _kept: tuple[tuple[Setting, bool], Contributions, Path] | None = None
     _files: int = field(default=0)
@@ -35,7 +39,11 @@ class Bench:
         """The model with the weights of a candidate; the one before is overwritten."""
         merged = self._base()
         found = self.contributions(candidate.setting, by_model=bool(candidate.factors))
-        merged.set(found, candidate.scale, candidate.factors)
+        weights = None
+        if candidate.factors:
+            own = found.own_weights
+            weights = lambda name: weighed(own[name], candidate.factors)  # noqa: E731
+        merged.set(found, candidate.scale, weights)
         return merged.model
 
     def base_model(self) -> Any:
@@ -48,21 +56,27 @@ class Bench:
         self, setting: Setting, *, by_model: bool = False
     ) -> Contributions:
         """The contributions under a setting; those of another are forgotten."""
-        self._base()
+        merged = self._base()
         if self._kept is not None:
             key, found, file = self._kept
             if key == (setting, by_model):
                 return found
+            # The disk gets its room back when nothing maps the file any more.
+            merged.set_to_base()
             self._kept = None
+            del found
+            gc.collect()
             file.unlink()
         self._files += 1
-        file = self.scratch / f"contributions{self._files}.f32"
-        found = self.sources.contributions(setting, file, by_model=by_model)
+        file = self.scratch / f"contributions{self._files}.bin"
+        found = contributions(
+            self.sources, setting, file, by_model=by_model, others=self.settings
+        )
         self._kept = (setting, by_model), found, file
         return found
 
     def _base(self) -> MergedModel:
         if self._merged is None:
-            base = self.sources.base(self.scratch / "base.f32")
+            base = self.sources.base(self.scratch / "base.bin")
             self._merged = MergedModel(self.load(), base, self.sources)
         return self._merged

@@ -1,4 +1,4 @@
-"""What each model adds to a merge, computed once and kept in mapped files.
+"""What models add to a merge, computed once and kept in a mapped file.
 
 A merge by pcb or task_arithmetic is base + lambda * sum_i w_i c_i. The contributions
 c_i depend neither on the weights nor on lambda, so every such candidate is a scaled
@@ -7,35 +7,36 @@ addition.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from mergekit.common import dtype_from_name
 from mergekit.merge_methods import TensorGroup
-from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
-from mergekit.options import MergeOptions
 
-from mergekit_pcb.errors import PCBError
+from mergekit_pcb.kernel.kept_rows import (
+    BLOCK,
+    Arithmetic,
+    KeptRows,
+    pack,
+    rows_of_models,
+    unit_of,
+)
 from mergekit_pcb.kernel.merge import merge_tensor
+from mergekit_pcb.kernel.order_statistics import NotFiniteError
 from mergekit_pcb.kernel.projection import auto_lambda
 from mergekit_pcb.kernel.task_vectors import TaskVectors
-from mergekit_pcb.plugin.graph_scope import parameters_of, run_work
-from mergekit_pcb.plugin.parameters import AUTO, DEFAULT_WEIGHT
-from mergekit_pcb.plugin.setting_statistics import (
-    AllParameters,
-    tensor_statistics,
-    whole_model_statistics,
-)
+from mergekit_pcb.plugin.graph_scope import run_work
+from mergekit_pcb.plugin.parameters import DEFAULT_WEIGHT
 from mergekit_pcb.plugin.tensor_groups import name_of, task_vectors
-from mergekit_pcb.search.mapped import MappedVectors
-from mergekit_pcb.search.space import RECIPE, TASK_ARITHMETIC, Setting
+from mergekit_pcb.search.mapped import GrowingFile
+from mergekit_pcb.search.sources import Sources, is_pcb
+from mergekit_pcb.search.space import Setting
 
-# Task values of a block, of all models: 128 MB.
-_BLOCK = 1 << 25
+# Task values that are worked on at a time, of all models.
+_TASK_VALUES, _WITH_SHARES = 1 << 24, 1 << 21
 
 
 @dataclass(frozen=True)
@@ -43,30 +44,48 @@ class Contributions:
     """Contributions under one setting.
 
     Attributes:
-        vectors: for each tensor one row, the sum of w_i c_i with the recipe's
-            weights, or a row w_i c_i for each model.
+        kept: by name of the tensor: the sum of w_i c_i with the recipe's weights, or a
+            row for each model.
+        by_model: whether there is a row for each model.
+        in_steps: see `Arithmetic`.
         own_scale: lambda of each tensor as the recipe says, `auto` in numbers.
-        automatic: the lambda that `auto` would choose for the whole model.
+        own_weights: by name, the recipe's weight of each model.
+        units: by name, see `Arithmetic`.
+        automatic: the lambda that `auto` would choose for the whole model; 1 if there
+            is a row for each model.
     """
 
-    vectors: MappedVectors
+    kept: Mapping[str, KeptRows]
+    by_model: bool
+    in_steps: bool
     own_scale: Mapping[str, float]
+    own_weights: Mapping[str, Sequence[float]]
+    units: Mapping[str, float]
     automatic: float
 
-    def merged(self, name: str, factors: Sequence[float] = ()) -> torch.Tensor:
-        """The (d,) merged task vector of a tensor at lambda 1.
+    def arithmetic(
+        self,
+        name: str,
+        scale: float | None,
+        weights: Sequence[float] | None,
+        dtypes: tuple[torch.dtype, torch.dtype],
+    ) -> Arithmetic:
+        """How a tensor of a candidate is made of its contributions.
 
         Args:
             name: of the tensor.
-            factors: on the weight of each model, if there is a row for each.
+            scale: lambda; None is the recipe's.
+            weights: of each model, where there is a row for each.
+            dtypes: of the merge, and of what it writes.
         """
-        rows = self.vectors[name]
-        if not factors:
-            return rows[0] if len(rows) == 1 else rows.sum(dim=0)
-        total = rows[0] * factors[0]
-        for row, factor in zip(rows[1:], factors[1:], strict=True):
-            total.add_(row, alpha=factor)
-        return total
+        return Arithmetic(
+            weights,
+            self.by_model and not self.in_steps,
+            self.units[name],
+            self.own_scale[name] if scale is None else scale,
+            *dtypes,
+            self.in_steps,
+        )
 
 
 @dataclass
@@ -87,183 +106,197 @@ class _Totals:
 
 
 @dataclass
-class Sources:
-    """The planned recipe, whose models are read for each setting anew.
+class _Found:
+    """What was found of one tensor."""
 
-    Attributes:
-        merges: the merge task of each tensor.
-        models: the models beside the base, in order.
-        options: how to read and compute.
-        out_dtype: of the recipe, if it names one.
-        sizes: by name the coordinates of the tensors that are merged; known once
-            the `base` has been read.
-        dtypes: of the merge of each of them, and of what it writes.
+    starts: list[int]
+    counts: list[int]
+    rows: int
+    scale: float
+    unit: float
+    weights: list[float]
+    products: Any
+    squares: Any
+
+
+def contributions(
+    sources: Sources,
+    setting: Setting,
+    file: Path,
+    *,
+    by_model: bool = False,
+    others: Sequence[Setting] = (),
+) -> Contributions:
+    """Compute the contributions under a setting.
+
+    Args:
+        sources: of the recipe; its base has been read.
+        setting: of pcb, of task_arithmetic, or the recipe's own.
+        file: is made; for the numbers.
+        by_model: keep those of each model, and not only their sum.
+        others: settings that may be asked for later: their statistics are found in
+            the same passes over the models.
+
+    Raises:
+        PCBError: an input holds NaN or infinity.
     """
+    work = _Work(sources, setting, GrowingFile(file), by_model, others)
+    found: dict[str, _Found] = dict(
+        run_work(sources.merges, work, sources.options, f"contributions of {setting}")
+    )
+    memory = work.numbers.mapped().view(np.float32)
+    count = len(sources.models)
+    totals = _Totals(np.zeros(count), np.zeros(count))
+    for each in found.values():
+        totals.products += each.products
+        totals.squares += each.squares
+    return Contributions(
+        kept={
+            name: KeptRows(
+                memory,
+                np.array(each.starts, dtype=np.int64),
+                np.array(each.counts, dtype=np.int32),
+                each.rows,
+            )
+            for name, each in found.items()
+        },
+        by_model=by_model,
+        in_steps=not is_pcb(setting),
+        own_scale={name: each.scale for name, each in found.items()},
+        own_weights={name: each.weights for name, each in found.items()},
+        units={name: each.unit for name, each in found.items()},
+        automatic=1.0 if by_model else totals.automatic(),
+    )
 
-    merges: Sequence[ExecuteMergeMethodTask]
-    models: Sequence[Hashable]
-    options: MergeOptions
-    out_dtype: str | None = None
-    sizes: dict[str, int] = field(default_factory=dict)
-    dtypes: dict[str, tuple[torch.dtype, torch.dtype]] = field(default_factory=dict)
 
-    def written(self, value: torch.Tensor, name: str) -> torch.Tensor:
-        """The numbers that a merge writes for these float32 ones."""
-        of_merge, of_file = self.dtypes[name]
-        return value.to(of_merge).to(of_file)
+class _Work:
+    """Work on one tensor after the other, see `run_work`."""
 
-    def base(self, file: Path) -> MappedVectors:
-        """Read the base's tensors in the dtype of the merge, as float32.
+    def __init__(
+        self,
+        sources: Sources,
+        setting: Setting,
+        numbers: GrowingFile,
+        by_model: bool,
+        others: Sequence[Setting],
+    ) -> None:
+        self._models, self._setting = list(sources.models), setting
+        self._parameters = {
+            merge.output_weight.name: parameters
+            for merge, parameters in zip(
+                sources.merges, sources.parameters(setting), strict=True
+            )
+        }
+        self._by_model, self.numbers = by_model, numbers
+        self._statistics = None
+        if is_pcb(setting):
+            self._statistics = sources.statistics(setting, others)
 
-        Args:
-            file: is made; for the numbers.
-
-        Raises:
-            PCBError: the recipe merges nothing.
-        """
-        weights = {m.output_weight.name: m.output_weight for m in self.merges}
-
-        def flat(group: TensorGroup) -> torch.Tensor:
-            assert group.base is not None, "the task has seen to it"
-            return group.base.tensor.detach().reshape(-1)
-
-        with file.open("wb") as numbers:
-            for name, tensor in run_work(
-                self.merges, flat, self.options, "reading the base"
-            ):
-                named = weights[name].force_dtype or self.out_dtype
-                self.sizes[name] = len(tensor)
-                self.dtypes[name] = (
-                    tensor.dtype,
-                    dtype_from_name(named) or tensor.dtype,
-                )
-                numbers.write(tensor.cpu().float().numpy().data)
-        if not self.sizes:
-            raise PCBError("the recipe merges no tensor that its base model has")
-        return MappedVectors(file, self.sizes)
-
-    def contributions(
-        self, setting: Setting, file: Path, *, by_model: bool = False
-    ) -> Contributions:
-        """Compute the contributions under a setting.
-
-        Args:
-            setting: of pcb, of task_arithmetic, or the recipe's own.
-            file: is made; for the numbers.
-            by_model: keep those of each model, and not only their sum.
-
-        Raises:
-            PCBError: an input holds NaN or infinity.
-        """
-        rows = len(self.models) if by_model else 1
-        vectors = MappedVectors(file, self.sizes, rows)
-        parameters = self._parameters(setting)
-        is_pcb = setting.method != TASK_ARITHMETIC
-        whole = None
-        if is_pcb:
-            (whole,) = whole_model_statistics(self.merges, [parameters], self.options)
-        index_of = {m.output_weight.name: i for i, m in enumerate(self.merges)}
-        count = len(self.models)
-        totals = _Totals(np.zeros(count), np.zeros(count))
-        own_scale: dict[str, float] = {}
-
-        def work(group: TensorGroup) -> tuple[float, Any, Any]:
-            name = name_of(group)
-            bound = parameters[index_of[name]]
-            present = [entry.id for entry in group.non_base]
-            scale, statistics = 1.0, None
-            competing: Sequence[Hashable] = present
-            if is_pcb:
-                if bound["scope"] == "tensor":
-                    (of_domain,) = tensor_statistics(group, present, [bound])
-                else:
-                    assert whole is not None, "asked for this very tensor"
-                    of_domain = whole
-                scale = of_domain.scale(bound)
-                statistics = dict(of_domain.of_tensor(bound))
-                competing = list(statistics)
-            weights = [
-                bound["weight"].get(model, DEFAULT_WEIGHT) for model in competing
-            ]
-            places = [self.models.index(model) for model in competing]
-            products, squares = np.zeros(count), np.zeros(count)
+    def __call__(self, group: TensorGroup) -> _Found:
+        name = name_of(group)
+        bound = self._parameters[name]
+        weight = [bound["weight"].get(m, DEFAULT_WEIGHT) for m in self._models]
+        count = len(self._models)
+        found = _Found([], [], 0, 1.0, 1.0, weight, np.zeros(count), np.zeros(count))
+        if self._statistics is None:
+            competing: Sequence[Hashable] = [entry.id for entry in group.non_base]
+            blocks = _weighted(group, _of(bound, competing), by_model=self._by_model)
+        else:
+            of_domain = self._statistics.of(name, bound["scope"], self._setting)
+            found.scale = of_domain.scale(bound)
+            statistics = dict(of_domain.of_tensor(bound))
+            competing = list(statistics)
             tensor = task_vectors(group, competing)
-            out = vectors[name]
-            out.zero_()
-            for span, tau in _blocks(tensor):
-                if statistics is None:
-                    parts = _weighted(tau, weights, by_model=by_model)
-                else:
-                    parts = _competed(
-                        tau,
-                        list(statistics.values()),
-                        weights,
-                        bound["inter"],
-                        by_model=by_model,
-                    )
-                if by_model:
-                    out[places, span] = parts.to(out.dtype)
-                else:
-                    out[0, span] = parts[0].to(out.dtype)
-                merged = parts.sum(dim=0)
-                products[places] += [_dot(merged, row) for row in tau]
-                squares[places] += [_dot(row, row) for row in tau]
-            return scale, products, squares
+            if self._by_model:
+                found.unit = unit_of(list(statistics.values()), bound["inter"])
+                blocks = _shared(tensor, list(statistics.values()), bound["inter"])
+            else:
+                blocks = _competed(
+                    tensor,
+                    list(statistics.values()),
+                    _of(bound, competing),
+                    bound["inter"],
+                )
+        places = [self._models.index(model) for model in competing]
+        for tau, rows in blocks:
+            if self._by_model:
+                rows = self._all_models(rows, places)
+            else:
+                found.products[places] += (
+                    (tau @ rows[0].to(tau.dtype)).double().numpy(force=True)
+                )
+                squares = torch.linalg.vector_norm(tau, dim=1).double().square()
+                found.squares[places] += squares.numpy(force=True)
+            found.rows = len(rows)
+            self._keep(rows, found)
+        return found
 
-        label = f"contributions of {setting}"
-        for name, found in run_work(self.merges, work, self.options, label):
-            own_scale[name], products, squares = found
-            totals.products += products
-            totals.squares += squares
-        return Contributions(vectors, own_scale, totals.automatic())
+    def _all_models(self, rows: torch.Tensor, places: list[int]) -> torch.Tensor:
+        """A row for each model: those that lack the tensor add nothing."""
+        if places == list(range(len(self._models))):
+            return rows
+        count = len(self._models) + len(rows) - len(places)
+        result = rows.new_zeros(count, rows.shape[1])
+        result[places] = rows[: len(places)]
+        result[len(self._models) :] = rows[len(places) :]
+        return result
 
-    def _parameters(self, setting: Setting) -> AllParameters:
-        parameters = [parameters_of(merge) for merge in self.merges]
-        for each in parameters:
-            if setting.method != RECIPE:
-                each["lambda"] = AUTO
-            if setting.scope is not None:
-                each["scope"] = setting.scope
-            if setting.density is not None:
-                each["density"] = dict.fromkeys(each["density"], setting.density)
-        return parameters
+    def _keep(self, rows: torch.Tensor, found: _Found) -> None:
+        array = rows.float().numpy(force=True)
+        deciding = len(self._models) if self._by_model else 1
+        for start in range(0, array.shape[1], BLOCK):
+            packed, count = pack(array[:, start : start + BLOCK], deciding)
+            found.starts.append(self.numbers.append(packed) // packed.itemsize)
+            found.counts.append(count)
 
 
-def _blocks(tensor: TaskVectors) -> Any:
-    """Slices of a tensor with its (n, m) task vectors there."""
-    step = max(_BLOCK // len(tensor.models), 1)
-    starts = range(0, tensor.size, step)
-    return tensor.blocks(slice(i, min(i + step, tensor.size)) for i in starts)
+_Blocks = Iterator[tuple[torch.Tensor, torch.Tensor]]
+"""(n, m) task vectors in float32 of one slice after the other, and (r, m) rows."""
+
+
+def _of(bound: Mapping[str, Any], models: Sequence[Hashable]) -> list[float]:
+    return [bound["weight"].get(model, DEFAULT_WEIGHT) for model in models]
+
+
+def _spans(size: int, models: int, values: int) -> Iterator[slice]:
+    step = max(values // models // BLOCK, 1) * BLOCK
+    for start in range(0, size, step):
+        yield slice(start, min(start + step, size))
 
 
 def _competed(
-    tau: torch.Tensor,
+    tensor: TaskVectors,
     statistics: Sequence[Any],
     weights: Sequence[float],
     inter: str,
-    *,
-    by_model: bool,
-) -> torch.Tensor:
-    """The (1 or n, m) contributions by pcb, by the kernel's own merge."""
-    block = TaskVectors(None, list(tau))
-    if not by_model:
-        return merge_tensor(block, statistics, weights, inter=inter)[None]
-    rows = []
-    for i, weight in enumerate(weights):
-        # The shares do not depend on the weights: one at a time gives each model's.
-        alone = [0.0] * len(weights)
-        alone[i] = weight
-        rows.append(merge_tensor(block, statistics, alone, inter=inter))
-    return torch.stack(rows)
+) -> _Blocks:
+    """The (1, m) merged task vector by pcb, by the kernel's own merge."""
+    for _, tau in tensor.blocks(_spans(tensor.size, len(weights), _TASK_VALUES)):
+        # Compiled loops want a base.
+        block = TaskVectors(torch.zeros_like(tau[0]), list(tau))
+        yield tau, merge_tensor(block, statistics, weights, inter=inter)[None]
+
+
+def _shared(tensor: TaskVectors, statistics: Sequence[Any], inter: str) -> _Blocks:
+    """Rows by pcb from which it merges with any weights."""
+    spans = _spans(tensor.size, len(statistics), _WITH_SHARES)
+    for _, tau in tensor.blocks(spans):
+        yield tau, rows_of_models(tau, statistics, inter)
 
 
 def _weighted(
-    tau: torch.Tensor, weights: Sequence[float], *, by_model: bool
-) -> torch.Tensor:
-    """The (1 or n, m) contributions by task_arithmetic: the weighted task vectors."""
-    rows = tau * tau.new_tensor(weights)[:, None]
-    return rows if by_model else rows.sum(dim=0, keepdim=True)
-
-
-def _dot(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float((a.double() * b.double()).sum())
+    group: TensorGroup, weights: Sequence[float], *, by_model: bool
+) -> _Blocks:
+    """Rows by task_arithmetic, by mergekit's operations in the dtype of the merge."""
+    assert group.base is not None, "the task has seen to it"
+    base = group.base.tensor.detach().reshape(-1)
+    models = [entry.tensor.detach().reshape(-1) for entry in group.non_base]
+    for span in _spans(len(base), len(models), _TASK_VALUES):
+        deltas = torch.stack([model[span] - base[span] for model in models])
+        if not deltas.isfinite().all():
+            raise NotFiniteError
+        tau = deltas.float()
+        if not by_model:
+            factors = torch.tensor(weights, dtype=deltas.dtype, device=deltas.device)
+            deltas = deltas.mul_(factors[:, None]).sum(dim=0, keepdim=True)
+        yield tau, deltas

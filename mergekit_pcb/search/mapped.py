@@ -1,4 +1,4 @@
-"""Numbers of all tensors of a model in a file that is mapped into memory.
+"""Numbers in files that are mapped into memory.
 
 The operating system keeps in memory what is used and there is room for, so a model
 that is larger than the memory is slower, and no error.
@@ -7,41 +7,54 @@ that is larger than the memory is slower, and no error.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import threading
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 _FLOAT32 = 4
+# Whole lines of the processor's cache.
+_ALIGNED = 64
 
 
-class MappedVectors:
-    """For each tensor some rows of float32 numbers, in a file of that size.
+class GrowingFile:
+    """A file that arrays are appended to, and that is then mapped into memory.
 
-    float32, because a merge computes in it: a merge of these numbers has the bits of
-    a real one, which bfloat16 would round twice.
+    What is mapped may be appended to no more.
     """
 
-    def __init__(self, file: Path, sizes: Mapping[str, int], rows: int = 1) -> None:
-        """Map the file, which is made unless it is there.
+    def __init__(self, file: Path) -> None:
+        """Begin an empty file.
 
         Args:
             file: its owner removes it.
-            sizes: coordinates of each tensor, by name.
-            rows: of each tensor.
         """
-        count = max(sum(sizes.values()) * rows, 1)
-        numbers = mapped(file, count)
-        self._of: dict[str, torch.Tensor] = {}
-        start = 0
-        for name, size in sizes.items():
-            end = start + rows * size
-            self._of[name] = numbers[start:end].view(rows, size)
-            start = end
+        self._file = file
+        self._stream = file.open("wb")
+        self._end = 0
+        self._lock = threading.Lock()
 
-    def __getitem__(self, name: str) -> torch.Tensor:
-        """The (rows, d) numbers of a tensor; writing to them writes the file."""
-        return self._of[name]
+    def append(self, array: Any) -> int:
+        """Write a contiguous array; the bytes before it.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        with self._lock:
+            start = self._end
+            self._end += -(-array.nbytes // _ALIGNED) * _ALIGNED
+            self._stream.write(array.data)
+            self._stream.write(bytes(self._end - start - array.nbytes))
+            return start
+
+    def mapped(self) -> Any:
+        """All bytes, as a uint8 array; writing to it does not write to the file."""
+        self._stream.close()
+        if not self._end:
+            return np.empty(0, dtype=np.uint8)
+        return np.asarray(np.memmap(self._file, dtype=np.uint8, mode="c"))
 
 
 def mapped(file: Path, count: int) -> torch.Tensor:

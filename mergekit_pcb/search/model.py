@@ -3,47 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mergekit_pcb.errors import PCBError
-from mergekit_pcb.search.contributions import Contributions, Sources
-from mergekit_pcb.search.mapped import MappedVectors
-
-# Numbers that are added at a time: 16 MB.
-_BLOCK = 1 << 22
-
-
-def load_model(folder: Path, device: str, *, trust_remote_code: bool = False) -> Any:
-    """Load a model for evaluation.
-
-    On a CPU it computes in float32, whatever its weights are stored in: bfloat16 is
-    slower there. On other devices it computes in the dtype of the weights.
-
-    Raises:
-        PCBError: transformers has no class for it.
-    """
-    import transformers
-
-    config = transformers.AutoConfig.from_pretrained(
-        folder, trust_remote_code=trust_remote_code
-    )
-    names = config.architectures or ()
-    cls: Any = getattr(transformers, names[0], None) if names else None
-    options: dict[str, Any] = {}
-    if cls is None and trust_remote_code:
-        cls, options = transformers.AutoModelForCausalLM, {"trust_remote_code": True}
-    if cls is None:
-        found = f"the architecture {names[0]}" if names else "no architecture"
-        raise PCBError(
-            f"{folder / 'config.json'} names {found}, which transformers cannot load"
-        )
-    dtype = torch.float32 if device == "cpu" else "auto"
-    model = cls.from_pretrained(folder, dtype=dtype, **options)
-    return model.eval().requires_grad_(False).to(device)
+from mergekit_pcb.kernel.kept_rows import write_merge
+from mergekit_pcb.search.contributions import Contributions
+from mergekit_pcb.search.sources import Sources
 
 
 def architecture_of(folder: Path) -> str:
@@ -59,7 +28,9 @@ class MergedModel:
         model: of transformers; its weights are those of the last candidate.
     """
 
-    def __init__(self, model: Any, base: MappedVectors, sources: Sources) -> None:
+    def __init__(
+        self, model: Any, base: Mapping[str, torch.Tensor], sources: Sources
+    ) -> None:
         """Find the places of all merged tensors in the model.
 
         Raises:
@@ -68,7 +39,7 @@ class MergedModel:
         self.model, self._base, self._sources = model, base, sources
         state = model.state_dict()
         tied = dict(getattr(model, "all_tied_weights_keys", None) or {})
-        self._places: dict[str, torch.Tensor] = {}
+        self._keys: dict[str, str] = {}
         for name, size in sources.sizes.items():
             inner = f"{model.base_model_prefix}.{name}"
             key = name if name in state else inner
@@ -81,43 +52,83 @@ class MergedModel:
             # transformers reads a tied tensor from its source when it loads a merge.
             source_is_merged = tied.get(key) in sources.sizes
             if not source_is_merged:
-                self._places[name] = state[key].view(-1)
+                self._keys[name] = key
+        self._places = self._found()
+        # Whose contributions the weights have, and the places then.
+        self._written: Contributions | None = None
+        self._versions: list[int] = []
 
     def set(
         self,
         contributions: Contributions,
         scale: float | None,
-        factors: Sequence[float] = (),
+        weights: Callable[[str], Sequence[float]] | None = None,
     ) -> None:
-        """Write base + lambda * sum_i f_i w_i c_i into the model.
+        """Write base + lambda * sum_i w_i c_i into the model.
+
+        Only what differs between candidates of the same contributions is written.
 
         Args:
             contributions: those of the candidate's setting.
             scale: lambda; None is the recipe's, which may differ by tensor.
-            factors: f_i on the weight of each model, if there is a row for each.
+            weights: gives the weights w_i of a tensor by its name, if there is a row
+                for each model.
+
+        Raises:
+            PCBError: an evaluation has replaced the model's weights.
         """
+        if self._written is not contributions or not self._is_as_left():
+            self.set_to_base()
+        self._written = None
         for name, place in self._places.items():
-            merged = contributions.merged(name, factors)
-            own = contributions.own_scale[name]
-            self._write(name, place, merged, own if scale is None else scale)
+            arithmetic = contributions.arithmetic(
+                name,
+                scale,
+                weights and weights(name),
+                self._sources.dtypes[name],
+            )
+            kept = contributions.kept[name]
+            if place.device.type == "cpu" and place.dtype == torch.float32:
+                write_merge(kept, arithmetic, self._base[name], place)
+            else:
+                values = self._of_base(name).float()
+                write_merge(kept, arithmetic, self._base[name], values)
+                place.copy_(values)
+        self._written = contributions
+        self._versions = [place._version for place in self._places.values()]
 
     def set_to_base(self) -> None:
-        """Write the base into the model."""
-        for name, place in self._places.items():
-            self._write(name, place)
+        """Write the base into the model.
 
-    def _write(
-        self,
-        name: str,
-        place: torch.Tensor,
-        merged: torch.Tensor | None = None,
-        scale: float = 1.0,
-    ) -> None:
-        base = self._base[name][0]
-        for start in range(0, len(base), _BLOCK):
-            span = slice(start, start + _BLOCK)
-            value = base[span]
-            if merged is not None:
-                # The operations of the kernel, in its order, for the same bits.
-                value = (merged[span] * scale).add_(value)
-            place[span].copy_(self._sources.written(value, name))
+        Raises:
+            PCBError: an evaluation has replaced the model's weights.
+        """
+        self._written = None
+        places = self._found()
+        if any(
+            place.data_ptr() != places[name].data_ptr()
+            for name, place in self._places.items()
+        ):
+            raise PCBError(
+                "the evaluation changed the dtype or device of the model, or replaced "
+                "its weights: let it work on copy.deepcopy(model)"
+            )
+        for name, place in self._places.items():
+            place.copy_(self._of_base(name))
+
+    def _of_base(self, name: str) -> torch.Tensor:
+        return self._sources.written(self._base[name], name)
+
+    def _found(self) -> dict[str, torch.Tensor]:
+        state = self.model.state_dict()
+        return {name: state[key].view(-1) for name, key in self._keys.items()}
+
+    def _is_as_left(self) -> bool:
+        """Whether the weights are those that were written last."""
+        places = self._found()
+        return all(
+            place.data_ptr() == places[name].data_ptr() and place._version == version
+            for (name, place), version in zip(
+                self._places.items(), self._versions, strict=True
+            )
+        )

@@ -8,7 +8,7 @@ from mergekit_pcb.errors import PCBError
 from mergekit_pcb.inspect.plan import plan
 from mergekit_pcb.plugin.graph_scope import parameters_of
 from mergekit_pcb.recipes import edits
-from mergekit_pcb.search.contributions import Sources
+from mergekit_pcb.search.sources import Sources
 
 
 def planned(file: str, recipe: edits.Recipe, options: MergeOptions) -> Sources:

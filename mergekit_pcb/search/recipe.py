@@ -17,6 +17,7 @@ from mergekit_pcb.check.linter import check_recipe
 from mergekit_pcb.compare import result_cache as cache
 from mergekit_pcb.compare.candidates import Inputs, candidates, inputs_of
 from mergekit_pcb.compare.disk import merged_size
+from mergekit_pcb.compare.loading import load_model
 from mergekit_pcb.compare.plan import Plan
 from mergekit_pcb.compare.progress import bars_and_log
 from mergekit_pcb.compare.recipe import model_folder, only_one_at_a_time
@@ -31,12 +32,12 @@ from mergekit_pcb.recipes.models import local_folders
 from mergekit_pcb.recipes.reading import recipe_text
 from mergekit_pcb.search.agreement import Agreement
 from mergekit_pcb.search.bench import Bench
-from mergekit_pcb.search.model import load_model
 from mergekit_pcb.search.objective import Objective
 from mergekit_pcb.search.planned import planned
 from mergekit_pcb.search.report import Report, write
 from mergekit_pcb.search.run import Search
 from mergekit_pcb.search.scores import Scorer
+from mergekit_pcb.search.space import settings
 from mergekit_pcb.search.weights import Budget
 
 # Of the disk, for reports and scores.
@@ -149,7 +150,7 @@ def _searched(
         search = Search(
             start,
             Scorer(out, scores_by, about, display, plan),
-            Bench(sources, load, scratch),
+            Bench(sources, load, scratch, settings()),
             budget,
         )
         plan.evaluations = search.steps

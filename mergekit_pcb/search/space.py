@@ -139,4 +139,14 @@ def _times(value: Any, factor: float) -> Any:
         return [_times(item, factor) for item in value]
     if isinstance(value, dict):
         return {**value, "value": _times(value["value"], factor)}
-    return rounded(float(value) * factor)
+    return times(float(value), factor)
+
+
+def times(weight: float, factor: float) -> float:
+    """A weight times a factor, as it is written in a recipe."""
+    return float(f"{weight * factor:.10g}")
+
+
+def weighed(weights: Sequence[float], factors: Sequence[float]) -> list[float]:
+    """The weights of the models times the factors of a candidate."""
+    return [times(w, f) for w, f in zip(weights, factors, strict=True)]

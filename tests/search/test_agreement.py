@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from mergekit_pcb.compare.evaluation import ALL, TEST, VALIDATION
+from mergekit_pcb.compare.loading import load_model
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.search.agreement import Agreement
-from mergekit_pcb.search.model import load_model
 from mergekit_pcb.search.texts import SKIPPED, generated, lines_of
 from tests import tiny
 from tests.search import families

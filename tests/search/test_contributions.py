@@ -11,8 +11,10 @@ import yaml
 from mergekit.options import MergeOptions
 from mergekit.scripts import run_yaml
 
+from mergekit_pcb.compare.loading import load_model
+from mergekit_pcb.kernel import kept_rows
 from mergekit_pcb.kernel.projection import target
-from mergekit_pcb.search.model import MergedModel, load_model
+from mergekit_pcb.search.bench import Bench
 from mergekit_pcb.search.planned import planned
 from mergekit_pcb.search.space import (
     PCB,
@@ -21,6 +23,7 @@ from mergekit_pcb.search.space import (
     Candidate,
     Setting,
     recipe_of,
+    settings,
 )
 from tests import tiny
 
@@ -34,27 +37,25 @@ class Both:
         self.folder = folder
         file = tiny.write_recipe(recipe, folder / "start.yml")
         self.start = yaml.safe_load(file.read_text())
-        self.sources = planned(str(file), self.start, OPTIONS)
-        self.base = self.sources.base(folder / "base.f32")
+        sources = planned(str(file), self.start, OPTIONS)
         base = Path(self.start["base_model"])
-        self.merged = MergedModel(load_model(base, "cpu"), self.base, self.sources)
+        self.bench = Bench(sources, lambda: load_model(base, "cpu"), folder, settings())
         self.count = 0
 
     def in_memory(self, candidate: Candidate) -> tiny.Tensors:
-        self.count += 1
-        contributions = self.sources.contributions(
-            candidate.setting,
-            self.folder / f"{self.count}.f32",
-            by_model=bool(candidate.factors),
-        )
-        self.merged.set(contributions, candidate.scale, candidate.factors)
-        state = self.merged.model.state_dict()
+        state = self.bench.model_of(candidate).state_dict()
         return {name: tensor.clone() for name, tensor in state.items()}
 
     def by_mergekit(self, candidate: Candidate) -> tiny.Tensors:
+        self.count += 1
         recipe = recipe_of(self.start, candidate)
         out = self.folder / f"merged{self.count}"
         return tiny.read(tiny.merge(run_yaml.main, recipe, out)[0])
+
+    def assert_same(self, candidate: Candidate) -> None:
+        mine, real = self.in_memory(candidate), self.by_mergekit(candidate)
+        for name, tensor in real.items():
+            assert tiny.same(mine[name], tensor), (str(candidate), name)
 
 
 GRADIENT = [{"filter": "mlp", "value": [0.5, 1.5]}, {"value": 1.0}]
@@ -67,66 +68,56 @@ def family_recipe(folder: Path, stored: torch.dtype, **more: Any) -> dict[str, A
     return recipe
 
 
-SETTINGS = [
+FACTORS = (0.5, 2.0, 1.234)
+# Each after one of other contributions, or of the same.
+CANDIDATES = [
     Candidate(Setting(RECIPE)),
     Candidate(Setting(PCB, 0.2, "tensor"), 0.9),
-    Candidate(Setting(PCB, 0.4, "model"), 1.3),
+    Candidate(Setting(PCB, 0.2, "tensor"), 1.1),
+    Candidate(Setting(PCB, 0.7, "model"), 1.3),
     Candidate(Setting(TASK_ARITHMETIC), 0.4),
+    Candidate(Setting(TASK_ARITHMETIC), 1.0, FACTORS),
+    Candidate(Setting(PCB, 0.1, "model"), 1.3, FACTORS),
+    Candidate(Setting(PCB, 0.1, "model"), 1.3, FACTORS[::-1]),
+    Candidate(Setting(PCB, 0.2, "tensor"), 0.9),
 ]
 
 
-@pytest.mark.parametrize("candidate", SETTINGS, ids=str)
-def test_in_float32_a_candidate_is_a_merge(
-    tmp_path: Path, candidate: Candidate
-) -> None:
-    """Bit by bit for pcb; for task_arithmetic up to the order of a sum."""
-    both = Both(tmp_path, family_recipe(tmp_path, torch.float32))
-    mine, real = both.in_memory(candidate), both.by_mergekit(candidate)
-    for name, tensor in real.items():
-        if candidate.setting.method == TASK_ARITHMETIC:
-            torch.testing.assert_close(mine[name], tensor, rtol=0, atol=1e-6)
-        else:
-            assert torch.equal(mine[name], tensor), name
-    # The output of this model is tied to its embedding.
-    assert mine["lm_head.weight"] is not None
-    assert torch.equal(mine["lm_head.weight"], mine["model.embed_tokens.weight"])
+FLOAT32_OF_HALF = {"dtype": "float32", "out_dtype": "bfloat16"}
 
 
-@pytest.mark.parametrize("scope", ["tensor", "model"])
 @pytest.mark.parametrize(
-    ("dtype", "more"),
+    ("dtype", "more", "compiled"),
     [
-        (torch.bfloat16, {}),
-        (torch.float16, {}),
-        (torch.bfloat16, {"dtype": "float32", "out_dtype": "bfloat16"}),
-        (torch.float32, {"dtype": "bfloat16"}),
+        (torch.float32, {}, True),
+        (torch.float32, {}, False),
+        (torch.bfloat16, {}, True),
+        (torch.bfloat16, {}, False),
+        (torch.float16, {}, True),
+        (torch.bfloat16, FLOAT32_OF_HALF, True),
+        (torch.float32, {"dtype": "bfloat16", "out_dtype": "float32"}, True),
     ],
 )
-def test_other_dtypes_are_rounded_as_in_a_merge(
-    tmp_path: Path, scope: str, dtype: torch.dtype, more: dict[str, str]
+def test_a_candidate_is_a_merge(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: torch.dtype,
+    more: dict[str, str],
+    compiled: bool,
 ) -> None:
-    """The model in memory has the numbers of the file, in float32."""
+    """The model in memory has the numbers of the file, bit by bit, in every dtype."""
+    if not compiled:
+        monkeypatch.setattr(kept_rows, "numba_problem", lambda: "switched off")
     both = Both(tmp_path, family_recipe(tmp_path, dtype, **more))
-    candidate = Candidate(Setting(PCB, 0.2, scope), 1.1)
-    mine, real = both.in_memory(candidate), both.by_mergekit(candidate)
-    for name, tensor in real.items():
-        assert tiny.same(mine[name], tensor), name
-
-
-@pytest.mark.parametrize("candidate", SETTINGS[1:], ids=str)
-def test_weights_are_factors_on_contributions(
-    tmp_path: Path, candidate: Candidate
-) -> None:
-    """Factors on the weights give the merge of the recipe with other weights."""
-    weighed = Candidate(candidate.setting, candidate.scale, (0.5, 2.0, 1.25))
-    both = Both(tmp_path, family_recipe(tmp_path, torch.float32))
-    mine, real = both.in_memory(weighed), both.by_mergekit(weighed)
-    for name, tensor in real.items():
-        torch.testing.assert_close(mine[name], tensor, rtol=0, atol=1e-6)
-    plain = both.in_memory(candidate)
-    assert not torch.equal(
-        plain["model.embed_tokens.weight"], mine["model.embed_tokens.weight"]
-    )
+    for candidate in CANDIDATES:
+        both.assert_same(candidate)
+    # The output of this model is tied to its embedding.
+    mine = both.in_memory(CANDIDATES[1])
+    assert torch.equal(mine["lm_head.weight"], mine["model.embed_tokens.weight"])
+    base = both.bench.base_model().state_dict()
+    for name, tensor in tiny.read(Path(both.start["base_model"])).items():
+        written = both.bench.sources.written(tensor, name)
+        assert tiny.same(base[name], written), name
 
 
 def test_a_gradient_stays_a_gradient(tmp_path: Path) -> None:
@@ -146,7 +137,7 @@ def test_auto_of_the_whole_model_keeps_the_target(tmp_path: Path) -> None:
     """At that lambda the merge keeps the target of the task vectors, on average."""
     both = Both(tmp_path, family_recipe(tmp_path, torch.float32))
     setting = Setting(PCB, 0.2, "tensor")
-    contributions = both.sources.contributions(setting, tmp_path / "auto.f32")
+    found = both.bench.contributions(setting)
     models = [tiny.read(Path(m["model"])) for m in both.start["models"]]
     base = tiny.read(Path(both.start["base_model"]))
     names = list(base)
@@ -155,6 +146,7 @@ def test_auto_of_the_whole_model_keeps_the_target(tmp_path: Path) -> None:
         parts = [(tensors[n] - base[n]).double().reshape(-1) for n in names]
         return torch.cat(parts)
 
-    merged = torch.cat([contributions.merged(n).double() for n in names])
+    after = both.in_memory(Candidate(setting, 1.0))
+    merged = flat({name: after[name] for name in names})
     kept = [(merged @ flat(m) / (flat(m) @ flat(m))).item() for m in models]
-    assert contributions.automatic * sum(kept) / 3 == pytest.approx(target(3), rel=1e-3)
+    assert found.automatic * sum(kept) / 3 == pytest.approx(target(3), rel=1e-3)
