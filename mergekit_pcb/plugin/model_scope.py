@@ -150,7 +150,8 @@ class StatisticsRequest:
         sample = domain.sample()
         # A uniform sample as well, because of every tensor the same share is left.
         sample = sample[:, :: max(sample.shape[1] // _PROJECTED, 1)]
-        backend = backend_for(TaskVectors(None, list(sample)), self.inter)
+        # Compiled loops want a base, and read none here.
+        backend = backend_for(TaskVectors(sample[0], list(sample)), self.inter)
         projected = {
             densities: projections(
                 backend,

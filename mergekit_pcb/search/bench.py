@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,7 +64,6 @@ class Bench:
             merged.set_to_base()
             self._kept = None
             del found
-            gc.collect()
             file.unlink()
         self._files += 1
         file = self.scratch / f"contributions{self._files}.bin"

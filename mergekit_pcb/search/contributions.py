@@ -35,8 +35,9 @@ from mergekit_pcb.search.mapped import GrowingFile
 from mergekit_pcb.search.sources import Sources, is_pcb
 from mergekit_pcb.search.space import Setting
 
-# Task values that are worked on at a time, of all models.
-_TASK_VALUES, _WITH_SHARES = 1 << 24, 1 << 21
+# Task values that are worked on at a time, of all models: memory that is used again and
+# stays in the processor's cache.
+_TASK_VALUES = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -258,8 +259,8 @@ def _of(bound: Mapping[str, Any], models: Sequence[Hashable]) -> list[float]:
     return [bound["weight"].get(model, DEFAULT_WEIGHT) for model in models]
 
 
-def _spans(size: int, models: int, values: int) -> Iterator[slice]:
-    step = max(values // models // BLOCK, 1) * BLOCK
+def _spans(size: int, models: int) -> Iterator[slice]:
+    step = max(_TASK_VALUES // models // BLOCK, 1) * BLOCK
     for start in range(0, size, step):
         yield slice(start, min(start + step, size))
 
@@ -271,7 +272,7 @@ def _competed(
     inter: str,
 ) -> _Blocks:
     """The (1, m) merged task vector by pcb, by the kernel's own merge."""
-    for _, tau in tensor.blocks(_spans(tensor.size, len(weights), _TASK_VALUES)):
+    for _, tau in tensor.blocks(_spans(tensor.size, len(weights))):
         # Compiled loops want a base.
         block = TaskVectors(torch.zeros_like(tau[0]), list(tau))
         yield tau, merge_tensor(block, statistics, weights, inter=inter)[None]
@@ -279,7 +280,7 @@ def _competed(
 
 def _shared(tensor: TaskVectors, statistics: Sequence[Any], inter: str) -> _Blocks:
     """Rows by pcb from which it merges with any weights."""
-    spans = _spans(tensor.size, len(statistics), _WITH_SHARES)
+    spans = _spans(tensor.size, len(statistics))
     for _, tau in tensor.blocks(spans):
         yield tau, rows_of_models(tau, statistics, inter)
 
@@ -291,7 +292,7 @@ def _weighted(
     assert group.base is not None, "the task has seen to it"
     base = group.base.tensor.detach().reshape(-1)
     models = [entry.tensor.detach().reshape(-1) for entry in group.non_base]
-    for span in _spans(len(base), len(models), _TASK_VALUES):
+    for span in _spans(len(base), len(models)):
         deltas = torch.stack([model[span] - base[span] for model in models])
         if not deltas.isfinite().all():
             raise NotFiniteError
