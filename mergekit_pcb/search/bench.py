@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from mergekit_pcb.search.contributions import Contributions, contributions
 from mergekit_pcb.search.model import MergedModel
 from mergekit_pcb.search.sources import Sources
-from mergekit_pcb.search.space import Candidate, Setting, weighed
+from mergekit_pcb.search.space import Candidate, Setting, weights_of
 
 
 @dataclass
@@ -24,12 +24,14 @@ class Bench:
         load: loads the base model for evaluation.
         scratch: a folder for mapped files.
         settings: what will be asked for: their statistics are found together.
+        depths: by name the place of each tensor, 0 to 1, if weights differ by it.
     """
 
     sources: Sources
     load: Callable[[], Any]
     scratch: Path
     settings: Sequence[Setting] = ()
+    depths: Mapping[str, float] = field(default_factory=dict)
     _merged: MergedModel | None = None
     _kept: tuple[tuple[Setting, bool], Contributions, Path] | None = None
     _files: int = field(default=0)
@@ -38,11 +40,12 @@ class Bench:
         """The model with the weights of a candidate; the one before is overwritten."""
         merged = self._base()
         found = self.contributions(candidate.setting, by_model=bool(candidate.factors))
-        weights = None
-        if candidate.factors:
-            own = found.own_weights
-            weights = lambda name: weighed(own[name], candidate.factors)  # noqa: E731
-        merged.set(found, candidate.scale, weights)
+
+        def weights(name: str) -> Sequence[float]:
+            depth = self.depths.get(name, 0.0)
+            return weights_of(candidate, name, depth, found.own_weights[name])
+
+        merged.set(found, candidate.scale, weights if candidate.factors else None)
         return merged.model
 
     def base_model(self) -> Any:

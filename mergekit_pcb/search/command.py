@@ -92,6 +92,13 @@ def _files(
     "for all models, --tasks or --evaluate.  [default: 0, weights stay]",
 )
 @click.option(
+    "--per-group",
+    type=click.Choice(["kind", "depth"]),
+    help="With --budget: three weights for each model instead of one. `kind`: of "
+    "attention, MLP, and others. `depth`: at the first layer, the middle and the last, "
+    "between which mergekit interpolates.",
+)
+@click.option(
     "--bounds",
     type=(float, float),
     default=(0.5, 3.0),
@@ -105,6 +112,7 @@ def search(
     out: Path,
     seed: int,
     budget: int | None,
+    per_group: str | None,
     bounds: tuple[float, float],
     merge_options: MergeOptions,
     **more: Any,
@@ -136,6 +144,8 @@ def search(
         raise click.UsageError(
             "choose by one of --agreement (with --inputs), --tasks and --evaluate"
         )
+    if per_group and not budget:
+        raise click.UsageError("--per-group is about weights: give --budget N as well")
     merge_options.apply_global_options()  # type: ignore[no-untyped-call]
     quiet = merge_options.quiet
     try:
@@ -145,6 +155,7 @@ def search(
             partial(_objective, more, seed, bool(budget), merge_options),
             merge_options=merge_options,
             budget=Budget(budget, *bounds, seed) if budget else None,
+            per_group=per_group,
             seed=seed,
             quiet=quiet,
             tell=lambda text: None if quiet else click.echo(text, err=True),

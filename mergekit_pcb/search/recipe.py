@@ -32,8 +32,9 @@ from mergekit_pcb.recipes.models import local_folders
 from mergekit_pcb.recipes.reading import recipe_text
 from mergekit_pcb.search.agreement import Agreement
 from mergekit_pcb.search.bench import Bench
+from mergekit_pcb.search.groups import COUNT, groups_for
 from mergekit_pcb.search.objective import Objective
-from mergekit_pcb.search.planned import planned
+from mergekit_pcb.search.planned import depths, planned
 from mergekit_pcb.search.report import Report, write
 from mergekit_pcb.search.run import Search
 from mergekit_pcb.search.scores import Scorer
@@ -51,6 +52,7 @@ def search_recipe(
     *,
     merge_options: MergeOptions,
     budget: Budget | None = None,
+    per_group: str | None = None,
     seed: int = 0,
     quiet: bool = False,
     tell: Callable[[str], None] = lambda _: None,
@@ -63,6 +65,7 @@ def search_recipe(
         objective: makes what scores, from the models and a folder for its files.
         merge_options: as for a merge.
         budget: for the weights; None leaves them.
+        per_group: what groups of tensors have weights of their own, see `groups_for`.
         seed: for the report.
         quiet: show no progress.
         tell: is told what is needed before work begins.
@@ -87,7 +90,7 @@ def search_recipe(
                 "not have: write `tokenizer: {source: base}`"
             )
         if budget is not None:
-            budget.check(len(inputs.experts))
+            budget.check(len(inputs.experts) * (COUNT if per_group else 1))
         folders = {"lora_merge_cache": str((out / "adapters").resolve())}
         options: dict[str, Any] = merge_options.model_dump()
         if options.get("lora_merge_cache") is None:
@@ -103,6 +106,7 @@ def search_recipe(
                 objective,
                 MergeOptions(**options),
                 budget,
+                per_group,
                 seed,
                 quiet=quiet,
                 tell=tell,
@@ -117,6 +121,7 @@ def _searched(
     objective: Callable[[Inputs, Path], Objective],
     options: MergeOptions,
     budget: Budget | None,
+    per_group: str | None,
     seed: int,
     *,
     quiet: bool,
@@ -134,6 +139,10 @@ def _searched(
         silent = options.model_copy(update={"quiet": True})
         with display.working_on("planning the merge"):
             sources = planned(str(file), start, silent)
+            groups, places = None, {}
+            if per_group is not None:
+                groups = groups_for(per_group, start, sources.names)
+                places = depths(scratch, start, silent) if not groups.filters else {}
         device = options.device or "cpu"
 
         def load() -> Any:
@@ -150,8 +159,9 @@ def _searched(
         search = Search(
             start,
             Scorer(out, scores_by, about, display, plan),
-            Bench(sources, load, scratch, settings()),
+            Bench(sources, load, scratch, settings(), places),
             budget,
+            groups,
         )
         plan.evaluations = search.steps
         display.expect(search.steps, plan)

@@ -12,6 +12,7 @@ from mergekit_pcb.compare.evaluation import ALL, TEST, VALIDATION
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.recipes import edits
 from mergekit_pcb.search.bench import Bench
+from mergekit_pcb.search.groups import COUNT, Groups
 from mergekit_pcb.search.scores import Gap, Scored, Scorer, gap, loss
 from mergekit_pcb.search.space import (
     PCB,
@@ -76,12 +77,14 @@ class Search:
         scorer: scores models.
         bench: makes them.
         budget: for the weights; None leaves them.
+        groups: of tensors, if each model gets a weight for each.
     """
 
     start: edits.Recipe
     scorer: Scorer
     bench: Bench
     budget: Budget | None = None
+    groups: Groups | None = None
     _tried: list[Tried] = field(default_factory=list)
 
     @property
@@ -171,9 +174,11 @@ class Search:
         candidate = equal.candidate
         found = tune(
             lambda factors: (
-                self._try(Candidate(candidate.setting, candidate.scale, factors)).loss
+                self._try(
+                    Candidate(candidate.setting, candidate.scale, factors, self.groups)
+                ).loss
             ),
-            len(self.bench.sources.models),
+            len(self.bench.sources.models) * (COUNT if self.groups else 1),
             budget,
             equal.scored.scores,
         )

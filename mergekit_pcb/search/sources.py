@@ -70,6 +70,11 @@ class Sources:
     dtypes: dict[str, tuple[torch.dtype, torch.dtype]] = field(default_factory=dict)
     _statistics: Statistics | None = None
 
+    @property
+    def names(self) -> list[str]:
+        """Of all tensors that are planned."""
+        return [merge.output_weight.name for merge in self.merges]
+
     def written(self, value: torch.Tensor, name: str) -> torch.Tensor:
         """The numbers that a merge writes for these."""
         of_merge, of_file = self.dtypes[name]

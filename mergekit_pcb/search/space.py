@@ -10,6 +10,7 @@ from typing import Any
 from mergekit_pcb.plugin.parameters import DEFAULT_WEIGHT, SCOPES
 from mergekit_pcb.recipes import edits
 from mergekit_pcb.recipes.models import located
+from mergekit_pcb.search.groups import Groups
 
 DENSITIES = (0.1, 0.2, 0.4, 0.7)
 LAMBDA_FACTORS = (0.7, 1.0, 1.4)
@@ -50,19 +51,35 @@ class Candidate:
         setting: what decides the contributions.
         scale: lambda; None is what the recipe says, only of `RECIPE`.
         factors: on the recipe's weight of each model, in order; empty leaves them.
+        groups: of tensors; each model then has a factor for each group, side by side.
     """
 
     setting: Setting
     scale: float | None = None
     factors: tuple[float, ...] = ()
+    groups: Groups | None = None
 
     def __str__(self) -> str:
         words = [str(self.setting)]
         if self.scale is not None:
             words.append(f"lambda {self.scale:g}")
         if self.factors:
-            words.append(f"weights {'/'.join(f'{f:.3g}' for f in self.factors)}")
+            words.append(f"weights {self._factors_in_words()}")
         return ", ".join(words)
+
+    def _factors_in_words(self) -> str:
+        if self.groups is None:
+            return "/".join(f"{f:.3g}" for f in self.factors)
+        count = len(self.groups.names)
+        return " ".join(
+            f"{name} {'/'.join(f'{f:.3g}' for f in self.factors[i::count])}"
+            for i, name in enumerate(self.groups.names)
+        )
+
+    def of_model(self, place: int) -> tuple[float, ...]:
+        """The factors of a model: one, or one for each group."""
+        count = 1 if self.groups is None else len(self.groups.names)
+        return self.factors[place * count : (place + 1) * count]
 
 
 def settings(
@@ -113,11 +130,11 @@ def recipe_of(start: edits.Recipe, candidate: Candidate) -> edits.Recipe:
     if candidate.scale is not None:
         edits.set_everywhere(recipe, "lambda", candidate.scale)
     if candidate.factors:
-        _scale_weights(recipe, candidate.factors)
+        _scale_weights(recipe, candidate)
     return recipe
 
 
-def _scale_weights(recipe: edits.Recipe, factors: Sequence[float]) -> None:
+def _scale_weights(recipe: edits.Recipe, candidate: Candidate) -> None:
     """Multiply the weight of each model, whatever its form, by the model's factor."""
     base = edits.base_of(recipe)
     experts = edits.experts_of(recipe)
@@ -126,11 +143,17 @@ def _scale_weights(recipe: edits.Recipe, factors: Sequence[float]) -> None:
     for entry in edits.entries(recipe):
         model = located(entry["model"])
         if model != base:
-            factor = factors[experts.index(model)]
-            weights.append((entry, _times(next(own), factor)))
+            factors = candidate.of_model(experts.index(model))
+            weights.append((entry, _weight(next(own), factors, candidate.groups)))
     edits.drop(recipe, "weight")
     for entry, weight in weights:
         entry["parameters"] = {**(entry.get("parameters") or {}), "weight": weight}
+
+
+def _weight(value: Any, factors: Sequence[float], groups: Groups | None) -> Any:
+    if groups is None:
+        return _times(value, factors[0])
+    return groups.setting([times(float(value), factor) for factor in factors])
 
 
 def _times(value: Any, factor: float) -> Any:
@@ -147,6 +170,20 @@ def times(weight: float, factor: float) -> float:
     return float(f"{weight * factor:.10g}")
 
 
-def weighed(weights: Sequence[float], factors: Sequence[float]) -> list[float]:
-    """The weights of the models times the factors of a candidate."""
-    return [times(w, f) for w, f in zip(weights, factors, strict=True)]
+def weights_of(
+    candidate: Candidate, name: str, depth: float, own: Sequence[float]
+) -> list[float]:
+    """The weights of the models in a tensor of a candidate.
+
+    Args:
+        candidate: has factors.
+        name: of the tensor.
+        depth: its place, 0 to 1, where groups are places.
+        own: the recipe's weight of each model in that tensor.
+    """
+    weights = []
+    for place, weight in enumerate(own):
+        scaled = [times(weight, factor) for factor in candidate.of_model(place)]
+        groups = candidate.groups
+        weights.append(groups.weight(name, depth, scaled) if groups else scaled[0])
+    return weights

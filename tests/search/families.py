@@ -1,4 +1,4 @@
-"""Tiny models that transformers can evaluate."""
+"""Tiny models that transformers can evaluate, and merges of them in memory."""
 
 from __future__ import annotations
 
@@ -6,9 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import yaml
+from mergekit.options import MergeOptions
+from mergekit.scripts import run_yaml
+
+from mergekit_pcb.compare.loading import load_model
+from mergekit_pcb.search.bench import Bench
+from mergekit_pcb.search.planned import depths, planned
+from mergekit_pcb.search.space import Candidate, recipe_of, settings
 from tests import tiny
 
 POSITIONS = 128
+OPTIONS = MergeOptions(quiet=True)
 
 
 def language_models(folder: Path, count: int = 2) -> tuple[Path, list[tiny.Model]]:
@@ -36,3 +45,36 @@ def inputs(file: Path, count: int = 12) -> Path:
     ]
     file.write_text("\n".join(lines))
     return file
+
+
+class Both:
+    """A recipe merged in memory and by mergekit-yaml."""
+
+    def __init__(self, folder: Path, recipe: dict[str, Any]) -> None:
+        self.folder = folder
+        file = tiny.write_recipe(recipe, folder / "start.yml")
+        self.start = yaml.safe_load(file.read_text())
+        base = Path(self.start["base_model"])
+        self.bench = Bench(
+            planned(str(file), self.start, OPTIONS),
+            lambda: load_model(base, "cpu"),
+            folder,
+            settings(),
+            depths(folder, self.start, OPTIONS),
+        )
+        self.count = 0
+
+    def in_memory(self, candidate: Candidate) -> tiny.Tensors:
+        state = self.bench.model_of(candidate).state_dict()
+        return {name: tensor.clone() for name, tensor in state.items()}
+
+    def by_mergekit(self, candidate: Candidate) -> tiny.Tensors:
+        self.count += 1
+        recipe = recipe_of(self.start, candidate)
+        out = self.folder / f"merged{self.count}"
+        return tiny.read(tiny.merge(run_yaml.main, recipe, out)[0])
+
+    def assert_same(self, candidate: Candidate) -> None:
+        mine, real = self.in_memory(candidate), self.by_mergekit(candidate)
+        for name, tensor in real.items():
+            assert tiny.same(mine[name], tensor), (str(candidate), name)

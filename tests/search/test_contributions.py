@@ -7,15 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from mergekit.options import MergeOptions
-from mergekit.scripts import run_yaml
 
-from mergekit_pcb.compare.loading import load_model
 from mergekit_pcb.kernel import kept_rows
 from mergekit_pcb.kernel.projection import target
-from mergekit_pcb.search.bench import Bench
-from mergekit_pcb.search.planned import planned
 from mergekit_pcb.search.space import (
     PCB,
     RECIPE,
@@ -23,39 +18,11 @@ from mergekit_pcb.search.space import (
     Candidate,
     Setting,
     recipe_of,
-    settings,
 )
 from tests import tiny
+from tests.search.families import Both
 
 OPTIONS = MergeOptions(quiet=True)
-
-
-class Both:
-    """A recipe merged in memory and by mergekit-yaml."""
-
-    def __init__(self, folder: Path, recipe: dict[str, Any]) -> None:
-        self.folder = folder
-        file = tiny.write_recipe(recipe, folder / "start.yml")
-        self.start = yaml.safe_load(file.read_text())
-        sources = planned(str(file), self.start, OPTIONS)
-        base = Path(self.start["base_model"])
-        self.bench = Bench(sources, lambda: load_model(base, "cpu"), folder, settings())
-        self.count = 0
-
-    def in_memory(self, candidate: Candidate) -> tiny.Tensors:
-        state = self.bench.model_of(candidate).state_dict()
-        return {name: tensor.clone() for name, tensor in state.items()}
-
-    def by_mergekit(self, candidate: Candidate) -> tiny.Tensors:
-        self.count += 1
-        recipe = recipe_of(self.start, candidate)
-        out = self.folder / f"merged{self.count}"
-        return tiny.read(tiny.merge(run_yaml.main, recipe, out)[0])
-
-    def assert_same(self, candidate: Candidate) -> None:
-        mine, real = self.in_memory(candidate), self.by_mergekit(candidate)
-        for name, tensor in real.items():
-            assert tiny.same(mine[name], tensor), (str(candidate), name)
 
 
 GRADIENT = [{"filter": "mlp", "value": [0.5, 1.5]}, {"value": 1.0}]
