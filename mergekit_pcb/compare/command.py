@@ -222,7 +222,12 @@ def _listed(value: Any) -> list[Any]:
 
 def _evaluation(more: Mapping[str, Any], inputs: Inputs) -> Evaluation:
     if more["evaluate"]:
-        return Function(more["evaluate"], more["lower_is_better"])
+        return Function(
+            more["evaluate"],
+            more["lower_is_better"],
+            more["device"],
+            trust_remote_code=bool(more.get("trust_remote_code")),
+        )
     if not more["tasks"]:
         return WeightMetrics(inputs)
     arguments = {}

@@ -38,8 +38,9 @@ _LOWER_IS_BETTER = re.compile(
 class Function:
     """Scores by a function of the user's, ``module:function``.
 
-    The function takes the folder of a model and returns, by the name of a metric, one
-    of these:
+    The function takes the folder of a model, or, if its parameter is named ``model``,
+    the model itself: of transformers, in eval mode. It returns, by the name of a
+    metric, one of these:
 
     * a number,
     * one number for each item, whose mean is the score,
@@ -53,9 +54,12 @@ class Function:
 
     how_chosen = 'split="validation" chose, split="test" is shown'
     can_rank = True
+    leaves_weights = False
 
     where: str
     lower_is_better: Collection[str] = ()
+    device: str | None = None
+    trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
         """Import the function; modules are looked for in the current folder, too.
@@ -65,7 +69,9 @@ class Function:
         """
         self._function = _imported(self.where)
         self.what = f"Evaluated by {self.where}"
-        self.splits = "split" in inspect.signature(self._function).parameters
+        parameters = inspect.signature(self._function).parameters
+        self.splits = "split" in parameters
+        self.takes_model = "model" in parameters
 
     def identity(self, part: str) -> Any:
         """The function's name, and the text of the file it is in."""
@@ -81,8 +87,25 @@ class Function:
         return {"split": VALIDATION if part == VALIDATION else TEST}
 
     def __call__(self, model: Path, part: str, progress: Progress) -> Scores:
-        """Call the function."""
-        returned = self._function(str(model), **self._options(part))
+        """Call the function for the model in a folder."""
+        if self.takes_model:
+            return self.in_memory(self._loaded(model), part)
+        return self._scores(self._function(str(model), **self._options(part)))
+
+    def in_memory(self, model: Any, part: str) -> Scores:
+        """Call the function, which takes a model of transformers."""
+        return self._scores(self._function(model=model, **self._options(part)))
+
+    def _loaded(self, folder: Path) -> Any:
+        # It takes seconds to import, and most functions load models themselves.
+        import torch
+
+        from mergekit_pcb.compare.loading import load_model
+
+        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return load_model(folder, device, trust_remote_code=self.trust_remote_code)
+
+    def _scores(self, returned: Any) -> Scores:
         if not isinstance(returned, Mapping) or not returned:
             raise PCBError(
                 f"{self.where} must return a dict of numbers or of items, not "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -52,6 +53,7 @@ class Harness:
 
     splits = True
     can_rank = True
+    leaves_weights = True
 
     tasks: Sequence[str]
     validation_tasks: Sequence[str] = ()
@@ -97,29 +99,58 @@ class Harness:
         }
 
     def __call__(self, model: Path, part: str, progress: Progress) -> Scores:
-        """Evaluate the model on the part of the items."""
+        """Evaluate the model in a folder on the part of the items."""
+        import torch
+
+        arguments: dict[str, Any] = {"pretrained": str(model), **self.model_args}
+        if self.tokenizer and not (model / "tokenizer_config.json").exists():
+            arguments.setdefault("tokenizer", str(self.tokenizer()))
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return self._scores(
+            part,
+            model="hf",
+            model_args=arguments,
+            # By default it takes "cuda" on a machine without one, and fails.
+            **{**self.options, "device": self.options.get("device") or device},
+        )
+
+    def in_memory(self, model: Any, part: str) -> Scores:
+        """Evaluate a model of transformers, as if it were written and loaded."""
+        from lm_eval.models.huggingface import HFLM, eval_logger
+
+        assert self.tokenizer is not None, "a model in memory comes without one"
+        sizes = ("batch_size", "max_batch_size")
+        options = {k: v for k, v in self.options.items() if v is not None}
+        # It warns of every model in memory that options of loading have no effect.
+        level = eval_logger.level
+        eval_logger.setLevel(logging.ERROR)
+        try:
+            wrapped = HFLM(
+                model,
+                tokenizer=str(self.tokenizer()),
+                **{name: options[name] for name in sizes if name in options},
+                **self.model_args,
+            )
+        finally:
+            eval_logger.setLevel(level)
+        return self._scores(part, model=wrapped, **options)
+
+    def _scores(self, part: str, **arguments: Any) -> Scores:
         import torch
         from lm_eval import simple_evaluate
 
         names = self._tasks(part)
-        arguments: dict[str, Any] = {"pretrained": str(model), **self.model_args}
-        if self.tokenizer and not (model / "tokenizer_config.json").exists():
-            arguments.setdefault("tokenizer", str(self.tokenizer()))
         chosen: dict[str, Any] = {"limit": self.limit}
         if part != ALL and not self.validation_tasks:
             chosen = {"samples": self._half(names, part)}
-        device = "cuda" if torch.cuda.is_available() else "cpu"
         # Its bootstrap would fork this process, whose threads the copy does not have.
         os.environ["DISABLE_MULTIPROC"] = "1"
         found = simple_evaluate(
-            model="hf",
-            model_args=arguments,
             tasks=list(names),
             task_manager=self._manager,
             bootstrap_iters=_BOOTSTRAP_DRAWS,
             **chosen,
-            # By default it takes "cuda" on a machine without one, and fails.
-            **{**self.options, "device": self.options.get("device") or device},
+            **arguments,
         )
         gc.collect()
         torch.cuda.empty_cache()

@@ -52,6 +52,8 @@ class Agreement:
         trust_remote_code: as for mergekit.
     """
 
+    leaves_weights = True
+
     base: Path
     experts: Mapping[str, Callable[[], Path]]
     files: Mapping[str, Path]

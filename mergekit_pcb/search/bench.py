@@ -25,6 +25,7 @@ class Bench:
         scratch: a folder for mapped files.
         settings: what will be asked for: their statistics are found together.
         depths: by name the place of each tensor, 0 to 1, if weights differ by it.
+        anew: write all weights of each candidate: evaluations may have changed some.
     """
 
     sources: Sources
@@ -32,6 +33,7 @@ class Bench:
     scratch: Path
     settings: Sequence[Setting] = ()
     depths: Mapping[str, float] = field(default_factory=dict)
+    anew: bool = False
     _merged: MergedModel | None = None
     _kept: tuple[tuple[Setting, bool], Contributions, Path] | None = None
     _files: int = field(default=0)
@@ -45,7 +47,12 @@ class Bench:
             depth = self.depths.get(name, 0.0)
             return weights_of(candidate, name, depth, found.own_weights[name])
 
-        merged.set(found, candidate.scale, weights if candidate.factors else None)
+        merged.set(
+            found,
+            candidate.scale,
+            weights if candidate.factors else None,
+            anew=self.anew,
+        )
         return merged.model
 
     def base_model(self) -> Any:

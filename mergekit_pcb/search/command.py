@@ -74,8 +74,9 @@ def _files(
 @click.option(
     "--evaluate",
     metavar="MODULE:FUNCTION",
-    help="Choose by your own function of a model folder, which returns numbers by "
-    "name. If it takes `split`, it gets `validation` or `test`.",
+    help="Choose by your own function, which returns numbers by name. It gets the "
+    "model in memory if its parameter is named `model`, or else a folder. If it takes "
+    "`split`, it gets `validation` or `test`.",
 )
 @click.option(
     "--lower-is-better",
@@ -180,7 +181,7 @@ def _objective(
     from mergekit_pcb.compare.function import Function
     from mergekit_pcb.compare.harness import Harness
     from mergekit_pcb.search.agreement import Agreement
-    from mergekit_pcb.search.objective import ByFolder
+    from mergekit_pcb.search.objective import ByFolder, ByModel
 
     def base() -> Path:
         found: Path = inputs.find(inputs.base)
@@ -188,15 +189,18 @@ def _objective(
 
     if more["evaluate"]:
         function = Function(more["evaluate"], more["lower_is_better"])
+        if function.takes_model:
+            return ByModel(function)
         return ByFolder(function, scratch, base)
     if more["tasks"]:
         harness = Harness(
             more["tasks"],
             include_path=more["include_path"],
             limit=more["limit"],
+            tokenizer=base,
             options={"batch_size": more["batch_size"], "device": options.device},
         )
-        return ByFolder(harness, scratch, base)
+        return ByModel(harness)
     for name in more["files"]:
         if name not in inputs.experts:
             known = did_you_mean(name, inputs.experts)

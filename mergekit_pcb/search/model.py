@@ -54,31 +54,33 @@ class MergedModel:
             if not source_is_merged:
                 self._keys[name] = key
         self._places = self._found()
-        # Whose contributions the weights have, and the places then.
+        # Whose contributions the weights have.
         self._written: Contributions | None = None
-        self._versions: list[int] = []
 
     def set(
         self,
         contributions: Contributions,
         scale: float | None,
         weights: Callable[[str], Sequence[float]] | None = None,
+        *,
+        anew: bool = False,
     ) -> None:
         """Write base + lambda * sum_i w_i c_i into the model.
-
-        Only what differs between candidates of the same contributions is written.
 
         Args:
             contributions: those of the candidate's setting.
             scale: lambda; None is the recipe's, which may differ by tensor.
             weights: gives the weights w_i of a tensor by its name, if there is a row
                 for each model.
+            anew: write all weights, and not only those that may differ from those of
+                the candidate before.
 
         Raises:
             PCBError: an evaluation has replaced the model's weights.
         """
-        if self._written is not contributions or not self._is_as_left():
+        if self._written is not contributions or anew:
             self.set_to_base()
+        self._require_same_places()
         self._written = None
         for name, place in self._places.items():
             arithmetic = contributions.arithmetic(
@@ -95,7 +97,6 @@ class MergedModel:
                 write_merge(kept, arithmetic, self._base[name], values)
                 place.copy_(values)
         self._written = contributions
-        self._versions = [place._version for place in self._places.values()]
 
     def set_to_base(self) -> None:
         """Write the base into the model.
@@ -103,16 +104,8 @@ class MergedModel:
         Raises:
             PCBError: an evaluation has replaced the model's weights.
         """
+        self._require_same_places()
         self._written = None
-        places = self._found()
-        if any(
-            place.data_ptr() != places[name].data_ptr()
-            for name, place in self._places.items()
-        ):
-            raise PCBError(
-                "the evaluation changed the dtype or device of the model, or replaced "
-                "its weights: let it work on copy.deepcopy(model)"
-            )
         for name, place in self._places.items():
             place.copy_(self._of_base(name))
 
@@ -123,12 +116,13 @@ class MergedModel:
         state = self.model.state_dict()
         return {name: state[key].view(-1) for name, key in self._keys.items()}
 
-    def _is_as_left(self) -> bool:
-        """Whether the weights are those that were written last."""
+    def _require_same_places(self) -> None:
         places = self._found()
-        return all(
-            place.data_ptr() == places[name].data_ptr() and place._version == version
-            for (name, place), version in zip(
-                self._places.items(), self._versions, strict=True
+        if any(
+            place.data_ptr() != places[name].data_ptr()
+            for name, place in self._places.items()
+        ):
+            raise PCBError(
+                "the evaluation changed the dtype or device of the model, or replaced "
+                "its weights: let it work on copy.deepcopy(model)"
             )
-        )

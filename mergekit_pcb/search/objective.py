@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from mergekit_pcb.compare.disk import merged_size
 from mergekit_pcb.compare.evaluation import Evaluation, Scores
 from mergekit_pcb.output.progress import Progress
 
@@ -30,18 +31,69 @@ class Objective(Protocol):
         how_chosen: which items choose and which are shown, if it `splits`.
         splits: whether validation and test are different items.
         can_tune_weights: whether weights of models can be tuned by it.
+        leaves_weights: whether it certainly leaves those of the model as they are.
     """
 
     what: str
     how_chosen: str
     splits: bool
     can_tune_weights: bool
+    leaves_weights: bool
 
     def identity(self, part: str) -> Any:
         """All that the scores depend on besides the model, for ``json.dumps``."""
 
+    def room(self) -> int:
+        """Bytes of disk that it needs, about."""
+
     def __call__(self, model: Any, part: str, progress: Progress) -> Scores:
         """Score a model of transformers on a part of the items."""
+
+
+class InMemory(Protocol):
+    """An evaluation of `compare` that also takes a model in memory."""
+
+    what: str
+    how_chosen: str
+    splits: bool
+    leaves_weights: bool
+
+    def identity(self, part: str) -> Any:
+        """That of an `Evaluation`."""
+
+    def in_memory(self, model: Any, part: str) -> Scores:
+        """Score a model of transformers on a part of the items."""
+
+
+@dataclass
+class ByModel:
+    """An evaluation of `compare`, given the model in memory.
+
+    Attributes:
+        evaluation: the evaluation.
+    """
+
+    evaluation: InMemory
+
+    can_tune_weights = True
+
+    def __post_init__(self) -> None:
+        self.what = self.evaluation.what
+        self.how_chosen = self.evaluation.how_chosen
+        self.splits = self.evaluation.splits
+        self.leaves_weights = self.evaluation.leaves_weights
+
+    def identity(self, part: str) -> Any:
+        """That of the evaluation."""
+        return self.evaluation.identity(part)
+
+    def room(self) -> int:
+        """Bytes of disk that it needs: none."""
+        return 0
+
+    def __call__(self, model: Any, part: str, progress: Progress) -> Scores:
+        """Score a model in memory."""
+        return self.evaluation.in_memory(model, part)
 
 
 @dataclass
@@ -59,6 +111,7 @@ class ByFolder:
     base: Callable[[], Path]
 
     can_tune_weights = True
+    leaves_weights = True
 
     def __post_init__(self) -> None:
         self.what = self.evaluation.what
@@ -68,6 +121,10 @@ class ByFolder:
     def identity(self, part: str) -> Any:
         """That of the evaluation."""
         return self.evaluation.identity(part)
+
+    def room(self) -> int:
+        """Bytes of disk for the folder, about: models in memory are float32."""
+        return merged_size(str(self.base()), "float32")
 
     def __call__(self, model: Any, part: str, progress: Progress) -> Scores:
         """Write the model to a folder, and evaluate that."""

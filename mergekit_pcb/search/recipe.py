@@ -135,7 +135,7 @@ def _searched(
     ):
         scores_by = objective(inputs, scratch)
         counts = scores_by.inputs() if isinstance(scores_by, Agreement) else {}
-        _require_room(scratch, inputs, scores_by, budget, tell)
+        _require_room(scratch, inputs, start, scores_by, budget, tell)
         silent = options.model_copy(update={"quiet": True})
         with display.working_on("planning the merge"):
             sources = planned(str(file), start, silent)
@@ -159,7 +159,14 @@ def _searched(
         search = Search(
             start,
             Scorer(out, scores_by, about, display, plan),
-            Bench(sources, load, scratch, settings(), places),
+            Bench(
+                sources,
+                load,
+                scratch,
+                settings(),
+                places,
+                anew=not scores_by.leaves_weights,
+            ),
             budget,
             groups,
         )
@@ -192,6 +199,7 @@ def _for_pcb(document: Mapping[str, Any]) -> edits.Recipe:
 def _require_room(
     scratch: Path,
     inputs: Inputs,
+    start: edits.Recipe,
     objective: Objective,
     budget: Budget | None,
     tell: Callable[[str], None],
@@ -202,11 +210,13 @@ def _require_room(
         PCBError: there is not.
     """
     model = merged_size(inputs.base, "float32")
-    rows = len(inputs.experts) if budget is not None else 1
-    needed = model * (1 + rows) + _REPORTS
-    needed += objective.room() if isinstance(objective, Agreement) else model
+    # At most: the sum of all contributions is kept, or, where weights are tuned, that
+    # of each model and what their sum is divided by.
+    rows = 1 if budget is None else len(inputs.experts) + 1
+    needed = merged_size(inputs.base, start.get("dtype")) + rows * model + _REPORTS
+    needed += objective.room()
     tell(
-        f"Needs about {size(needed)} of disk for contributions while it works, and "
+        f"Needs up to {size(needed)} of disk for contributions while it works, and "
         f"memory for one model ({size(model)} in float32)."
     )
     require_room(scratch, needed, "the files of a search")

@@ -87,6 +87,17 @@ def test_a_candidate_is_a_merge(
         assert tiny.same(base[name], written), name
 
 
+def test_what_an_evaluation_does_to_weights_is_undone(tmp_path: Path) -> None:
+    """Also where no model competes, and nothing would be written."""
+    both = Both(tmp_path, family_recipe(tmp_path, torch.float32))
+    both.bench.anew = True
+    for candidate in CANDIDATES[1:3]:
+        both.assert_same(candidate)
+        for parameter in both.bench.model_of(candidate).parameters():
+            parameter.data.add_(1.0)
+    both.assert_same(CANDIDATES[2])
+
+
 def test_a_gradient_stays_a_gradient(tmp_path: Path) -> None:
     """Factors multiply a filtered list; weights of a higher level are inherited."""
     recipe = tiny.recipe_of("base", ["a", "b"], parameters={"weight": 2.0})
