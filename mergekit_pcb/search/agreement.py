@@ -25,7 +25,14 @@ from mergekit_pcb.errors import PCBError
 from mergekit_pcb.output.progress import Progress
 from mergekit_pcb.search.mapped import mapped
 from mergekit_pcb.search.model import architecture_of
-from mergekit_pcb.search.texts import Item, generated, lines_of, tokenized
+from mergekit_pcb.search.texts import (
+    LEAST,
+    Item,
+    generated,
+    lines_of,
+    require_beginning,
+    tokenized,
+)
 
 GENERATED, FROM_FILE = 16, 32
 """Inputs of each expert, where the user does not say how many."""
@@ -63,6 +70,7 @@ class Agreement:
     scratch: Path
     splits: bool = False
     trust_remote_code: bool = False
+    _tokenizer: Any = None
     _items: dict[str, list[Item]] = field(default_factory=dict)
     _expected: dict[str, list[torch.Tensor]] = field(default_factory=dict)
 
@@ -146,33 +154,53 @@ class Agreement:
         span = chosen.get(part, slice(None))
         return self._items[name][span], self._expected[name][span]
 
-    def _ask_experts(self) -> None:
-        """Get the inputs of every expert and its log-probabilities there, once."""
+    def prepare(self) -> None:
+        """Look at every expert and all inputs, before the first candidate is made.
+
+        Raises:
+            PCBError: the logits of an expert are about other tokens or labels, it has
+                too few inputs, or it cannot generate any.
+        """
         import transformers
 
+        if self._tokenizer is not None:
+            return
         tokenizer = _tokenizer(self.base)
         length = _CAUSAL_TOKENS if self.causal else _CLASSIFIER_TOKENS
-        own = transformers.AutoConfig.from_pretrained(self.base)
+        own = transformers.AutoConfig.from_pretrained(
+            self.base, trust_remote_code=self.trust_remote_code
+        )
         for name, find in self.experts.items():
-            folder = find()
-            _require_alike(folder, name, own, self.causal)
-            model = load_model(
-                folder, self.device, trust_remote_code=self.trust_remote_code
-            )
-            if name in self._lines:
-                items = tokenized(
-                    self._lines[name], tokenizer, length, causal=self.causal
+            _require_alike(find(), name, own, self.causal)
+            if name not in self._lines:
+                require_beginning(tokenizer)
+                continue
+            lines = self._lines[name]
+            items = tokenized(lines, tokenizer, length, causal=self.causal)
+            if len(items) < LEAST:
+                raise PCBError(
+                    f"{self.files[name]}: {len(items)} of {len(lines)} inputs have two "
+                    f"tokens or more, and {LEAST} are needed at least: give longer ones"
                 )
-            else:
-                items = generated(
+            self._items[name] = items
+        self._tokenizer = tokenizer
+
+    def _ask_experts(self) -> None:
+        """Get the inputs of every expert and its log-probabilities there, once."""
+        self.prepare()
+        for name, find in self.experts.items():
+            model = load_model(
+                find(), self.device, trust_remote_code=self.trust_remote_code
+            )
+            if name not in self._items:
+                self._items[name] = generated(
                     model,
-                    tokenizer,
+                    self._tokenizer,
                     self.count or GENERATED,
                     _GENERATED_TOKENS,
                     self.seed,
                 )
-            self._items[name] = items
-            self._expected[name] = self._kept(name, model, items)
+            self._expected[name] = self._kept(name, model, self._items[name])
             del model
             gc.collect()
 

@@ -23,6 +23,10 @@ def _files(
         name, equals, path = pair.partition("=")
         if not (equals and name.strip() and path.strip()):
             raise click.BadParameter(f"write NAME=FILE, not `{pair}`")
+        if name.strip() in files:
+            raise click.BadParameter(
+                f"{name.strip()} has two files: write all its inputs into one"
+            )
         files[name.strip()] = Path(path.strip())
     return files
 

@@ -25,6 +25,7 @@ from mergekit_pcb.errors import PCBError
 from mergekit_pcb.output.error_lines import one_line_errors
 from mergekit_pcb.output.places import require_apart, require_room
 from mergekit_pcb.output.text import size
+from mergekit_pcb.plugin.parameters import DEFAULT_WEIGHT
 from mergekit_pcb.recipes import edits
 from mergekit_pcb.recipes.findings import require_no_errors
 from mergekit_pcb.recipes.layout import in_yaml
@@ -136,6 +137,14 @@ def _searched(
         scores_by = objective(inputs, scratch)
         counts = scores_by.inputs() if isinstance(scores_by, Agreement) else {}
         _require_room(scratch, inputs, start, scores_by, budget, tell)
+        if budget is not None and not _has_plain_weights(start):
+            tell(
+                "A `weight` of the recipe is a gradient or filtered list: it keeps its "
+                "form, and what is tuned are factors on it."
+            )
+        if isinstance(scores_by, Agreement):
+            with display.working_on("looking at the experts"):
+                scores_by.prepare()
         silent = options.model_copy(update={"quiet": True})
         with display.working_on("planning the merge"):
             sources = planned(str(file), start, silent)
@@ -194,6 +203,11 @@ def _for_pcb(document: Mapping[str, Any]) -> edits.Recipe:
         return dict(document)
     (candidate,) = candidates(dict(document), ["pcb"])
     return dict(candidate.recipe)
+
+
+def _has_plain_weights(recipe: edits.Recipe) -> bool:
+    weights = edits.values_of(recipe, "weight", DEFAULT_WEIGHT)
+    return all(isinstance(weight, (int, float)) for weight in weights)
 
 
 def _require_room(

@@ -124,6 +124,9 @@ def recipe_of(start: edits.Recipe, candidate: Candidate) -> edits.Recipe:
         recipe["merge_method"] = TASK_ARITHMETIC
         edits.drop_unknown(recipe, {"weight"})
         edits.set_default(recipe, "weight", DEFAULT_WEIGHT)
+    if setting.method != RECIPE:
+        # A file of statistics is one of the recipe's own density and scope.
+        edits.drop(recipe, "statistics")
     for name in ("density", "scope"):
         if (value := getattr(setting, name)) is not None:
             edits.set_everywhere(recipe, name, value)

@@ -120,12 +120,7 @@ def generated(
     Raises:
         PCBError: the tokenizer has no token that begins a text.
     """
-    start = _beginning(tokenizer)
-    if start is None:
-        raise PCBError(
-            "the tokenizer has no token for the beginning of a text, from which models "
-            "could generate: give --inputs NAME=FILE for each model"
-        )
+    start = require_beginning(tokenizer)
     items = []
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices), torch.inference_mode():
@@ -148,6 +143,21 @@ def generated(
                 first = SKIPPED + 1
                 items.append(Item(tuple(row), first, _bytes(tokenizer, row, first)))
     return items
+
+
+def require_beginning(tokenizer: Any) -> int:
+    """The token that begins a text.
+
+    Raises:
+        PCBError: there is none.
+    """
+    start = _beginning(tokenizer)
+    if start is None:
+        raise PCBError(
+            "the tokenizer has no token for the beginning of a text, from which models "
+            "could generate: give --inputs NAME=FILE for each model"
+        )
+    return start
 
 
 def _beginning(tokenizer: Any) -> int | None:

@@ -111,6 +111,15 @@ def test_a_gradient_stays_a_gradient(tmp_path: Path) -> None:
     assert found["parameters"] == {}
 
 
+def test_statistics_of_a_file_are_of_one_setting() -> None:
+    """Other settings must not be merged with them."""
+    own = {"statistics": "pcb.json", "scope": "model"}
+    recipe = tiny.recipe_of("base", ["a", "b"], parameters=own)
+    assert recipe_of(recipe, Candidate(Setting(RECIPE)))["parameters"] == own
+    found = recipe_of(recipe, Candidate(Setting(PCB, 0.4, "model"), 1.0))
+    assert "statistics" not in found["parameters"]
+
+
 def test_auto_of_the_whole_model_keeps_the_target(tmp_path: Path) -> None:
     """At that lambda the merge keeps the target of the task vectors, on average."""
     both = Both(tmp_path, family_recipe(tmp_path, torch.float32))

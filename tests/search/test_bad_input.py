@@ -1,0 +1,135 @@
+"""What a search cannot do is one line that names the cause, before any candidate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import save_file
+
+from mergekit_pcb.search.command import search
+from tests import tiny
+from tests.search import families
+
+FUNCTION = """
+def constant(folder):
+    return {"loss": 1.0}
+"""
+
+
+@pytest.fixture
+def constant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    """The options for an evaluation that nothing is wrong with."""
+    name = f"bad_input_{abs(hash(tmp_path))}"
+    (tmp_path / f"{name}.py").write_text(FUNCTION)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return "--evaluate", f"{name}:constant"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ("--budget", "20", "--bounds", "1.2", "3"),
+            "--bounds 1.2 3 exclude the start",
+        ),
+        (("--budget", "20", "--bounds", "nan", "3"), "exclude the start"),
+        (("--budget", "5"), "--budget 5 is less than one population of 6"),
+        (("--budget", "8", "--per-group", "kind"), "less than one population of 9"),
+    ],
+)
+def test_budgets_that_no_search_can_begin_with(
+    tmp_path: Path, constant: tuple[str, str], options: tuple[str, ...], message: str
+) -> None:
+    """Bounds and budget are looked at first."""
+    pytest.importorskip("cma")
+    file, _ = families.language_models(tmp_path)
+    result = tiny.invoke(search, file, "--out", tmp_path / "out", *constant, *options)
+    assert message in tiny.error_line(result)
+    assert not (tmp_path / "out" / "candidates.jsonl").exists()
+
+
+def test_groups_are_of_weights(tmp_path: Path) -> None:
+    """Without a budget there are no weights to find."""
+    file, _ = families.language_models(tmp_path)
+    result = tiny.invoke(search, file, "--out", tmp_path, "--per-group", "depth")
+    assert result.exit_code == 2
+    assert "give --budget N as well" in result.output
+
+
+def test_a_gradient_is_spoken_of_once(
+    tmp_path: Path, constant: tuple[str, str]
+) -> None:
+    """It keeps its form: only factors on it are tuned."""
+    pytest.importorskip("cma")
+    _, (base, *tuned) = families.language_models(tmp_path)
+    recipe = tiny.recipe_of(base, tuned, parameters={"weight": [0.5, 1.0]})
+    file = tiny.write_recipe(recipe, tmp_path / "gradient.yml")
+    options = (*constant, "--budget", "6")
+    result = tiny.invoke(search, file, "--out", tmp_path / "out", *options)
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("what is tuned are factors on it") == 1
+
+
+def test_damaged_weights_are_named(tmp_path: Path, constant: tuple[str, str]) -> None:
+    """NaN in an expert: which, and in which tensor."""
+    file, (_, expert, *_) = families.language_models(tmp_path)
+    tensors = dict(expert.tensors)
+    tensors["model.norm.weight"] = tensors["model.norm.weight"].clone()
+    tensors["model.norm.weight"][3] = float("nan")
+    save_file(tensors, expert.path / "model.safetensors", metadata={"format": "pt"})
+    result = tiny.invoke(search, file, "--out", tmp_path / "out", *constant)
+    line = tiny.error_line(result)
+    assert "tuned0 holds NaN or infinity in model.norm.weight" in line
+
+
+def test_experts_of_other_tokens_are_refused(tmp_path: Path) -> None:
+    """Agreement compares logits, so vocabularies must be the base's."""
+    _, (base, expert, _) = families.language_models(tmp_path)
+    weights = tiny.llama_weights(vocab=70, head=False)
+    other = tiny.save_llama(tmp_path / "other", weights)
+    tiny.save_tokenizer(other.path, [f"new{i}" for i in range(6)])
+    recipe = tiny.recipe_of(base, [expert, other], tokenizer={"source": "base"})
+    file = tiny.write_recipe(recipe, tmp_path / "other.yml")
+    result = tiny.invoke(search, file, "--out", tmp_path / "out")
+    line = tiny.error_line(result)
+    assert line.startswith("other has 70 tokens and the base 64")
+    assert not (tmp_path / "out" / "candidates.jsonl").exists()
+
+
+def test_heads_of_other_labels_are_refused(tmp_path: Path) -> None:
+    """Classifiers must have the labels of the base."""
+    models = tiny.save_classifiers(tmp_path, [False, False, False])
+    for number, model in enumerate(models):
+        tiny.save_tokenizer(model.path)
+        labels = {str(i): f"label {i} of {max(number, 1)}" for i in range(90)}
+        families.configure(model, id2label=labels, label2id={})
+    base, *tuned = models
+    file = tiny.write_recipe(tiny.recipe_of(base, tuned), tmp_path / "r.yml")
+    inputs = families.inputs(tmp_path / "in.txt")
+    ways = [word for i in (1, 2) for word in ("--inputs", f"{i}={inputs}")]
+    result = tiny.invoke(search, file, "--out", tmp_path / "out", *ways)
+    assert tiny.error_line(result).startswith("the head of 2 has other labels")
+
+
+def test_inputs_without_a_prediction_are_too_few(tmp_path: Path) -> None:
+    """One token alone predicts nothing, where no token begins a text."""
+    file, models = families.language_models(tmp_path)
+    for model in models:
+        config = model.path / "tokenizer_config.json"
+        kept = json.loads(config.read_text())
+        kept = {k: v for k, v in kept.items() if k not in ("bos_token", "eos_token")}
+        config.write_text(json.dumps(kept))
+    out = tmp_path / "out"
+    result = tiny.invoke(search, file, "--out", out)
+    assert "no token for the beginning of a text" in tiny.error_line(result)
+    words = tmp_path / "words.txt"
+    words.write_text("\n".join(f"w{i}" for i in range(30, 40)))
+    ways = [word for i in (0, 1) for word in ("--inputs", f"tuned{i}={words}")]
+    line = tiny.error_line(tiny.invoke(search, file, "--out", out, *ways))
+    assert "words.txt: 0 of 10 inputs have two tokens or more" in line
+    twice = ("--inputs", f"tuned0={words}") * 2
+    result = tiny.invoke(search, file, "--out", out, *twice)
+    assert "tuned0 has two files" in result.output
