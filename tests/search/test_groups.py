@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from mergekit.scripts import run_yaml
 
 from mergekit_pcb.errors import PCBError
+from mergekit_pcb.search.command import search
 from mergekit_pcb.search.groups import groups_for
 from mergekit_pcb.search.space import (
     PCB,
@@ -17,7 +21,9 @@ from mergekit_pcb.search.space import (
     recipe_of,
 )
 from tests import tiny
+from tests.search import families
 from tests.search.families import Both
+from tests.search.test_command import measure
 
 RECIPE = tiny.recipe_of("base", ["a", "b"])
 LLAMA = ["self_attn.q_proj", "mlp.up_proj", "mlp.down_proj", "input_layernorm"]
@@ -108,3 +114,33 @@ def test_mergekit_merges_what_is_in_memory(tmp_path: Path, per_group: str) -> No
     factors = (0.5, 1.7, 1.234, 2.0, 0.6, 1.1)
     for setting in (Setting(PCB, 0.2, "tensor"), Setting(TASK_ARITHMETIC)):
         both.assert_same(Candidate(setting, 0.9, factors, groups))
+
+
+@pytest.mark.slow
+def test_weights_of_kinds_are_found_by_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the wanted merge has other weights in the MLP, they are found there."""
+    pytest.importorskip("cma")
+    file, (base, *tuned) = families.language_models(tmp_path)
+    weight = [{"filter": "mlp", "value": 0.8}, {"value": 0.3}]
+    wanted = tiny.recipe_of(base, tuned, parameters={"weight": weight})
+    wanted["merge_method"] = "task_arithmetic"
+    merged, _ = tiny.merge(run_yaml.main, wanted, tmp_path / "wanted")
+    measure(tmp_path, merged, monkeypatch)
+    out = tmp_path / "found"
+    options = ("--evaluate", "measure_here:distance", "--budget", 90)
+    result = tiny.invoke(search, file, "--out", out, *options, "--per-group", "kind")
+    assert result.exit_code == 0, result.output
+    best = json.loads((out / "search.json").read_text())["best"]
+    recipe = yaml.safe_load((out / "best.yml").read_text())
+    for entry in recipe["models"]:
+        attention, mlp, others = entry["parameters"]["weight"]
+        assert (attention["filter"], mlp["filter"]) == ("self_attn", "mlp")
+        assert mlp["value"] > 1.5 * max(attention["value"], others["value"])
+    found, _ = tiny.merge(run_yaml.main, recipe, tmp_path / "merged")
+    distance = sum(
+        (tiny.read(found)[name] - tensor).square().sum().item()
+        for name, tensor in tiny.read(merged).items()
+    )
+    assert distance == pytest.approx(best["loss"], rel=1e-4)
