@@ -7,15 +7,18 @@ addition.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from mergekit.merge_methods import TensorGroup
 
+from mergekit_pcb.kernel.domain import ModelStatistics
 from mergekit_pcb.kernel.kept_rows import (
     BLOCK,
     Arithmetic,
@@ -27,7 +30,7 @@ from mergekit_pcb.kernel.kept_rows import (
 from mergekit_pcb.kernel.merge import merge_tensor
 from mergekit_pcb.kernel.order_statistics import NotFiniteError
 from mergekit_pcb.kernel.projection import auto_lambda
-from mergekit_pcb.kernel.task_vectors import TaskVectors
+from mergekit_pcb.kernel.task_vectors import TaskVectors, in_parallel
 from mergekit_pcb.plugin.graph_scope import run_work
 from mergekit_pcb.plugin.parameters import DEFAULT_WEIGHT
 from mergekit_pcb.plugin.tensor_groups import name_of, task_vectors
@@ -35,9 +38,8 @@ from mergekit_pcb.search.mapped import GrowingFile
 from mergekit_pcb.search.sources import Sources, is_pcb
 from mergekit_pcb.search.space import Setting
 
-# Task values that are worked on at a time, of all models: memory that is used again and
-# stays in the processor's cache.
-_TASK_VALUES = 1 << 21
+# Of `KeptRows`, that are worked on at a time: they stay in the processor's cache.
+_BLOCKS = 4
 
 
 @dataclass(frozen=True)
@@ -106,18 +108,28 @@ class _Totals:
         return auto_lambda([kept / models] * models, [1.0] * models)
 
 
+class _Part(NamedTuple):
+    """What was found of a slice of a tensor."""
+
+    start: int
+    starts: list[int]
+    counts: list[int]
+    products: Any
+    squares: Any
+
+
 @dataclass
 class _Found:
     """What was found of one tensor."""
 
-    starts: list[int]
-    counts: list[int]
-    rows: int
-    scale: float
-    unit: float
     weights: list[float]
-    products: Any
-    squares: Any
+    scale: float = 1.0
+    unit: float = 1.0
+    starts: list[int] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.products, self.squares = np.zeros((2, len(self.weights)))
 
 
 def contributions(
@@ -147,6 +159,8 @@ def contributions(
     )
     memory = work.numbers.mapped().view(np.float32)
     count = len(sources.models)
+    # Those of pcb have one more, by which the sum of the others is divided.
+    rows = count + is_pcb(setting) if by_model else 1
     totals = _Totals(np.zeros(count), np.zeros(count))
     for each in found.values():
         totals.products += each.products
@@ -157,7 +171,7 @@ def contributions(
                 memory,
                 np.array(each.starts, dtype=np.int64),
                 np.array(each.counts, dtype=np.int32),
-                each.rows,
+                rows,
             )
             for name, each in found.items()
         },
@@ -181,7 +195,7 @@ class _Work:
         by_model: bool,
         others: Sequence[Setting],
     ) -> None:
-        self._models, self._setting = list(sources.models), setting
+        self._models, self._of = list(sources.models), setting
         self._parameters = {
             merge.output_weight.name: parameters
             for merge, parameters in zip(
@@ -194,42 +208,47 @@ class _Work:
             self._statistics = sources.statistics(setting, others)
 
     def __call__(self, group: TensorGroup) -> _Found:
-        name = name_of(group)
-        bound = self._parameters[name]
-        weight = [bound["weight"].get(m, DEFAULT_WEIGHT) for m in self._models]
-        count = len(self._models)
-        found = _Found([], [], 0, 1.0, 1.0, weight, np.zeros(count), np.zeros(count))
+        bound = self._parameters[name_of(group)]
+        found = _Found(weights=_weights(bound, self._models))
         if self._statistics is None:
             competing: Sequence[Hashable] = [entry.id for entry in group.non_base]
-            blocks = _weighted(group, _of(bound, competing), by_model=self._by_model)
+            rows_at = _weighted(group, _weights(bound, competing), self._by_model)
         else:
-            of_domain = self._statistics.of(name, bound["scope"], self._setting)
+            of_domain = self._statistics.of(name_of(group), bound["scope"], self._of)
             found.scale = of_domain.scale(bound)
-            statistics = dict(of_domain.of_tensor(bound))
-            competing = list(statistics)
-            tensor = task_vectors(group, competing)
+            by_model = dict(of_domain.of_tensor(bound))
+            competing, statistics = list(by_model), list(by_model.values())
             if self._by_model:
-                found.unit = unit_of(list(statistics.values()), bound["inter"])
-                blocks = _shared(tensor, list(statistics.values()), bound["inter"])
+                found.unit = unit_of(statistics, bound["inter"])
+                rows_at = partial(_shared, statistics, bound["inter"])
             else:
-                blocks = _competed(
-                    tensor,
-                    list(statistics.values()),
-                    _of(bound, competing),
-                    bound["inter"],
-                )
+                weights = _weights(bound, competing)
+                rows_at = partial(_competed, statistics, weights, bound["inter"])
         places = [self._models.index(model) for model in competing]
-        for tau, rows in blocks:
-            if self._by_model:
-                rows = self._all_models(rows, places)
-            else:
-                found.products[places] += (
-                    (tau @ rows[0].to(tau.dtype)).double().numpy(force=True)
-                )
-                squares = torch.linalg.vector_norm(tau, dim=1).double().square()
-                found.squares[places] += squares.numpy(force=True)
-            found.rows = len(rows)
-            self._keep(rows, found)
+
+        def work(spans: Iterator[slice]) -> list[_Part]:
+            parts = []
+            for span, tau in tensor.blocks(spans):
+                # Not finite where a task value is not.
+                sizes = torch.linalg.vector_norm(tau, dim=1).double().numpy(force=True)
+                if not np.isfinite(sizes).all():
+                    raise NotFiniteError
+                rows = rows_at(span, tau)
+                products = (tau @ rows[0].to(tau.dtype)).double().numpy(force=True)
+                if self._by_model:
+                    rows = self._all_models(rows, places)
+                parts.append(_Part(span.start, *self._keep(rows), products, sizes**2))
+            return parts
+
+        tensor = task_vectors(group, competing)
+        # Slices of so many whole blocks.
+        block = _BLOCKS * BLOCK * len(competing) * max(tensor.workers, 2) // 2
+        for part in sorted(itertools.chain(*in_parallel(tensor, block, work))):
+            assert part.start % BLOCK == 0, "blocks are where `KeptRows` has them"
+            found.starts += part.starts
+            found.counts += part.counts
+            found.products[places] += part.products
+            found.squares[places] += part.squares
         return found
 
     def _all_models(self, rows: torch.Tensor, places: list[int]) -> torch.Tensor:
@@ -242,62 +261,57 @@ class _Work:
         result[len(self._models) :] = rows[len(places) :]
         return result
 
-    def _keep(self, rows: torch.Tensor, found: _Found) -> None:
+    def _keep(self, rows: torch.Tensor) -> tuple[list[int], list[int]]:
+        """Where the blocks of a slice begin, and how many coordinates each has."""
         array = rows.float().numpy(force=True)
-        deciding = len(self._models) if self._by_model else 1
+        starts, counts = [], []
         for start in range(0, array.shape[1], BLOCK):
+            deciding = len(self._models) if self._by_model else 1
             packed, count = pack(array[:, start : start + BLOCK], deciding)
-            found.starts.append(self.numbers.append(packed) // packed.itemsize)
-            found.counts.append(count)
+            starts.append(self.numbers.append(packed) // packed.itemsize)
+            counts.append(count)
+        return starts, counts
 
 
-_Blocks = Iterator[tuple[torch.Tensor, torch.Tensor]]
-"""(n, m) task vectors in float32 of one slice after the other, and (r, m) rows."""
+_RowsAt = Callable[[slice, torch.Tensor], torch.Tensor]
+"""Makes the (r, m) rows of a slice, of its (n, m) task vectors."""
 
 
-def _of(bound: Mapping[str, Any], models: Sequence[Hashable]) -> list[float]:
+def _weights(bound: Mapping[str, Any], models: Sequence[Hashable]) -> list[float]:
     return [bound["weight"].get(model, DEFAULT_WEIGHT) for model in models]
 
 
-def _spans(size: int, models: int) -> Iterator[slice]:
-    step = max(_TASK_VALUES // models // BLOCK, 1) * BLOCK
-    for start in range(0, size, step):
-        yield slice(start, min(start + step, size))
-
-
 def _competed(
-    tensor: TaskVectors,
-    statistics: Sequence[Any],
+    statistics: Sequence[ModelStatistics],
     weights: Sequence[float],
     inter: str,
-) -> _Blocks:
+    _: slice,
+    tau: torch.Tensor,
+) -> torch.Tensor:
     """The (1, m) merged task vector by pcb, by the kernel's own merge."""
-    for _, tau in tensor.blocks(_spans(tensor.size, len(weights))):
-        # Compiled loops want a base.
-        block = TaskVectors(torch.zeros_like(tau[0]), list(tau))
-        yield tau, merge_tensor(block, statistics, weights, inter=inter)[None]
+    # Compiled loops want a base.
+    block = TaskVectors(torch.zeros_like(tau[0]), list(tau))
+    return merge_tensor(block, statistics, weights, inter=inter)[None]
 
 
-def _shared(tensor: TaskVectors, statistics: Sequence[Any], inter: str) -> _Blocks:
+def _shared(
+    statistics: Sequence[ModelStatistics], inter: str, _: slice, tau: torch.Tensor
+) -> torch.Tensor:
     """Rows by pcb from which it merges with any weights."""
-    spans = _spans(tensor.size, len(statistics))
-    for _, tau in tensor.blocks(spans):
-        yield tau, rows_of_models(tau, statistics, inter)
+    return rows_of_models(tau, statistics, inter)
 
 
-def _weighted(
-    group: TensorGroup, weights: Sequence[float], *, by_model: bool
-) -> _Blocks:
+def _weighted(group: TensorGroup, weights: Sequence[float], by_model: bool) -> _RowsAt:
     """Rows by task_arithmetic, by mergekit's operations in the dtype of the merge."""
     assert group.base is not None, "the task has seen to it"
     base = group.base.tensor.detach().reshape(-1)
     models = [entry.tensor.detach().reshape(-1) for entry in group.non_base]
-    for span in _spans(len(base), len(models)):
+
+    def rows_at(span: slice, _: torch.Tensor) -> torch.Tensor:
         deltas = torch.stack([model[span] - base[span] for model in models])
-        if not deltas.isfinite().all():
-            raise NotFiniteError
-        tau = deltas.float()
-        if not by_model:
-            factors = torch.tensor(weights, dtype=deltas.dtype, device=deltas.device)
-            deltas = deltas.mul_(factors[:, None]).sum(dim=0, keepdim=True)
-        yield tau, deltas
+        if by_model:
+            return deltas
+        factors = torch.tensor(weights, dtype=deltas.dtype, device=deltas.device)
+        return deltas.mul_(factors[:, None]).sum(dim=0, keepdim=True)
+
+    return rows_at
