@@ -101,14 +101,17 @@ def main(
         code = [sys.executable, "-m", "experiments.benchmark_search"]
         code += [f"--repeat={repeat}", f"--measure={folder}"]
         run = subprocess.run(code, check=True, stdout=subprocess.PIPE, text=True)
-        found["candidates"] = json.loads(run.stdout.splitlines()[-1])
+        found |= json.loads(run.stdout.splitlines()[-1])
     lines = table(found)
     click.echo("\n".join(lines))
     record(markdown, lines, found)
 
 
-def candidates(folder: Path, repeat: int) -> list[dict[str, Any]]:
-    """Times and sizes of candidates of every kind, of models in a folder."""
+def candidates(folder: Path, repeat: int) -> dict[str, Any]:
+    """Times and sizes of candidates of every kind, of models in a folder.
+
+    Beside them the time that it takes to write the base, which no candidate needs.
+    """
     import yaml
     from mergekit.options import MergeOptions
 
@@ -130,11 +133,14 @@ def candidates(folder: Path, repeat: int) -> list[dict[str, Any]]:
         )
         bench.base_model()
         models = len(recipe["models"])
-        return [
-            of_setting(bench, setting, models if by_model else 0, repeat)
-            for setting in settings
-            for by_model in (False, True)
-        ]
+        return {
+            "base": [timed(bench.base_model) for _ in range(repeat)],
+            "candidates": [
+                of_setting(bench, setting, models if by_model else 0, repeat)
+                for setting in settings
+                for by_model in (False, True)
+            ],
+        }
 
 
 def of_setting(bench: Any, setting: Any, weights: int, repeat: int) -> dict[str, Any]:
@@ -225,6 +231,13 @@ def table(found: dict[str, Any]) -> list[str]:
     verdicts = [
         f"{changes} {'yes' if share <= MOST else 'NO'} ({100 * share:.1f} %)"
         for changes, share in worst.items()
+    ]
+    base = statistics.median(run["cpu_seconds"] for run in found["base"])
+    floor = 100 * base / merges["pcb"].cpu_seconds
+    lines += [
+        "",
+        f"To write the base, the least that all weights can take: {base:.3f} s on all "
+        f"cores, {floor:.1f} % of a merge by `pcb`.",
     ]
     least = f"At most {MOST:.0%} of a merge, on all cores: {', '.join(verdicts)}."
     return [*lines, "", least]

@@ -112,7 +112,12 @@ def inside_and_outside(values: str) -> tuple[list[Any], list[Any]]:
 
 
 RESULT_TABLES = {
-    "docs/performance.md": ["benchmark_merge", "kernel", "benchmark_depth"],
+    "docs/performance.md": [
+        "benchmark_merge",
+        "kernel",
+        "benchmark_depth",
+        "benchmark_search",
+    ],
 }
 
 

@@ -229,8 +229,10 @@ def _require_room(
     rows = 1 if budget is None else len(inputs.experts) + 1
     needed = merged_size(inputs.base, start.get("dtype")) + rows * model + _REPORTS
     needed += objective.room()
+    # An expert is asked while the base is there.
+    models = "two models" if isinstance(objective, Agreement) else "one model"
     tell(
         f"Needs up to {size(needed)} of disk for contributions while it works, and "
-        f"memory for one model ({size(model)} in float32)."
+        f"memory for {models} ({size(model)} each in float32)."
     )
     require_room(scratch, needed, "the files of a search")

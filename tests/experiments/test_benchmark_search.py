@@ -25,6 +25,7 @@ def found(cpu_seconds: float) -> dict[str, Any]:
         "parameters": 540_000_000,
         "imports": {**run(5, 5), "peak_mb": 400},
         "merges": {"pcb": [{**run(10, s), "peak_mb": 900} for s in (14, 15, 30)]},
+        "base": [run(0.2, 0.15)],
         "candidates": [
             {
                 "setting": "pcb, density 0.2",
@@ -49,6 +50,7 @@ def test_a_candidate_is_a_share_of_a_merge(cpu_seconds: float, verdict: str) -> 
         f"{cpu_seconds:.3f} s | {share:.1f} % | 2.0 % | {1.5 * share:.1f} % |"
     )
     assert f"lambda {verdict} (" in lines[-1]
+    assert "0.150 s on all cores, 1.0 % of a merge" in lines[-3]
 
 
 @pytest.mark.slow
