@@ -234,11 +234,8 @@ def table(found: dict[str, Any]) -> list[str]:
     ]
     base = statistics.median(run["cpu_seconds"] for run in found["base"])
     floor = 100 * base / merges["pcb"].cpu_seconds
-    lines += [
-        "",
-        f"To write the base, the least that all weights can take: {base:.3f} s on all "
-        f"cores, {floor:.1f} % of a merge by `pcb`.",
-    ]
+    least = f"To write the base, the least that all weights can take: {base:.3f} s"
+    lines += ["", f"{least} on all cores, {floor:.1f} % of a merge by `pcb`."]
     least = f"At most {MOST:.0%} of a merge, on all cores: {', '.join(verdicts)}."
     return [*lines, "", least]
 
