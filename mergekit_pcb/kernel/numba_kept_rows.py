@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mergekit_pcb.kernel.kept_rows import BLOCK
 from mergekit_pcb.kernel.numba_compile import compiled
 from mergekit_pcb.kernel.numba_tiles import Array, _float
 
-_BLOCK = 1 << 16
 _HALF, _ODD, _MIDDLE = np.uint32(16), np.uint32(1), np.uint32(0x7FFF)
 _UPPER = np.uint32(0xFFFF0000)
 
@@ -44,10 +44,10 @@ class Arguments(NamedTuple):
 def write(arguments: Arguments, base: Array, out: Array, start: int, stop: int) -> None:
     """Write the merge of some blocks at the coordinates that are left."""
     memory, starts, counts, rows, weights, is_mean, unit, scale, steps, half = arguments
-    total = np.empty(_BLOCK, dtype=np.float32)
+    total = np.empty(BLOCK, dtype=np.float32)
     for b in range(start, stop):
-        to = out[b * _BLOCK : (b + 1) * _BLOCK]
-        of = base[b * _BLOCK : (b + 1) * _BLOCK]
+        to = out[b * BLOCK : (b + 1) * BLOCK]
+        of = base[b * BLOCK : (b + 1) * BLOCK]
         count, first = counts[b], starts[b]
         end = first + rows * count
         values = memory[first : first + count]

@@ -77,9 +77,14 @@ class Bench:
             file.unlink()
         self._files += 1
         file = self.scratch / f"contributions{self._files}.bin"
-        found = contributions(
-            self.sources, setting, file, by_model=by_model, others=self.settings
-        )
+        try:
+            found = contributions(
+                self.sources, setting, file, by_model=by_model, others=self.settings
+            )
+        except BaseException:
+            # Of a full disk, what was written takes the last room.
+            file.unlink(missing_ok=True)
+            raise
         self._kept = (setting, by_model), found, file
         return found
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import save_file
 
 from mergekit_pcb.search.command import search
+from mergekit_pcb.search.mapped import GrowingFile
 from tests import tiny
 from tests.search import families
 
@@ -83,6 +86,29 @@ def test_damaged_weights_are_named(tmp_path: Path, constant: tuple[str, str]) ->
     result = tiny.invoke(search, file, "--out", tmp_path / "out", *constant)
     line = tiny.error_line(result)
     assert "tuned0 holds NaN or infinity in model.norm.weight" in line
+
+
+def test_a_full_disk_is_named(
+    tmp_path: Path, constant: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While contributions are written: nothing of them stays."""
+    file, _ = families.language_models(tmp_path)
+    append = GrowingFile.append
+
+    def full(self: GrowingFile, array: Any) -> int:
+        if "contributions" in self._file.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return append(self, array)
+
+    monkeypatch.setattr(GrowingFile, "append", full)
+    out = tmp_path / "out"
+    result = tiny.invoke(search, file, "--out", out, *constant, "--quiet")
+    assert "No space left on device" in tiny.error_line(result)
+    assert not list(out.rglob("contributions*"))
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    result = tiny.invoke(search, file, "--out", out, *constant, "--quiet")
+    assert result.exit_code == 0, result.output
 
 
 def test_experts_of_other_tokens_are_refused(tmp_path: Path) -> None:
