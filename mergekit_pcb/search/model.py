@@ -25,7 +25,8 @@ class MergedModel:
     """The base model, into which the weights of a candidate are written.
 
     Attributes:
-        model: of transformers; its weights are those of the last candidate.
+        model: of transformers, or a state dict: tensors by the names of the recipe's.
+            Its weights are those of the last candidate.
     """
 
     def __init__(
@@ -37,11 +38,12 @@ class MergedModel:
             PCBError: the model has no such tensor, or one of another size.
         """
         self.model, self._base, self._sources = model, base, sources
-        state = model.state_dict()
+        state = self._state()
+        prefix = getattr(model, "base_model_prefix", "")
         tied = dict(getattr(model, "all_tied_weights_keys", None) or {})
         self._keys: dict[str, str] = {}
         for name, size in sources.sizes.items():
-            inner = f"{model.base_model_prefix}.{name}"
+            inner = f"{prefix}.{name}"
             key = name if name in state else inner
             if key not in state or state[key].numel() != size:
                 raise PCBError(
@@ -109,11 +111,17 @@ class MergedModel:
         for name, place in self._places.items():
             place.copy_(self._of_base(name))
 
+    def _state(self) -> Mapping[str, torch.Tensor]:
+        if isinstance(self.model, Mapping):
+            return self.model
+        state: Mapping[str, torch.Tensor] = self.model.state_dict()
+        return state
+
     def _of_base(self, name: str) -> torch.Tensor:
         return self._sources.written(self._base[name], name)
 
     def _found(self) -> dict[str, torch.Tensor]:
-        state = self.model.state_dict()
+        state = self._state()
         return {name: state[key].view(-1) for name, key in self._keys.items()}
 
     def _require_same_places(self) -> None:

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from mergekit.options import MergeOptions
+from mergekit.scripts import merge_raw_pytorch
 
 from mergekit_pcb.kernel import kept_rows
 from mergekit_pcb.kernel.projection import target
+from mergekit_pcb.search.bench import Bench
+from mergekit_pcb.search.planned import planned
 from mergekit_pcb.search.space import (
     PCB,
     RECIPE,
@@ -20,10 +22,7 @@ from mergekit_pcb.search.space import (
     recipe_of,
 )
 from tests import tiny
-from tests.search.families import Both
-
-OPTIONS = MergeOptions(quiet=True)
-
+from tests.search.families import OPTIONS, Both
 
 GRADIENT = [{"filter": "mlp", "value": [0.5, 1.5]}, {"value": 1.0}]
 
@@ -85,6 +84,26 @@ def test_a_candidate_is_a_merge(
     for name, tensor in tiny.read(Path(both.start["base_model"])).items():
         written = both.bench.sources.written(tensor, name)
         assert tiny.same(base[name], written), name
+
+
+def test_a_state_dict_is_a_merge_of_mergekit_pytorch(tmp_path: Path) -> None:
+    """Models without a class of transformers: files of weights, with the same bits."""
+    base, tuned = tiny.save_family(tmp_path, 3, dtype=torch.bfloat16)
+    files = [str(m.path / "model.safetensors") for m in (base, *tuned)]
+    start = tiny.recipe_of(files[0], files[1:])
+    file = tiny.write_recipe(start, tmp_path / "flat.yml")
+    weights = {name: tensor.float() for name, tensor in tiny.read(base.path).items()}
+    bench = Bench(planned(str(file), start, OPTIONS), lambda: weights, tmp_path)
+    for i in (1, 4, 6):
+        found = bench.model_of(CANDIDATES[i])
+        recipe = tiny.write_recipe(
+            recipe_of(start, CANDIDATES[i]), tmp_path / f"{i}.yml"
+        )
+        out = tmp_path / f"flat{i}"
+        result = tiny.invoke(merge_raw_pytorch.main, recipe, out, "--quiet")
+        assert result.exit_code == 0, result.output
+        for name, tensor in tiny.read(out).items():
+            assert tiny.same(found[name], tensor), (i, name)
 
 
 def test_what_an_evaluation_does_to_weights_is_undone(tmp_path: Path) -> None:
