@@ -32,6 +32,7 @@ from mergekit_pcb.search.texts import (
     lines_of,
     require_beginning,
     tokenized,
+    tokenizer_of,
 )
 
 GENERATED, FROM_FILE = 16, 32
@@ -165,7 +166,7 @@ class Agreement:
 
         if self._tokenizer is not None:
             return
-        tokenizer = _tokenizer(self.base)
+        tokenizer = tokenizer_of(self.base)
         length = _CAUSAL_TOKENS if self.causal else _CLASSIFIER_TOKENS
         own = transformers.AutoConfig.from_pretrained(
             self.base, trust_remote_code=self.trust_remote_code
@@ -284,18 +285,6 @@ def _score(bits: Sequence[float], items: Sequence[Item], metric: str) -> Score:
 
 def _vocabulary(config: Any) -> int:
     return int(config.get_text_config().vocab_size)
-
-
-def _tokenizer(folder: Path) -> Any:
-    import transformers
-
-    try:
-        return transformers.AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise PCBError(
-            f"{folder} has no tokenizer that transformers can load, which agreement "
-            "needs: copy it from the original model, or give --evaluate"
-        ) from error
 
 
 def _require_alike(folder: Path, name: str, base: Any, causal: bool) -> None:

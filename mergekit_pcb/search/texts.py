@@ -87,6 +87,23 @@ def _text_of(line: str, file: Path) -> str:
         raise PCBError(f'{file}: `{shown}` is no JSON object with "text"') from error
 
 
+def tokenizer_of(folder: Path) -> Any:
+    """The tokenizer of a model.
+
+    Raises:
+        PCBError: there is none that can be loaded.
+    """
+    import transformers
+
+    try:
+        return transformers.AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise PCBError(
+            f"{folder} has no tokenizer that transformers can load, which agreement "
+            "needs: copy it from the original model, or give --evaluate"
+        ) from error
+
+
 def tokenized(
     lines: Sequence[str], tokenizer: Any, length: int, *, causal: bool
 ) -> list[Item]:
