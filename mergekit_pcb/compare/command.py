@@ -117,9 +117,10 @@ def _pairs(
 @click.option(
     "--evaluate",
     metavar="MODULE:FUNCTION",
-    help="Evaluate by your own function of a model folder. It returns, by name, a "
-    "number, one number for each item, or a pair (part, weight) for each. If it takes "
-    "`split`, it gets `validation` or `test`.",
+    help="Evaluate by your own function of a model folder, or, if its parameter is "
+    "named `model`, of a model of transformers. It returns, by name, a number, one "
+    "number for each item, or a pair (part, weight) for each. If it takes `split`, it "
+    "gets `validation` or `test`.",
 )
 @click.option(
     "--lower-is-better",
