@@ -234,8 +234,8 @@ def table(found: dict[str, Any]) -> list[str]:
     ]
     base = statistics.median(run["cpu_seconds"] for run in found["base"])
     floor = 100 * base / merges["pcb"].cpu_seconds
-    least = f"To write the base, the least that all weights can take: {base:.3f} s"
-    lines += ["", f"{least} on all cores, {floor:.1f} % of a merge by `pcb`."]
+    writing = f"To write the base into the model takes {base:.3f} s on all cores"
+    lines += ["", f"{writing}, {floor:.1f} % of a merge by `pcb`."]
     least = f"At most {MOST:.0%} of a merge, on all cores: {', '.join(verdicts)}."
     return [*lines, "", least]
 
