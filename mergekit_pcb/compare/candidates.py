@@ -82,6 +82,7 @@ class Candidate:
         label: the settings in words.
         swept: the values that were varied, by name.
         note: what is different for this method, in words.
+        given: the file, if it is a recipe of the user's, merged as it is.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Candidate:
     label: str
     swept: Mapping[str, Any]
     note: str = ""
+    given: str = ""
 
 
 def inputs_of(recipe: edits.Recipe) -> Inputs:
@@ -114,10 +116,11 @@ def inputs_of(recipe: edits.Recipe) -> Inputs:
         )
     names = short_names([str(model) for model in models])
     experts = dict(zip(names, models, strict=True))
-    return Inputs(base, experts, _has_own_vocabulary(recipe, base))
+    return Inputs(base, experts, has_own_vocabulary(recipe, base))
 
 
-def _has_own_vocabulary(recipe: edits.Recipe, base: ModelReference) -> bool:
+def has_own_vocabulary(recipe: Mapping[str, Any], base: ModelReference) -> bool:
+    """Whether merges have other tokens than the base, or in another order."""
     settings = recipe.get("tokenizer")
     if settings is None:
         source = recipe.get("tokenizer_source", "base")
@@ -200,7 +203,7 @@ def _candidate(
             edits.set_everywhere(draft, parameter.name, values[parameter.name])
     if not own:
         add_defaults(draft, method)
-    label = _label(draft, method, setting)
+    label = settings_in_words(draft, method, setting)
     if spec.contract.base == BasePolicy.IGNORED:
         _keep_base_out(draft, name, spec, setting.get(SCALE), own=own)
     note = f"without {', '.join(dropped)}" if dropped else ""
@@ -261,7 +264,10 @@ def _require_valid(parameter: ParameterSpec, value: Any, name: str) -> None:
             ) from error
 
 
-def _label(draft: edits.Recipe, method: MergeMethod, setting: Mapping[str, Any]) -> str:
+def settings_in_words(
+    draft: edits.Recipe, method: MergeMethod, setting: Mapping[str, Any]
+) -> str:
+    """The settings of a recipe for a method; `SCALE` is not to be seen in it."""
     specs = {parameter.name: parameter for parameter in method.spec.parameters}
     known = effective_parameters(method) - set(_NEVER_IN_LABEL)
     names = [name for name in _IN_LABEL if name in known]

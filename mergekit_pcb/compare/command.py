@@ -80,6 +80,15 @@ def _pairs(
     "nearest.",
 )
 @click.option(
+    "--recipe",
+    "recipes",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="A recipe for the same base and models that gets a row of its own, merged as "
+    "it is, such as the best.yml of `mergekit-pcb search`. May be given several times.",
+)
+@click.option(
     "--tasks",
     callback=words,
     metavar="A,B,…",
@@ -143,6 +152,7 @@ def compare(
     methods: Sequence[str],
     fixed: Sequence[tuple[str, Any]],
     sweep: Sequence[tuple[str, Any]],
+    recipes: Sequence[Path],
     keep: str,
     quiet: bool,
     **more: Any,
@@ -173,6 +183,7 @@ def compare(
             methods=methods,
             fixed=_by_place(fixed),
             swept=_swept(sweep, methods),
+            recipes=recipes,
             merge_options=merge_options,
             keep=keep,
             quiet=quiet,

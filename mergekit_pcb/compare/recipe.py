@@ -23,8 +23,10 @@ from mergekit_pcb.compare.candidates import (
     Inputs,
     Swept,
     candidates,
+    has_own_vocabulary,
     inputs_of,
 )
+from mergekit_pcb.compare.contenders import contenders
 from mergekit_pcb.compare.disk import merged_size
 from mergekit_pcb.compare.evaluation import Evaluation
 from mergekit_pcb.compare.files import write
@@ -32,7 +34,8 @@ from mergekit_pcb.compare.merge_process import merge_here, merge_server
 from mergekit_pcb.compare.progress import bars_and_log
 from mergekit_pcb.compare.report import Report
 from mergekit_pcb.compare.result_cache import versions
-from mergekit_pcb.compare.run import Comparison, Merge
+from mergekit_pcb.compare.results import Merge
+from mergekit_pcb.compare.run import Comparison
 from mergekit_pcb.compare.scoreboard import Scoreboard
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.output.error_lines import one_line_errors
@@ -53,6 +56,7 @@ def compare_recipe(
     methods: Sequence[str] = METHODS,
     fixed: Fixed | None = None,
     swept: Swept | None = None,
+    recipes: Sequence[Path] = (),
     merge_options: Mapping[str, Any] | None = None,
     keep: str = "best",
     quiet: bool = False,
@@ -68,6 +72,7 @@ def compare_recipe(
         methods: mergekit's names, with ``pcb:model`` for ``scope: model``.
         fixed: parameters by the name of a candidate or method, or by ``""`` for all.
         swept: values to try, likewise.
+        recipes: files of recipes for the same models, each a row of its own.
         merge_options: of mergekit-yaml, by the names of its parameters.
         keep: which merged models stay, one of `run.KEEP`.
         quiet: show no progress.
@@ -97,6 +102,13 @@ def compare_recipe(
         inputs = replace(inputs, find=partial(model_folder, options))
         try:
             merges = candidates(document, methods, fixed, swept)
+        except PCBError as error:
+            raise click.UsageError(error.message) from error
+        names = dict.fromkeys(candidate.name for candidate in merges)
+        merges += contenders(recipes, recipe, inputs, names)
+        own = any(has_own_vocabulary(m.recipe, inputs.base) for m in merges)
+        inputs = replace(inputs, own_vocabulary=own)
+        try:
             evaluate = evaluation(inputs)
         except PCBError as error:
             raise click.UsageError(error.message) from error

@@ -159,7 +159,8 @@ def _on_settings(report: Report) -> Iterator[str]:
                 f"{SCALE.capitalize()} is the lambda of linear: the base plus so many "
                 "times the change that the average makes."
             )
-        if still := [row.name for row in merges if row.name not in swept]:
+        still = [row.name for row in merges if row.name not in swept and not row.given]
+        if still:
             yield f"Nothing to sweep: {', '.join(still)}."
         most = max(len(row.tried) for row in merges)
         fewer = [
@@ -179,6 +180,12 @@ def _on_settings(report: Report) -> Iterator[str]:
         yield (
             f"Chosen at the edge of what was tried: {', '.join(at_edge)}. Their best "
             "may lie beyond."
+        )
+    if given := [f"{row.name} ({row.given})" for row in merges if row.given]:
+        yield (
+            f"Merged as given with --recipe: {', '.join(given)}. What chose their "
+            "settings is not known here; if it saw the items that are shown, they look "
+            "better than they are."
         )
     dropped = [f"{row.name} {row.note}" for row in merges if row.note]
     words = f" ({'; '.join(dropped)})" if dropped else ""

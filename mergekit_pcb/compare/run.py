@@ -3,42 +3,24 @@
 from __future__ import annotations
 
 import math
-import shutil
-import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from mergekit.common import ModelReference
 
-from mergekit_pcb.atomic_files import write_file
-from mergekit_pcb.compare import result_cache as cache
 from mergekit_pcb.compare.candidates import Candidate, Inputs
-from mergekit_pcb.compare.evaluation import (
-    ALL,
-    TEST,
-    VALIDATION,
-    Evaluation,
-    Score,
-    Scores,
-)
-from mergekit_pcb.compare.merge_process import Cost
-from mergekit_pcb.compare.plan import Plan, timed
+from mergekit_pcb.compare.evaluation import ALL, TEST, VALIDATION, Evaluation
+from mergekit_pcb.compare.plan import Plan
 from mergekit_pcb.compare.progress import BarsAndLog
+from mergekit_pcb.compare.results import Merge, Results
 from mergekit_pcb.compare.scoreboard import BASE, EXPERT, MERGE, Row, Scoreboard, Tried
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.plugin.parameters import AUTO
 
 KEEP = ("best", "all", "none")
-# Of the reason why a row has no scores.
-_MOST_CHARACTERS = 600
-
-# Merges a recipe file into a folder that is then complete.
-Merge = Callable[[Path, Path], Cost]
 
 
 class Ranked(NamedTuple):
@@ -76,6 +58,19 @@ class Comparison:
     plan: Plan = field(default_factory=Plan)
 
     @property
+    def results(self) -> Results:
+        """What the folder has, and how to make what it lacks."""
+        return Results(
+            self.folder,
+            self.inputs,
+            self.evaluation,
+            self.merge,
+            self.merge_options,
+            self.display,
+            self.plan,
+        )
+
+    @property
     def groups(self) -> list[list[Candidate]]:
         """The candidates of every row."""
         if not self.evaluation.can_rank:
@@ -107,39 +102,41 @@ class Comparison:
     @property
     def models_at_a_time(self) -> int:
         """How many merged models there may be on disk besides those there now."""
+        results, choosing = self.results, self.parts[0]
         if self.keep == "all":
-            return sum(not self.merged_folder(c).exists() for c in self.candidates)
-        if all(self._is_scored(c, self.parts[0]) for c in self.candidates):
+            return sum(not results.merged_folder(c).exists() for c in self.candidates)
+        if all(results.has_merge(c, choosing) for c in self.candidates):
             return 0
         best_of_all = self.keep == "best" and len(self.groups) > 1
         return 1 + self._chooses + best_of_all
 
     def make_plan(self) -> None:
         """Count what is to be done, with the times of what the folder has."""
-        plan, parts = self.plan, dict.fromkeys(self.parts)
-        inputs = [(BASE, self.inputs.base), *self.inputs.experts.items()]
+        plan, results, parts = self.plan, self.results, dict.fromkeys(self.parts)
         done = [
-            self._score_file(name, cache.identity_of(model), part).exists()
+            results.has_input(name, model, part)
             for part in parts
-            for name, model in inputs
+            for _, name, model in self.models
         ]
         choosing, showing = self.parts
-        scored = [self._is_scored(c, choosing) for c in self.candidates]
+        scored = [results.has_merge(c, choosing) for c in self.candidates]
         plan.merges = sum(
-            not known and not self.merged_folder(candidate).exists()
+            not known and not results.merged_folder(candidate).exists()
             for candidate, known in zip(self.candidates, scored, strict=True)
         )
         done += scored
         if self.chooses_apart:
-            done += [any(self._is_scored(c, showing) for c in g) for g in self.groups]
+            done += [any(results.has_merge(c, showing) for c in g) for g in self.groups]
         plan.known = sum(done)
         plan.evaluations = len(done) - plan.known
-        for kind, seconds in (
-            ("merge", plan.merge_seconds),
-            ("score", plan.evaluation_seconds),
-        ):
-            found = map(cache.load, (self.folder / "runs").glob(f"{kind}-*.json"))
-            seconds += [each["seconds"] for each in found if each and "seconds" in each]
+        plan.merge_seconds += results.seconds("merge")
+        plan.evaluation_seconds += results.seconds("score")
+
+    @property
+    def models(self) -> list[tuple[str, str, ModelReference]]:
+        """Base and experts: kind of row, name, model."""
+        experts = [(EXPERT, *named) for named in self.inputs.experts.items()]
+        return [(BASE, BASE, self.inputs.base), *experts]
 
     def run(self) -> tuple[list[Row], list[Row]]:
         """Merge and evaluate what has not been.
@@ -151,8 +148,8 @@ class Comparison:
             PCBError: not one of the inputs could be evaluated.
         """
         choosing, showing = self.parts
-        references = self._input_rows(choosing)
-        rows = [*references] if showing == choosing else self._input_rows(showing)
+        references = self.input_rows(choosing)
+        rows = [*references] if showing == choosing else self.input_rows(showing)
         if all(row.failed for row in rows):
             raise PCBError(f"no model could be evaluated: {rows[0].failed}")
         best: Ranked | None = None
@@ -165,34 +162,20 @@ class Comparison:
                 score = -math.inf if shown is None else shown
                 best_of_group = best_of_group._replace(rank_score=score)
             if self.keep == "none" and best_of_group:
-                self._discard(best_of_group.candidate)
+                self.results.discard(best_of_group.candidate)
             elif self.keep == "best":
                 best = self._better(best, best_of_group)
         if best is not None:
-            self._merged(best.candidate)
+            self.results.merged(best.candidate)
         return rows, references
 
-    def merged_folder(self, candidate: Candidate) -> Path:
-        """Where a merged model is, or would be."""
-        return self.folder / "merged" / self._key(candidate)
-
-    def _input_rows(self, part: str) -> list[Row]:
-        models = [(BASE, BASE, self.inputs.base)]
-        models += [(EXPERT, name, model) for name, model in self.inputs.experts.items()]
+    def input_rows(self, part: str) -> list[Row]:
+        """Base and experts, evaluated."""
         rows = []
-        for kind, name, model in models:
-            identity = cache.identity_of(model)
-            find = partial(self._input_folder, name, model)
-            scores, failed = self._scores_or_reason(name, "", identity, part, find)
+        for kind, name, model in self.models:
+            scores, failed = self.results.of_input(name, model, part)
             rows.append(Row(kind, name, scores, failed=failed))
         return rows
-
-    def _input_folder(self, name: str, model: ModelReference) -> Path:
-        if model.lora is None and Path(model.model.path).exists():
-            return self.inputs.find(model)
-        # It may have to be downloaded, or its adapter merged.
-        with self.display.working_on(f"opening {name}"):
-            return self.inputs.find(model)
 
     def _best_of(
         self, group: Sequence[Candidate], references: Sequence[Row]
@@ -205,9 +188,7 @@ class Comparison:
             attempt = self._try(candidate, choosing)
             tried.append(attempt)
             if not attempt.failed:
-                row = Row(MERGE, candidate.name, attempt.scores)
-                score = Scoreboard([*references, row]).rank_score(row)
-                score = -math.inf if score is None else score
+                score = rank_score(references, candidate, attempt)
                 best = self._better(best, Ranked(candidate, attempt, score))
         if best is None:
             return self._merge_row(group[0], tried[0], tried), None
@@ -224,14 +205,13 @@ class Comparison:
         if other.rank_score > best.rank_score:
             best, other = other, best
         if self.keep != "all":
-            self._discard(other.candidate)
+            self.results.discard(other.candidate)
         return best
 
     def _merge_row(
         self, winner: Candidate, shown: Tried, tried: Sequence[Tried]
     ) -> Row:
-        key = self._key(winner)
-        cost = cache.load(self._result_file("merge", key)) or {}
+        key, cost = self.results.key_of(winner), self.results.cost_of(winner)
         return Row(
             MERGE,
             winner.name,
@@ -243,145 +223,29 @@ class Comparison:
             seconds=cost.get("seconds"),
             peak_bytes=cost.get("peak_bytes"),
             tried=tried,
+            given=winner.given,
             recipe=f"recipes/{key}.yml",
             model=f"merged/{key}",
         )
 
     def _try(self, candidate: Candidate, part: str) -> Tried:
-        # Also where nothing is merged: somebody may have changed the file.
-        self._write_recipe(candidate)
-        scores, failed = self._scores_or_reason(
-            candidate.name,
-            candidate.label,
-            self._merge_identity(candidate),
-            part,
-            partial(self._merged, candidate),
-            always_find=self.keep == "all",
+        scores, failed = self.results.of_merge(
+            candidate, part, always_merge=self.keep == "all"
         )
-        facts = cache.load(self._result_file("merge", self._key(candidate))) or {}
         label = candidate.label
-        if auto := facts.get("auto"):
+        if auto := self.results.cost_of(candidate).get("auto"):
             label = label.replace(f"lambda {AUTO}", f"lambda {AUTO} = {auto}")
         return Tried(label, dict(candidate.swept), scores, failed)
 
-    def _is_scored(self, candidate: Candidate, part: str) -> bool:
-        identity = self._merge_identity(candidate)
-        return self._score_file(candidate.name, identity, part).exists()
 
-    def _score_file(self, name: str, identity: Any, part: str) -> Path:
-        about = self._about_score(identity, part)
-        return self._result_file("score", cache.key_of(name, about))
+def rank_score(references: Sequence[Row], candidate: Candidate, tried: Tried) -> float:
+    """What settings are ranked by: higher is better.
 
-    def _about_score(self, identity: Any, part: str) -> list[Any]:
-        return [identity, self.evaluation.identity(part), cache.versions()]
-
-    def _scores_or_reason(
-        self,
-        name: str,
-        label: str,
-        identity: Any,
-        part: str,
-        find: Callable[[], Path],
-        *,
-        always_find: bool = False,
-    ) -> tuple[Scores, str]:
-        """The scores of a model, or no scores and why; from the cache if possible."""
-        file = self._score_file(name, identity, part)
-        model = _titled(name, label)
-        timed_before = len(self.plan.evaluation_seconds)
-        try:
-            if always_find:
-                find()
-            known = cache.load(file)
-            if known is None:
-                folder = find()
-                with (
-                    self.display.working_on(f"evaluating {model}") as progress,
-                    timed(self.plan.evaluated) as seconds,
-                ):
-                    scores = self.evaluation(folder, part, progress)
-                known = {
-                    "model": model,
-                    "part": part,
-                    "scores": {task: _plain(score) for task, score in scores.items()},
-                    "seconds": seconds(),
-                    "about": self._about_score(identity, part),
-                }
-                cache.save(file, known)
-        except Exception as error:
-            if len(self.plan.evaluation_seconds) == timed_before:
-                self.plan.evaluated(None)
-            return {}, self._in_few_words(error)
-        finally:
-            self.display.done()
-        return {task: Score(**score) for task, score in known["scores"].items()}, ""
-
-    def _merged(self, candidate: Candidate) -> Path:
-        key, folder = self._key(candidate), self.merged_folder(candidate)
-        cost_file = self._result_file("merge", key)
-        known = cache.load(cost_file)
-        if known is not None and folder.exists():
-            there = cache.fingerprint(folder)
-            if all(file in there for file in known["files"]):
-                return folder
-        # A merge that was interrupted between the model and its facts, or changed.
-        shutil.rmtree(folder, ignore_errors=True)
-        recipe = self._recipe_file(candidate)
-        step = f"merging {_titled(candidate.name, candidate.label)}"
-        with self.display.working_on(step), timed(self.plan.merged):
-            cost = self.merge(recipe, folder)
-        # Without the start of what merges, which happens once.
-        self.plan.merge_seconds[-1] = cost.seconds
-        facts = {
-            **cost._asdict(),
-            "files": cache.fingerprint(folder),
-            "about": self._merge_identity(candidate),
-        }
-        cache.save(cost_file, facts)
-        return folder
-
-    def _recipe_file(self, candidate: Candidate) -> Path:
-        return self.folder / "recipes" / f"{self._key(candidate)}.yml"
-
-    def _write_recipe(self, candidate: Candidate) -> None:
-        file = self._recipe_file(candidate)
-        text = yaml.safe_dump(candidate.recipe, sort_keys=False, allow_unicode=True)
-        if not file.exists() or file.read_text(encoding="utf-8") != text:
-            write_file(file, text)
-
-    def _discard(self, candidate: Candidate) -> None:
-        shutil.rmtree(self.merged_folder(candidate), ignore_errors=True)
-
-    def _merge_identity(self, candidate: Candidate) -> list[Any]:
-        found = [cache.identity_of(model) for model in self.inputs.models]
-        return [candidate.recipe, found, self.merge_options, cache.versions()]
-
-    def _result_file(self, kind: str, key: str) -> Path:
-        return self.folder / "runs" / f"{kind}-{key}.json"
-
-    def _key(self, candidate: Candidate) -> str:
-        return cache.key_of(candidate.name, self._merge_identity(candidate))
-
-    def _in_few_words(self, error: Exception) -> str:
-        self.display.failed(traceback.format_exc())
-        if isinstance(error, PCBError):
-            words = " ".join(error.message.split())
-        else:
-            words = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        words = words.rstrip(": ")
-        cause = " ".join(str(error.__cause__ or "").split())
-        if cause not in words:
-            words += f", because {cause}"
-        # The cause stands at the beginning, or at the end of a message of many lines.
-        half = _MOST_CHARACTERS // 2
-        short = len(words) <= _MOST_CHARACTERS
-        return words if short else f"{words[:half]} … {words[-half:]}"
-
-
-def _titled(name: str, label: str) -> str:
-    return f"{name} ({label})" if label else name
-
-
-def _plain(score: Score) -> dict[str, Any]:
-    items = score.items and [float(f"{item:.7g}") for item in score.items]
-    return {**asdict(score), "items": items}
+    Args:
+        references: base and experts on the same items.
+        candidate: the merge.
+        tried: its scores.
+    """
+    row = Row(MERGE, candidate.name, tried.scores)
+    score = Scoreboard([*references, row]).rank_score(row)
+    return -math.inf if score is None else score

@@ -24,6 +24,7 @@ class Row:
         label: its settings in words.
         scores: by task, as shown.
         note: what is different for this merge.
+        given: the file, if it is a recipe of the user's, merged as it is.
         failed: why there are no scores.
         seconds: the merge took.
         peak_bytes: the merge needed.
@@ -39,6 +40,7 @@ class Row:
     method: str = ""
     label: str = ""
     note: str = ""
+    given: str = ""
     failed: str = ""
     seconds: float | None = None
     peak_bytes: int | None = None
