@@ -218,6 +218,8 @@ def digits(values: Iterable[float | None], errors: Iterable[float | None] = ()) 
     Example:
         >>> digits([1.9, 1.614, 1.6143]), digits([61.5, 70.0]), digits([1234.0])
         (4, 1, 0)
+        >>> digits([0.0123, 0.0135])
+        4
         >>> digits([1.9, 1.614, 1.6143], [0.11, 0.09])
         3
     """
@@ -225,6 +227,8 @@ def digits(values: Iterable[float | None], errors: Iterable[float | None] = ()) 
     if not known:
         return 3
     usual = 3 if known[-1] < 10 else 1 if known[-1] < 1000 else 0
+    if 0 < known[-1] < 0.1:
+        usual = 2 - math.floor(math.log10(known[-1]))
     gaps = [b - a for a, b in itertools.pairwise(known) if b - a > 1e-9]
     needed = math.ceil(-math.log10(min(gaps))) if gaps else 0
     wanted = max(usual, min(needed, usual + 1))

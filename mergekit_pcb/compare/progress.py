@@ -33,21 +33,23 @@ class BarsAndLog:
     def expect(self, steps: int, plan: Plan) -> None:
         """Say how many models there will be, and what there is to do."""
         self._plan = plan
-        self.log.write(f"\n{plan}\n")
         self._bars.update(self._models, total=steps)
-        if not self._bars.disable:
-            self._bars.console.print(str(plan), markup=False, highlight=False)
+        self.log.write("\n")
+        self.say(str(plan))
+
+    def still(self, steps: int) -> None:
+        """Say how many models there still are: some may not have been needed."""
+        self._plan.evaluations = steps
+        done = self._bars.tasks[self._models].completed
+        self._bars.update(self._models, total=done + steps, left=self._left())
 
     @contextmanager
     def working_on(self, what: str) -> Iterator[Progress]:
         """Show a step, and send to the log what is printed meanwhile."""
         self.log.write(f"\n== {what}\n")
         self._bars.reset(self._step, description=what, total=100, visible=True)
-        if not self._bars.disable and not self._bars.console.is_terminal:
-            # Bars are drawn in place, which a file is not.
-            left = self._left()
-            text = f"{what} ({left})" if left else what
-            self._bars.console.print(text, markup=False, soft_wrap=True)
+        left = self._left()
+        self._print_in_file(f"{what} ({left})" if left else what)
 
         def progress(percent: float) -> None:
             self._bars.update(self._step, completed=percent)
@@ -62,9 +64,33 @@ class BarsAndLog:
             os.dup2(self._bars.console.file.fileno(), _STANDARD_ERROR)
         self._bars.update(self._step, visible=False)
 
+    def scored(self, short: str, full: str, *, new: bool) -> None:
+        """Show how the last model did, and the best so far.
+
+        Args:
+            short: for the bar of all models.
+            full: a line, for where no bars can be drawn.
+            new: whether the model was scored now.
+        """
+        self._bars.update(self._models, description=short)
+        if new:
+            self.log.write(f"{full}\n")
+            self._print_in_file(full)
+
+    def say(self, text: str) -> None:
+        """Show a line above the bars, and log it."""
+        self.log.write(f"{text}\n")
+        if not self._bars.disable:
+            self._bars.console.print(text, markup=False, highlight=False)
+
     def done(self) -> None:
         """Count a model."""
         self._bars.update(self._models, advance=1, left=self._left())
+
+    def _print_in_file(self, text: str) -> None:
+        # Bars are drawn in place, which a file is not.
+        if not self._bars.disable and not self._bars.console.is_terminal:
+            self._bars.console.print(text, markup=False, soft_wrap=True)
 
     def _left(self) -> str:
         left = self._plan.left

@@ -90,6 +90,14 @@ def _files(
     help="Names from --evaluate. Losses and perplexities are known by name.",
 )
 @click.option(
+    "--also",
+    callback=words,
+    default="",
+    metavar="A,B,…",
+    help="Other methods of mergekit, such as ties,dare_ties: each is merged with the "
+    "settings of `mergekit-pcb compare --sweep auto` and scored like the others.",
+)
+@click.option(
     "--budget",
     type=click.IntRange(min=0),
     metavar="N",
@@ -116,6 +124,7 @@ def search(
     recipe: str,
     out: Path,
     seed: int,
+    also: Sequence[str],
     budget: int | None,
     per_group: str | None,
     bounds: tuple[float, float],
@@ -126,7 +135,8 @@ def search(
 
     Tries pcb with several densities and both scopes, and task_arithmetic, each with
     several lambdas, and writes the best as DIR/best.yml, which mergekit-yaml merges.
-    No candidate is merged: it is a scaled addition to a model in memory.
+    None of these is merged: each is a scaled addition to a model in memory. Methods
+    named by --also are merged by mergekit, one at a time, and scored like the others.
 
     \b
     $ mergekit-pcb search recipe.yml --out found
@@ -135,11 +145,9 @@ def search(
     The best is the one that agrees most with the experts (smallest mean KL of their
     predictions from the merge's), on texts that they generate or on --inputs. This
     needs no labels. With labels, choose by --tasks or --evaluate. The same command
-    resumes an interrupted search.
+    resumes an interrupted search. DIR gets search.html with the course of the search.
     """  # noqa: D301 - click wants the character itself
     # They take seconds to import, which a usage error need not.
-    from mergekit_pcb.output.text import echo
-    from mergekit_pcb.printable import printable
     from mergekit_pcb.search.recipe import search_recipe
     from mergekit_pcb.search.terminal import show
     from mergekit_pcb.search.weights import Budget
@@ -161,6 +169,7 @@ def search(
             merge_options=merge_options,
             budget=Budget(budget, *bounds, seed) if budget else None,
             per_group=per_group,
+            also=also,
             seed=seed,
             quiet=quiet,
             tell=lambda text: None if quiet else click.echo(text, err=True),
@@ -170,8 +179,6 @@ def search(
             f"interrupted; the same command goes on with what is in {out}"
         ) from None
     show(report, quiet=quiet)
-    if not quiet:
-        echo(f"Merge it: mergekit-yaml {printable(str(out / 'best.yml'))} merged/")
 
 
 def _objective(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from mergekit_pcb.compare import result_cache as cache
 from mergekit_pcb.compare.candidates import Inputs, candidates, inputs_of
 from mergekit_pcb.compare.disk import merged_size
 from mergekit_pcb.compare.loading import load_model
+from mergekit_pcb.compare.merge_process import merge_server
 from mergekit_pcb.compare.plan import Plan
 from mergekit_pcb.compare.progress import bars_and_log
 from mergekit_pcb.compare.recipe import model_folder, only_one_at_a_time
@@ -33,14 +34,19 @@ from mergekit_pcb.recipes.models import local_folders
 from mergekit_pcb.recipes.reading import recipe_text
 from mergekit_pcb.search.agreement import Agreement
 from mergekit_pcb.search.bench import Bench
+from mergekit_pcb.search.files import write
 from mergekit_pcb.search.groups import COUNT, groups_for
 from mergekit_pcb.search.objective import Objective
+from mergekit_pcb.search.others import Merger, OtherMerge, other_merges
 from mergekit_pcb.search.planned import depths, planned
-from mergekit_pcb.search.report import Report, write
+from mergekit_pcb.search.report import Report
 from mergekit_pcb.search.run import Search
 from mergekit_pcb.search.scores import Scorer
 from mergekit_pcb.search.space import settings
 from mergekit_pcb.search.weights import Budget
+
+SEED_OF_MERGES = 0
+"""Of the merges by mergekit, unless the user gives another one."""
 
 # Of the disk, for reports and scores.
 _REPORTS = 20e6
@@ -54,6 +60,7 @@ def search_recipe(
     merge_options: MergeOptions,
     budget: Budget | None = None,
     per_group: str | None = None,
+    also: Sequence[str] = (),
     seed: int = 0,
     quiet: bool = False,
     tell: Callable[[str], None] = lambda _: None,
@@ -67,6 +74,7 @@ def search_recipe(
         merge_options: as for a merge.
         budget: for the weights; None leaves them.
         per_group: what groups of tensors have weights of their own, see `groups_for`.
+        also: other methods, by mergekit's names, whose candidates are merged.
         seed: for the report.
         quiet: show no progress.
         tell: is told what is needed before work begins.
@@ -92,6 +100,7 @@ def search_recipe(
             )
         if budget is not None:
             budget.check(len(inputs.experts) * (COUNT if per_group else 1))
+        others = other_merges(document, also)
         folders = {"lora_merge_cache": str((out / "adapters").resolve())}
         options: dict[str, Any] = merge_options.model_dump()
         if options.get("lora_merge_cache") is None:
@@ -108,6 +117,7 @@ def search_recipe(
                 MergeOptions(**options),
                 budget,
                 per_group,
+                others,
                 seed,
                 quiet=quiet,
                 tell=tell,
@@ -123,6 +133,7 @@ def _searched(
     options: MergeOptions,
     budget: Budget | None,
     per_group: str | None,
+    others: Sequence[OtherMerge],
     seed: int,
     *,
     quiet: bool,
@@ -133,10 +144,11 @@ def _searched(
     with (
         unfinished_folder(out, ".search-") as scratch,
         bars_and_log(out, quiet=quiet) as display,
+        merge_server(_for_merges(options)) as merge,
     ):
         scores_by = objective(inputs, scratch)
         counts = scores_by.inputs() if isinstance(scores_by, Agreement) else {}
-        _require_room(scratch, inputs, start, scores_by, budget, tell)
+        _require_room(scratch, inputs, start, scores_by, budget, others, tell)
         if budget is not None and not _has_plain_weights(start):
             tell(
                 "A `weight` of the recipe is a gradient or filtered list: it keeps its "
@@ -154,8 +166,7 @@ def _searched(
                 places = depths(scratch, start, silent) if not groups.filters else {}
         device = options.device or "cpu"
 
-        def load() -> Any:
-            folder = inputs.find(inputs.base)
+        def load(folder: Path) -> Any:
             trusted = options.trust_remote_code
             return load_model(folder, device, trust_remote_code=trusted)
 
@@ -170,7 +181,7 @@ def _searched(
             Scorer(out, scores_by, about, display, plan),
             Bench(
                 sources,
-                load,
+                lambda: load(inputs.find(inputs.base)),
                 scratch,
                 settings(),
                 places,
@@ -178,6 +189,8 @@ def _searched(
             ),
             budget,
             groups,
+            others,
+            Merger(merge, _for_merges(options), scratch, load),
         )
         plan.evaluations = search.steps
         display.expect(search.steps, plan)
@@ -190,6 +203,8 @@ def _searched(
         evaluated=scores_by.what,
         how_chosen=scores_by.how_chosen,
         inputs=counts,
+        models=list(inputs.experts),
+        random_seed=_for_merges(options)["random_seed"],
         seed=seed,
         conditions=cache.versions(),
     )
@@ -210,12 +225,25 @@ def _has_plain_weights(recipe: edits.Recipe) -> bool:
     return all(isinstance(weight, (int, float)) for weight in weights)
 
 
+def _for_merges(options: MergeOptions) -> dict[str, Any]:
+    """What a merge by mergekit depends on: the options that are not the usual ones."""
+    usual = MergeOptions()
+    given = {
+        name: value
+        for name, value in options
+        if value != getattr(usual, name) and name not in ("quiet", "verbosity")
+    }
+    # Methods that draw at random must draw the same when they run again.
+    return {"random_seed": SEED_OF_MERGES, **given}
+
+
 def _require_room(
     scratch: Path,
     inputs: Inputs,
     start: edits.Recipe,
     objective: Objective,
     budget: Budget | None,
+    others: Sequence[OtherMerge],
     tell: Callable[[str], None],
 ) -> None:
     """Say what disk the work needs, and ask whether there is as much.
@@ -229,10 +257,14 @@ def _require_room(
     rows = 1 if budget is None else len(inputs.experts) + 1
     needed = merged_size(inputs.base, start.get("dtype")) + rows * model + _REPORTS
     needed += objective.room()
-    # An expert is asked while the base is there.
-    models = "two models" if isinstance(objective, Agreement) else "one model"
+    models, what = "one model", "contributions"
+    if others:
+        written = start.get("out_dtype") or start.get("dtype")
+        needed += merged_size(inputs.base, written)
+        models = "two models"
+        what = f"contributions and one merged model ({len(others)} merges by mergekit)"
     tell(
-        f"Needs up to {size(needed)} of disk for contributions while it works, and "
-        f"memory for {models} ({size(model)} each in float32)."
+        f"Needs up to {size(needed)} of disk for {what} while it works, and memory for "
+        f"{models} ({size(model)} each in float32)."
     )
     require_room(scratch, needed, "the files of a search")

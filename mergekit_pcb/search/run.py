@@ -13,6 +13,7 @@ from mergekit_pcb.errors import PCBError
 from mergekit_pcb.recipes import edits
 from mergekit_pcb.search.bench import Bench
 from mergekit_pcb.search.groups import COUNT, Groups
+from mergekit_pcb.search.others import Merger, OtherMerge
 from mergekit_pcb.search.scores import Gap, Scored, Scorer, gap, loss
 from mergekit_pcb.search.space import (
     PCB,
@@ -32,11 +33,14 @@ from mergekit_pcb.search.weights import Budget, tune
 _ROUNDS, _BEYOND = 2, 1.3
 
 
+AnyCandidate = Candidate | OtherMerge
+
+
 @dataclass(frozen=True)
 class Tried:
     """A candidate and its scores on the items that choose."""
 
-    candidate: Candidate
+    candidate: AnyCandidate
     scored: Scored
 
     @property
@@ -52,7 +56,7 @@ class Outcome:
     Attributes:
         tried: every candidate, in order; the first is the recipe as it stands.
         best: the one that is written.
-        equal: the best with the recipe's weights.
+        equal: the best with the recipe's weights, of any method.
         base: scores of the base on the items that choose.
         shown: scores on the items that are shown, of start, equal and best.
         part: the items that are shown.
@@ -63,7 +67,7 @@ class Outcome:
     best: Tried
     equal: Tried
     base: Scored
-    shown: Mapping[Candidate, Scored]
+    shown: Mapping[AnyCandidate, Scored]
     part: str
     notes: list[str] = field(default_factory=list)
 
@@ -78,6 +82,8 @@ class Search:
         bench: makes them.
         budget: for the weights; None leaves them.
         groups: of tensors, if each model gets a weight for each.
+        others: candidates of other methods.
+        merger: makes these.
     """
 
     start: edits.Recipe
@@ -85,6 +91,8 @@ class Search:
     bench: Bench
     budget: Budget | None = None
     groups: Groups | None = None
+    others: Sequence[OtherMerge] = ()
+    merger: Merger | None = None
     _tried: list[Tried] = field(default_factory=list)
 
     @property
@@ -92,9 +100,13 @@ class Search:
         """How many models will be evaluated, at most."""
         grid = sum(len(around(setting, 1.0)) for setting in settings())
         finer = 2 * _ROUNDS * 2
+        return 2 + grid + finer + self._steps_after_grid
+
+    @property
+    def _steps_after_grid(self) -> int:
         weights = self.budget.evaluations if self.budget else 0
         shown = 3 if self.parts[0] != self.parts[1] else 0
-        return 2 + grid + finer + weights + shown
+        return len(self.others) + weights + shown
 
     @property
     def parts(self) -> tuple[str, str]:
@@ -116,30 +128,50 @@ class Search:
         for method in (PCB, TASK_ARITHMETIC):
             for _ in range(_ROUNDS):
                 self._refine(method)
-        equal = min(self._tried, key=lambda tried: tried.loss)
+        # Some lambdas beside the best may have been known.
+        self.scorer.display.still(self._steps_after_grid)
+        for other in self.others:
+            self._try(other)
+        equal = best = min(self._tried, key=lambda tried: tried.loss)
         if not math.isfinite(equal.loss):
             raise PCBError(f"no candidate could be scored: {equal.scored.failed}")
-        best = equal
         notes: list[str] = []
-        if self.budget is not None and equal.candidate.setting.method != RECIPE:
-            best, notes = self._with_weights(equal, self.budget)
+        if self.budget is not None:
+            weighed, notes = self._with_weights(self.budget)
+            best = min(equal, weighed, key=lambda tried: tried.loss)
         start = self._tried[0]
         shown = {t.candidate: t.scored for t in (start, equal, best)}
+        self.scorer.display.still(len(shown) if showing != choosing else 0)
         if showing != choosing:
             shown = {c: self._score(c, showing) for c in shown}
         return Outcome(self._tried, best, equal, base, shown, showing, notes)
 
-    def _try(self, candidate: Candidate) -> Tried:
+    def _try(self, candidate: AnyCandidate) -> Tried:
         known = next((t for t in self._tried if t.candidate == candidate), None)
         if known is not None:
             return known
         tried = Tried(candidate, self._score(candidate, self.parts[0]))
         self._tried.append(tried)
+        self._show(tried)
         return tried
 
-    def _score(self, candidate: Candidate, part: str) -> Scored:
-        recipe = recipe_of(self.start, candidate)
+    def _show(self, tried: Tried) -> None:
+        best = min(self._tried, key=lambda each: each.loss)
+        last = "failed" if tried.scored.failed else number(tried)
+        self.scorer.display.scored(
+            f"last {last}, best {number(best)}",
+            f"{tried.candidate}: {last}; best so far {number(best)}, {best.candidate}",
+            new=self.scorer.new,
+        )
+
+    def _score(self, candidate: AnyCandidate, part: str) -> Scored:
         name = str(candidate)
+        if isinstance(candidate, OtherMerge):
+            merger = self.merger
+            assert merger is not None, "there is one where there are other methods"
+            identity = [candidate.recipe, merger.options]
+            return self.scorer(name, identity, part, lambda: merger(candidate))
+        recipe = recipe_of(self.start, candidate)
         return self.scorer(name, recipe, part, lambda: self.bench.model_of(candidate))
 
     def _automatic(self, setting: Setting) -> float:
@@ -169,24 +201,28 @@ class Search:
         for scale in beside(scales, best.candidate.scale):
             self._try(Candidate(setting, scale))
 
-    def _with_weights(self, equal: Tried, budget: Budget) -> tuple[Tried, list[str]]:
-        """The best with other weights, if that is more than noise."""
-        candidate = equal.candidate
-        found = tune(
-            lambda factors: (
-                self._try(
-                    Candidate(candidate.setting, candidate.scale, factors, self.groups)
-                ).loss
-            ),
-            len(self.bench.sources.models) * (COUNT if self.groups else 1),
-            budget,
-            equal.scored.scores,
-        )
-        weighed = [
+    def _with_weights(self, budget: Budget) -> tuple[Tried, list[str]]:
+        """The best that can be tuned with other weights, if that is more than noise."""
+        can_be_tuned = [
             t
             for t in self._tried
-            if t.candidate.factors and t.candidate.setting == candidate.setting
+            if isinstance(t.candidate, Candidate)
+            and t.candidate.setting.method != RECIPE
         ]
+        equal = min(can_be_tuned, key=lambda tried: tried.loss)
+        candidate = equal.candidate
+        assert isinstance(candidate, Candidate), "chosen above"
+        if not math.isfinite(equal.loss):
+            return equal, ["No candidate could be scored whose weights can be tuned."]
+
+        def try_factors(factors: tuple[float, ...]) -> float:
+            setting, scale = candidate.setting, candidate.scale
+            return self._try(Candidate(setting, scale, factors, self.groups)).loss
+
+        count = len(self.bench.sources.models) * (COUNT if self.groups else 1)
+        found = tune(try_factors, count, budget, equal.scored.scores)
+        self.scorer.display.say(found)
+        weighed = [t for t in self._tried if t.candidate.factors]
         best = min(weighed, key=lambda tried: tried.loss)
         notes = [found]
         if not math.isfinite(best.loss):
@@ -200,6 +236,11 @@ class Search:
             )
             return equal, notes
         return best, notes
+
+
+def number(tried: Tried) -> str:
+    """The score of a candidate as people read it: always a positive number."""
+    return f"{abs(tried.loss):.4g}" if math.isfinite(tried.loss) else "none"
 
 
 def beside(scales: Sequence[float], best: float) -> list[float]:

@@ -39,6 +39,7 @@ class Scorer:
         about: what all scores depend on besides the candidate and the objective.
         display: shows every step, and keeps a log.
         plan: how many evaluations are left, and how long they take.
+        new: whether the last model was scored now, and not in an earlier run.
     """
 
     folder: Path
@@ -46,6 +47,7 @@ class Scorer:
     about: Any
     display: BarsAndLog
     plan: Plan = field(default_factory=Plan)
+    new: bool = False
     _failures: int = field(default=0)
 
     def __call__(
@@ -65,6 +67,7 @@ class Scorer:
         identity = [self.about, recipe, self.objective.identity(part)]
         file = self.folder / "runs" / f"{cache.key_of(name, identity)}.json"
         known = cache.load(file)
+        self.new = known is None
         if known is None:
             start = time.perf_counter()
             try:
@@ -126,6 +129,13 @@ def loss(scores: Scores) -> float:
         )
     mean = math.fsum(score.value for score in scores.values()) / len(scores)
     return -mean if directions == {True} else mean
+
+
+def mean_error(scores: Scores) -> float | None:
+    """The standard error of the `loss`, if that of every task is known."""
+    errors = [score.error for score in scores.values()]
+    known = [error for error in errors if error is not None]
+    return math.hypot(*known) / len(known) if len(known) == len(errors) else None
 
 
 class Gap(NamedTuple):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
+
 from rich.console import Console
 
 from mergekit_pcb.compare.evaluation import ALL
 from mergekit_pcb.compare.terminal import terminal_tables
 from mergekit_pcb.printable import printable
-from mergekit_pcb.search.report import PAGE, Report, answer, notes
+from mergekit_pcb.search.files import BEST, PAGE
+from mergekit_pcb.search.others import OtherMerge
+from mergekit_pcb.search.report import Report, answer, notes
 
 
 def show(report: Report, *, quiet: bool) -> None:
@@ -26,3 +30,13 @@ def show(report: Report, *, quiet: bool) -> None:
     for note in notes(report):
         screen.print(printable(note), style="dim")
     screen.print(f"Report: {report.folder / PAGE}, and as .md and .json")
+    best = shlex.quote(str(report.folder / BEST))
+    screen.print(
+        f"Merge it: {printable(f'mergekit-yaml {best} merged/{_seed(report)}')}"
+    )
+
+
+def _seed(report: Report) -> str:
+    """What a merge by a method that draws at random needs besides the recipe."""
+    other = isinstance(report.outcome.best.candidate, OtherMerge)
+    return f" --random-seed {report.random_seed}" * other

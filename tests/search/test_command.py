@@ -14,6 +14,7 @@ from mergekit.scripts import run_yaml
 from mergekit_pcb.search import run, scores
 from mergekit_pcb.search.command import search
 from mergekit_pcb.search.space import DENSITIES, LAMBDA_FACTORS
+from mergekit_pcb.search.weights import population
 from tests import tiny
 from tests.search import families
 
@@ -34,6 +35,9 @@ def never(folder):
 
 def nan(folder):
     return {{"loss": float("nan")}}
+
+def flat(folder):
+    return {{"loss": [1.0, 2.0, 3.0]}}
 """
 
 
@@ -153,6 +157,32 @@ def test_weights_are_found_by_labels(
     assert best["loss"] < 0.3 * min(equal)
     recipe = yaml.safe_load((tmp_path / "found" / "best.yml").read_text())
     assert [m["parameters"]["weight"] for m in recipe["models"]] == [light, heavy]
+
+
+def test_weights_that_make_no_difference_stop_the_strategy(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """After one generation; terminal, page, JSON and log say so, and weights stay."""
+    pytest.importorskip("cma")
+    file, (base, *_) = families.language_models(tmp_path)
+    measure(tmp_path, base.path, monkeypatch)
+    out = tmp_path / "found"
+    options = ("--evaluate", "measure_here:flat", "--budget", 40)
+    result = tiny.invoke(search, file, "--out", out, *options)
+    assert result.exit_code == 0, result.output
+    said = f"The search for weights stopped after {population(2)} evaluations"
+    assert said in " ".join(result.stdout.split())
+    # What was not needed is no longer waited for.
+    count = len(found_in(out)["tried"]) + 1
+    assert f"{count} of {count}" in capfd.readouterr().err
+    assert said in (out / "search.html").read_text()
+    assert said in (out / "log.txt").read_text()
+    assert any(note.startswith(said) for note in found_in(out)["notes"])
+    weighed = [t for t in found_in(out)["tried"] if t["weight_factors"]]
+    assert len(weighed) == population(2)
+    assert found_in(out)["best"]["weight_factors"] == []
 
 
 @pytest.mark.parametrize(
