@@ -172,7 +172,6 @@ def search(
             also=also,
             seed=seed,
             quiet=quiet,
-            tell=lambda text: None if quiet else click.echo(text, err=True),
         )
     except KeyboardInterrupt:
         raise click.ClickException(

@@ -20,7 +20,7 @@ from mergekit_pcb.compare.disk import merged_size
 from mergekit_pcb.compare.loading import load_model
 from mergekit_pcb.compare.merge_process import merge_server
 from mergekit_pcb.compare.plan import Plan
-from mergekit_pcb.compare.progress import bars_and_log
+from mergekit_pcb.compare.progress import BarsAndLog, bars_and_log
 from mergekit_pcb.compare.recipe import model_folder, only_one_at_a_time
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.output.error_lines import one_line_errors
@@ -63,7 +63,6 @@ def search_recipe(
     also: Sequence[str] = (),
     seed: int = 0,
     quiet: bool = False,
-    tell: Callable[[str], None] = lambda _: None,
 ) -> Report:
     """Search for the best method, settings and weights for the models of a recipe.
 
@@ -77,7 +76,6 @@ def search_recipe(
         also: other methods, by mergekit's names, whose candidates are merged.
         seed: for the report.
         quiet: show no progress.
-        tell: is told what is needed before work begins.
 
     Returns:
         The report, whose files have been written to ``out``.
@@ -120,7 +118,6 @@ def search_recipe(
                 others,
                 seed,
                 quiet=quiet,
-                tell=tell,
             )
 
 
@@ -137,7 +134,6 @@ def _searched(
     seed: int,
     *,
     quiet: bool,
-    tell: Callable[[str], None],
 ) -> Report:
     file = out / "start.yml"
     write_file(file, in_yaml([start], [""]))
@@ -148,9 +144,9 @@ def _searched(
     ):
         scores_by = objective(inputs, scratch)
         counts = scores_by.inputs() if isinstance(scores_by, Agreement) else {}
-        _require_room(scratch, inputs, start, scores_by, budget, others, tell)
+        _require_room(scratch, inputs, start, scores_by, budget, others, display)
         if budget is not None and not _has_plain_weights(start):
-            tell(
+            display.say(
                 "A `weight` of the recipe is a gradient or filtered list: it keeps its "
                 "form, and what is tuned are factors on it."
             )
@@ -244,7 +240,7 @@ def _require_room(
     objective: Objective,
     budget: Budget | None,
     others: Sequence[OtherMerge],
-    tell: Callable[[str], None],
+    display: BarsAndLog,
 ) -> None:
     """Say what disk the work needs, and ask whether there is as much.
 
@@ -263,7 +259,7 @@ def _require_room(
         needed += merged_size(inputs.base, written)
         models = "two models"
         what = f"contributions and one merged model ({len(others)} merges by mergekit)"
-    tell(
+    display.say(
         f"Needs up to {size(needed)} of disk for {what} while it works, and memory for "
         f"{models} ({size(model)} each in float32)."
     )
