@@ -18,6 +18,7 @@ from mergekit_pcb.compare.evaluation import Evaluation
 from mergekit_pcb.compare.function import Function
 from mergekit_pcb.compare.grids import automatic_sweep
 from mergekit_pcb.compare.harness import Harness
+from mergekit_pcb.compare.ray_options import add_ray_options, ray_of
 from mergekit_pcb.compare.recipe import compare_recipe
 from mergekit_pcb.compare.run import KEEP
 from mergekit_pcb.compare.terminal import show
@@ -145,6 +146,7 @@ def _pairs(
     show_default=True,
     help="Which merged models stay. Any can be made again from DIR/recipes.",
 )
+@add_ray_options
 @click.option("--quiet", "-q", is_flag=True, help="Print answer and table only.")
 def compare(
     recipe: str,
@@ -187,6 +189,7 @@ def compare(
             merge_options=merge_options,
             keep=keep,
             quiet=quiet,
+            on=ray_of(more),
         )
     except KeyboardInterrupt:
         raise click.ClickException(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,9 @@ from filelock import FileLock, Timeout
 from mergekit.common import ModelReference
 from mergekit.options import MergeOptions
 
+from mergekit_pcb.atomic_files import unfinished_folder
 from mergekit_pcb.check.linter import check_recipe
+from mergekit_pcb.compare.ahead import run_ahead
 from mergekit_pcb.compare.candidates import (
     METHODS,
     Fixed,
@@ -26,12 +28,13 @@ from mergekit_pcb.compare.candidates import (
     has_own_vocabulary,
     inputs_of,
 )
+from mergekit_pcb.compare.cluster import Ray, cluster, require_ray
 from mergekit_pcb.compare.contenders import contenders
 from mergekit_pcb.compare.disk import merged_size
 from mergekit_pcb.compare.evaluation import Evaluation
 from mergekit_pcb.compare.files import write
 from mergekit_pcb.compare.merge_process import merge_here, merge_server
-from mergekit_pcb.compare.progress import bars_and_log
+from mergekit_pcb.compare.progress import BarsAndLog, bars_and_log
 from mergekit_pcb.compare.report import Report
 from mergekit_pcb.compare.result_cache import versions
 from mergekit_pcb.compare.results import Merge
@@ -62,6 +65,7 @@ def compare_recipe(
     quiet: bool = False,
     in_this_process: bool = False,
     merge: Merge | None = None,
+    on: Ray | None = None,
 ) -> Report:
     """Merge the models of a recipe by several methods, and evaluate all models.
 
@@ -80,6 +84,7 @@ def compare_recipe(
             start of one; the memory of a merge is then unknown.
         merge: runs a recipe file into a folder, for models that mergekit-yaml does not
             take; None for mergekit-yaml.
+        on: run the merges and evaluations there, by mergekit-yaml.
 
     Returns:
         The report, whose files have been written to ``out``.
@@ -89,6 +94,8 @@ def compare_recipe(
         click.UsageError: methods or parameters do not exist or do not go together, or
             there is no such evaluation.
     """
+    if on is not None:
+        require_ray()
     with one_line_errors(recipe, verbose=False):
         text = recipe_text(recipe)
         require_no_errors(check_recipe(text, recipe, "yaml"), recipe)
@@ -143,6 +150,8 @@ def compare_recipe(
             comparison.plan.bytes_written = models * one
             comparison.plan.bytes_read = len(inputs.models) * one
             display.expect(comparison.steps, comparison.plan)
+            if on is not None:
+                _ahead(comparison, replace(on, memory=2 * one), display)
             rows, references = comparison.run()
         report = Report(
             recipe=recipe,
@@ -155,6 +164,14 @@ def compare_recipe(
         )
         write(report)
         return report
+
+
+def _ahead(comparison: Comparison, on: Ray, display: BarsAndLog) -> None:
+    with ExitStack() as stack:
+        with display.working_on("connecting to Ray"):
+            machines = stack.enter_context(cluster(on))
+        scratch = stack.enter_context(unfinished_folder(comparison.folder, ".jobs-"))
+        run_ahead(comparison, machines, scratch.absolute())
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ from mergekit_pcb.errors import PCBError
 # Of the reason why a row has no scores.
 _MOST_CHARACTERS = 600
 
+# What has scores: a merge, or base or expert by name.
+Model = Candidate | tuple[str, ModelReference]
+
 # Merges a recipe file into a folder that is then complete.
 Merge = Callable[[Path, Path], Cost]
 
@@ -41,6 +44,8 @@ class Results:
         merge_options: what else a merge depends on, for ``json.dumps``.
         display: shows every step, and keeps a log.
         plan: what is left to do.
+        failures: why there are no scores, by the file that they would be in, of models
+            that were tried elsewhere.
     """
 
     folder: Path
@@ -50,22 +55,53 @@ class Results:
     merge_options: Any
     display: BarsAndLog
     plan: Plan
+    failures: dict[Path, str] = field(default_factory=dict)
 
-    def has_input(self, name: str, model: ModelReference, part: str) -> bool:
-        """Whether the scores of base or expert are known."""
-        return self._score_file(name, cache.identity_of(model), part).exists()
+    def score_file(self, model: Model, part: str) -> Path:
+        """Where the scores of a model are, or would be."""
+        name, identity = self._name_and_identity(model)
+        about = self._about_score(identity, part)
+        return self._result_file("score", cache.key_of(name, about))
 
-    def has_merge(self, candidate: Candidate, part: str) -> bool:
-        """Whether the scores of a merge are known."""
-        identity = self._merge_identity(candidate)
-        return self._score_file(candidate.name, identity, part).exists()
+    def has(self, model: Model, part: str) -> bool:
+        """Whether the scores of a model are known."""
+        return self.score_file(model, part).exists()
+
+    def known(self, model: Model, part: str) -> tuple[Scores, str] | None:
+        """The scores, or none and why it failed; None if nobody has tried."""
+        file = self.score_file(model, part)
+        if failed := self.failures.get(file):
+            return {}, failed
+        found = cache.load(file)
+        if found is None:
+            return None
+        return {task: Score(**score) for task, score in found["scores"].items()}, ""
+
+    def keep_scores(
+        self,
+        model: Model,
+        part: str,
+        scores: Scores,
+        seconds: float,
+    ) -> None:
+        """Keep the scores of a model."""
+        name, identity = self._name_and_identity(model)
+        label = model.label if isinstance(model, Candidate) else ""
+        kept = {
+            "model": titled(name, label),
+            "part": part,
+            "scores": {task: _plain(score) for task, score in scores.items()},
+            "seconds": seconds,
+            "about": self._about_score(identity, part),
+        }
+        cache.save(self.score_file(model, part), kept)
 
     def of_input(
         self, name: str, model: ModelReference, part: str
     ) -> tuple[Scores, str]:
         """The scores of base or expert, or none and why."""
         find = partial(self._input_folder, name, model)
-        return self._scores_or_reason(name, "", cache.identity_of(model), part, find)
+        return self._scores_or_reason((name, model), name, part, find)
 
     def of_merge(
         self, candidate: Candidate, part: str, *, always_merge: bool
@@ -80,9 +116,8 @@ class Results:
         # Also where nothing is merged: somebody may have changed the file.
         self.write_recipe(candidate)
         return self._scores_or_reason(
-            candidate.name,
-            candidate.label,
-            self._merge_identity(candidate),
+            candidate,
+            titled(candidate.name, candidate.label),
             part,
             partial(self.merged, candidate),
             always_find=always_merge,
@@ -96,13 +131,19 @@ class Results:
         """Where a merged model is, or would be."""
         return self.folder / "merged" / self.key_of(candidate)
 
+    def is_merged(self, candidate: Candidate) -> bool:
+        """Whether the merged model is there, as it was when it was made."""
+        folder, known = self.merged_folder(candidate), self.cost_of(candidate)
+        if not known or not folder.exists():
+            return False
+        there = cache.fingerprint(folder)
+        return all(file in there for file in known["files"])
+
     def merged(self, candidate: Candidate) -> Path:
         """The folder of a merged model, which is made if need be."""
-        folder, known = self.merged_folder(candidate), self.cost_of(candidate)
-        if known and folder.exists():
-            there = cache.fingerprint(folder)
-            if all(file in there for file in known["files"]):
-                return folder
+        folder = self.merged_folder(candidate)
+        if self.is_merged(candidate):
+            return folder
         # A merge that was interrupted between the model and its facts, or changed.
         shutil.rmtree(folder, ignore_errors=True)
         step = f"merging {titled(candidate.name, candidate.label)}"
@@ -161,33 +202,30 @@ class Results:
 
     def _scores_or_reason(
         self,
-        name: str,
-        label: str,
-        identity: Any,
+        model: Model,
+        title: str,
         part: str,
         find: Callable[[], Path],
         *,
         always_find: bool = False,
     ) -> tuple[Scores, str]:
         """The scores of a model, or no scores and why; from the cache if possible."""
-        file = self._score_file(name, identity, part)
         timed_before = len(self.plan.evaluation_seconds)
         try:
-            if always_find:
+            known = self.known(model, part)
+            if always_find and not (known and known[1]):
                 find()
-            known = cache.load(file)
-            if known is None:
-                folder = find()
-                with (
-                    self.display.working_on(
-                        f"evaluating {titled(name, label)}"
-                    ) as progress,
-                    timed(self.plan.evaluated) as seconds,
-                ):
-                    scores = self.evaluation(folder, part, progress)
-                known = self._keep_scores(
-                    name, label, identity, part, scores, seconds()
-                )
+            if known is not None:
+                return known
+            folder = find()
+            with (
+                self.display.working_on(f"evaluating {title}") as progress,
+                timed(self.plan.evaluated) as seconds,
+            ):
+                scores = self.evaluation(folder, part, progress)
+            self.keep_scores(model, part, scores, seconds())
+            # As it is read from the file, where items are rounded.
+            return self.known(model, part) or ({}, "its scores cannot be read")
         except Exception as error:
             if len(self.plan.evaluation_seconds) == timed_before:
                 self.plan.evaluated(None)
@@ -195,30 +233,12 @@ class Results:
             return {}, in_few_words(error)
         finally:
             self.display.done()
-        return {task: Score(**score) for task, score in known["scores"].items()}, ""
 
-    def _keep_scores(
-        self,
-        name: str,
-        label: str,
-        identity: Any,
-        part: str,
-        scores: Scores,
-        seconds: float,
-    ) -> dict[str, Any]:
-        kept = {
-            "model": titled(name, label),
-            "part": part,
-            "scores": {task: _plain(score) for task, score in scores.items()},
-            "seconds": seconds,
-            "about": self._about_score(identity, part),
-        }
-        cache.save(self._score_file(name, identity, part), kept)
-        return kept
-
-    def _score_file(self, name: str, identity: Any, part: str) -> Path:
-        about = self._about_score(identity, part)
-        return self._result_file("score", cache.key_of(name, about))
+    def _name_and_identity(self, model: Model) -> tuple[str, Any]:
+        if isinstance(model, Candidate):
+            return model.name, self._merge_identity(model)
+        name, reference = model
+        return name, cache.identity_of(reference)
 
     def _about_score(self, identity: Any, part: str) -> list[Any]:
         return [identity, self.evaluation.identity(part), cache.versions()]

@@ -45,6 +45,7 @@ class Comparison:
         keep: which merged models stay, one of `KEEP`.
         display: shows every step, and keeps a log.
         plan: what is left to do; see `make_plan`.
+        failures: of `Results`.
     """
 
     folder: Path
@@ -56,6 +57,7 @@ class Comparison:
     keep: str
     display: BarsAndLog
     plan: Plan = field(default_factory=Plan)
+    failures: dict[Path, str] = field(default_factory=dict)
 
     @property
     def results(self) -> Results:
@@ -68,6 +70,7 @@ class Comparison:
             self.merge_options,
             self.display,
             self.plan,
+            self.failures,
         )
 
     @property
@@ -105,7 +108,7 @@ class Comparison:
         results, choosing = self.results, self.parts[0]
         if self.keep == "all":
             return sum(not results.merged_folder(c).exists() for c in self.candidates)
-        if all(results.has_merge(c, choosing) for c in self.candidates):
+        if all(results.has(c, choosing) for c in self.candidates):
             return 0
         best_of_all = self.keep == "best" and len(self.groups) > 1
         return 1 + self._chooses + best_of_all
@@ -114,19 +117,19 @@ class Comparison:
         """Count what is to be done, with the times of what the folder has."""
         plan, results, parts = self.plan, self.results, dict.fromkeys(self.parts)
         done = [
-            results.has_input(name, model, part)
+            results.has((name, model), part)
             for part in parts
             for _, name, model in self.models
         ]
         choosing, showing = self.parts
-        scored = [results.has_merge(c, choosing) for c in self.candidates]
+        scored = [results.has(c, choosing) for c in self.candidates]
         plan.merges = sum(
             not known and not results.merged_folder(candidate).exists()
             for candidate, known in zip(self.candidates, scored, strict=True)
         )
         done += scored
         if self.chooses_apart:
-            done += [any(results.has_merge(c, showing) for c in g) for g in self.groups]
+            done += [any(results.has(c, showing) for c in g) for g in self.groups]
         plan.known = sum(done)
         plan.evaluations = len(done) - plan.known
         plan.merge_seconds += results.seconds("merge")

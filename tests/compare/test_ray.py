@@ -1,0 +1,93 @@
+"""Jobs on Ray: a real one of two workers, of which one is killed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mergekit_pcb.compare.command import compare
+from tests import tiny
+
+SCORES = """
+import os, signal, sys
+from pathlib import Path
+from safetensors.torch import load_file
+
+KILLED = Path(__file__).with_name("killed")
+
+def score(model_dir, split="test"):
+    on_ray = "ray" in sys.modules and os.environ.get("RAY_JOB_ID")
+    if on_ray and "merged-" in model_dir and not KILLED.exists():
+        KILLED.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    tensors = load_file(f"{model_dir}/model.safetensors")
+    half = slice(0, None, 2) if split == "validation" else slice(1, None, 2)
+    return {"accuracy": [float(x) for x in tensors["lm_head.weight"][half, 0]]}
+"""
+
+
+@pytest.fixture(scope="module")
+def two_workers() -> Iterator[None]:
+    """A Ray that the commands find and leave as it is."""
+    ray = pytest.importorskip("ray", reason="needs the extra [ray]")
+    options: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False}
+    ray.init(num_cpus=2, logging_level="error", **options)
+    yield
+    ray.shutdown()
+
+
+def without_costs(document: dict[str, Any]) -> Any:
+    costs = {"seconds", "peak_bytes"}
+    return [
+        {key: value for key, value in row.items() if key not in costs}
+        for row in document["rows"]
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("two_workers")
+def test_the_table_is_that_of_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a worker dies; what the folder has, Ray does not do again."""
+    (tmp_path / "ray_scores.py").write_text(SCORES)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    base, tuned = tiny.save_family(tmp_path, 2)
+    recipe = tiny.write_recipe(tiny.recipe_of(base, tuned), tmp_path / "r.yml")
+    options = ("--methods", "pcb,slerp", "--evaluate", "ray_scores:score", "--quiet")
+    options += ("--sweep", "pcb.lambda=0.5,1.5", "--no-copy-tokenizer")
+    found = []
+    for out, more in (("ray", ["--ray"]), ("here", [])):
+        run = tiny.invoke(compare, recipe, "--out", tmp_path / out, *options, *more)
+        assert isinstance(run.exception, SystemExit | None), run.output
+        text = (tmp_path / out / "comparison.json").read_text()
+        found.append(json.loads(text.replace(str(tmp_path / out), "out")))
+    assert (tmp_path / "killed").exists(), "a worker was lost"
+    on_ray, here = map(without_costs, found)
+    assert on_ray == here
+    assert found[0]["notes"] == found[1]["notes"]
+    assert found[0]["answer"] == found[1]["answer"]
+    costs = [row["seconds"] for row in found[0]["rows"] if row["name"] == "pcb"]
+    assert costs[0] > 0
+    assert not list((tmp_path / "ray").glob(".jobs-*"))
+
+
+def test_without_ray_one_line_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything begins; and GPUs for jobs go with Ray only."""
+    monkeypatch.setitem(sys.modules, "ray", None)
+    recipe = tiny.write_recipe(tiny.recipe_of("org/base", ["org/a"]), tmp_path / "r")
+    out = tmp_path / "out"
+    result = tiny.invoke(compare, recipe, "--out", out, "--ray")
+    assert "pip install 'mergekit-pcb[ray]'" in tiny.error_line(result)
+    assert not out.exists()
+    result = tiny.invoke(compare, recipe, "--out", out, "--gpus-per-job", 1)
+    assert result.exit_code == 2
+    assert "--gpus-per-job goes with --ray" in result.output
