@@ -10,6 +10,7 @@ from typing import Any
 import click
 from mergekit.options import MergeOptions, PrettyPrintHelp, add_merge_options
 
+from mergekit_pcb.compare.ray_options import add_ray_options, ray_of
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.output.command_line import hide_options_of_writing, words
 from mergekit_pcb.suggestions import did_you_mean
@@ -119,6 +120,7 @@ def _files(
     help="Of the factors on the recipe's weights.",
 )
 @click.option("--seed", type=int, default=0, show_default=True)
+@add_ray_options
 @add_merge_options
 def search(
     recipe: str,
@@ -170,6 +172,7 @@ def search(
             budget=Budget(budget, *bounds, seed) if budget else None,
             per_group=per_group,
             also=also,
+            on=ray_of(more),
             seed=seed,
             quiet=quiet,
         )

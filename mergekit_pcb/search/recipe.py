@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,8 +17,8 @@ from mergekit_pcb.atomic_files import unfinished_folder, write_file
 from mergekit_pcb.check.linter import check_recipe
 from mergekit_pcb.compare import result_cache as cache
 from mergekit_pcb.compare.candidates import Inputs, candidates, inputs_of
+from mergekit_pcb.compare.cluster import Ray, cluster, require_ray
 from mergekit_pcb.compare.disk import merged_size
-from mergekit_pcb.compare.loading import load_model
 from mergekit_pcb.compare.merge_process import merge_server
 from mergekit_pcb.compare.plan import Plan
 from mergekit_pcb.compare.progress import BarsAndLog, bars_and_log
@@ -33,20 +34,16 @@ from mergekit_pcb.recipes.layout import in_yaml
 from mergekit_pcb.recipes.models import local_folders
 from mergekit_pcb.recipes.reading import recipe_text
 from mergekit_pcb.search.agreement import Agreement
-from mergekit_pcb.search.bench import Bench
+from mergekit_pcb.search.ahead import OnCluster
 from mergekit_pcb.search.files import write
-from mergekit_pcb.search.groups import COUNT, groups_for
+from mergekit_pcb.search.groups import COUNT
 from mergekit_pcb.search.objective import Objective
-from mergekit_pcb.search.others import Merger, OtherMerge, other_merges
-from mergekit_pcb.search.planned import depths, planned
+from mergekit_pcb.search.others import OtherMerge, other_merges
 from mergekit_pcb.search.report import Report
 from mergekit_pcb.search.run import Search
 from mergekit_pcb.search.scores import Scorer
-from mergekit_pcb.search.space import settings
+from mergekit_pcb.search.tools import Task
 from mergekit_pcb.search.weights import Budget
-
-SEED_OF_MERGES = 0
-"""Of the merges by mergekit, unless the user gives another one."""
 
 # Of the disk, for reports and scores.
 _REPORTS = 20e6
@@ -61,6 +58,7 @@ def search_recipe(
     budget: Budget | None = None,
     per_group: str | None = None,
     also: Sequence[str] = (),
+    on: Ray | None = None,
     seed: int = 0,
     quiet: bool = False,
 ) -> Report:
@@ -74,6 +72,7 @@ def search_recipe(
         budget: for the weights; None leaves them.
         per_group: what groups of tensors have weights of their own, see `groups_for`.
         also: other methods, by mergekit's names, whose candidates are merged.
+        on: score the candidates there.
         seed: for the report.
         quiet: show no progress.
 
@@ -83,6 +82,8 @@ def search_recipe(
     Raises:
         PCBError: the recipe is wrong, the disk too small, or nothing can be scored.
     """
+    if on is not None:
+        require_ray()
     with one_line_errors(recipe, verbose=merge_options.verbosity > 0):
         text = recipe_text(recipe)
         require_no_errors(check_recipe(text, recipe, "yaml"), recipe)
@@ -106,46 +107,31 @@ def search_recipe(
         inputs = replace(inputs, find=partial(model_folder, options))
         start = _for_pcb(document)
         with only_one_at_a_time(out, "search"):
-            return _searched(
-                recipe,
-                start,
-                out,
-                inputs,
-                objective,
-                MergeOptions(**options),
-                budget,
-                per_group,
-                others,
-                seed,
-                quiet=quiet,
-            )
+            task = Task(start, inputs, objective, MergeOptions(**options), per_group)
+            return _searched(recipe, task, out, budget, others, on, seed, quiet=quiet)
 
 
 def _searched(
     recipe: str,
-    start: edits.Recipe,
+    task: Task,
     out: Path,
-    inputs: Inputs,
-    objective: Callable[[Inputs, Path], Objective],
-    options: MergeOptions,
     budget: Budget | None,
-    per_group: str | None,
     others: Sequence[OtherMerge],
+    on: Ray | None,
     seed: int,
     *,
     quiet: bool,
 ) -> Report:
-    file = out / "start.yml"
-    write_file(file, in_yaml([start], [""]))
-    with (
-        unfinished_folder(out, ".search-") as scratch,
-        bars_and_log(out, quiet=quiet) as display,
-        merge_server(_for_merges(options)) as merge,
-    ):
-        scores_by = objective(inputs, scratch)
+    write_file(out / "start.yml", in_yaml([task.start], [""]))
+    inputs = task.inputs
+    with ExitStack() as stack:
+        scratch = stack.enter_context(unfinished_folder(out, ".search-"))
+        display = stack.enter_context(bars_and_log(out, quiet=quiet))
+        merge = stack.enter_context(merge_server(task.for_merges))
+        scores_by = task.objective(inputs, scratch)
         counts = scores_by.inputs() if isinstance(scores_by, Agreement) else {}
-        _require_room(scratch, inputs, start, scores_by, budget, others, display)
-        if budget is not None and not _has_plain_weights(start):
+        one = _require_room(scratch, task, scores_by, budget, others, display)
+        if budget is not None and not _has_plain_weights(task.start):
             display.say(
                 "A `weight` of the recipe is a gradient or filtered list: it keeps its "
                 "form, and what is tuned are factors on it."
@@ -153,54 +139,36 @@ def _searched(
         if isinstance(scores_by, Agreement):
             with display.working_on("looking at the experts"):
                 scores_by.prepare()
-        silent = options.model_copy(update={"quiet": True})
         with display.working_on("planning the merge"):
-            sources = planned(str(file), start, silent)
-            groups, places = None, {}
-            if per_group is not None:
-                groups = groups_for(per_group, start, sources.names)
-                places = depths(scratch, start, silent) if not groups.filters else {}
-        device = options.device or "cpu"
-
-        def load(folder: Path) -> Any:
-            trusted = options.trust_remote_code
-            return load_model(folder, device, trust_remote_code=trusted)
-
+            bench, merger, groups = task.tools(scratch, merge, scores_by)
+        ahead = None
+        if on is not None:
+            with display.working_on("connecting to Ray"):
+                machines = stack.enter_context(cluster(replace(on, memory=3 * one)))
+            ahead = OnCluster(machines, task, scratch.absolute())
         about = [
             [cache.identity_of(model) for model in inputs.models],
             cache.versions(),
-            device,
+            task.device,
         ]
         plan = Plan()
+        scorer = Scorer(out, scores_by, about, display, plan)
         search = Search(
-            start,
-            Scorer(out, scores_by, about, display, plan),
-            Bench(
-                sources,
-                lambda: load(inputs.find(inputs.base)),
-                scratch,
-                settings(),
-                places,
-                anew=not scores_by.leaves_weights,
-            ),
-            budget,
-            groups,
-            others,
-            Merger(merge, _for_merges(options), scratch, load),
+            task.start, scorer, bench, budget, groups, others, merger, ahead
         )
         plan.evaluations = search.steps
         display.expect(search.steps, plan)
         outcome = search.run()
     report = Report(
         recipe=recipe,
-        start=start,
+        start=task.start,
         folder=out,
         outcome=outcome,
         evaluated=scores_by.what,
         how_chosen=scores_by.how_chosen,
         inputs=counts,
         models=list(inputs.experts),
-        random_seed=_for_merges(options)["random_seed"],
+        random_seed=task.for_merges["random_seed"],
         seed=seed,
         conditions=cache.versions(),
     )
@@ -221,32 +189,23 @@ def _has_plain_weights(recipe: edits.Recipe) -> bool:
     return all(isinstance(weight, (int, float)) for weight in weights)
 
 
-def _for_merges(options: MergeOptions) -> dict[str, Any]:
-    """What a merge by mergekit depends on: the options that are not the usual ones."""
-    usual = MergeOptions()
-    given = {
-        name: value
-        for name, value in options
-        if value != getattr(usual, name) and name not in ("quiet", "verbosity")
-    }
-    # Methods that draw at random must draw the same when they run again.
-    return {"random_seed": SEED_OF_MERGES, **given}
-
-
 def _require_room(
     scratch: Path,
-    inputs: Inputs,
-    start: edits.Recipe,
+    task: Task,
     objective: Objective,
     budget: Budget | None,
     others: Sequence[OtherMerge],
     display: BarsAndLog,
-) -> None:
+) -> float:
     """Say what disk the work needs, and ask whether there is as much.
+
+    Returns:
+        Bytes of a model in float32.
 
     Raises:
         PCBError: there is not.
     """
+    inputs, start = task.inputs, task.start
     model = merged_size(inputs.base, "float32")
     # At most: the sum of all contributions is kept, or, where weights are tuned, that
     # of each model and what their sum is divided by.
@@ -264,3 +223,4 @@ def _require_room(
         f"{models} ({size(model)} each in float32)."
     )
     require_room(scratch, needed, "the files of a search")
+    return model

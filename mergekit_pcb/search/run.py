@@ -6,6 +6,8 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
 
 from mergekit_pcb.compare import result_cache as cache
 from mergekit_pcb.compare.evaluation import ALL, TEST, VALIDATION
@@ -72,6 +74,21 @@ class Outcome:
     notes: list[str] = field(default_factory=list)
 
 
+class Ahead(Protocol):
+    """Scores candidates at once, so that the search finds their scores known."""
+
+    def settings(self, search: Search, settings: Sequence[Setting]) -> None:
+        """Find the lambda of each setting, and score the candidates around it.
+
+        The base, the start and candidates of other methods are scored as well.
+        """
+
+    def candidates(
+        self, search: Search, candidates: Sequence[AnyCandidate], part: str
+    ) -> None:
+        """Score candidates on a part of the items."""
+
+
 @dataclass
 class Search:
     """A search to be run.
@@ -84,6 +101,7 @@ class Search:
         groups: of tensors, if each model gets a weight for each.
         others: candidates of other methods.
         merger: makes these.
+        ahead: scores several candidates at once, elsewhere; None leaves that to us.
     """
 
     start: edits.Recipe
@@ -93,6 +111,7 @@ class Search:
     groups: Groups | None = None
     others: Sequence[OtherMerge] = ()
     merger: Merger | None = None
+    ahead: Ahead | None = None
     _tried: list[Tried] = field(default_factory=list)
 
     @property
@@ -120,6 +139,8 @@ class Search:
             PCBError: nothing could be scored, or several in a row.
         """
         choosing, showing = self.parts
+        if self.ahead is not None:
+            self.ahead.settings(self, settings())
         base = self.scorer("base", "base", choosing, self.bench.base_model)
         self._try(Candidate(Setting(RECIPE)))
         for setting in settings():
@@ -143,6 +164,8 @@ class Search:
         shown = {t.candidate: t.scored for t in (start, equal, best)}
         self.scorer.display.still(len(shown) if showing != choosing else 0)
         if showing != choosing:
+            if self.ahead is not None:
+                self.ahead.candidates(self, list(shown), showing)
             shown = {c: self._score(c, showing) for c in shown}
         return Outcome(self._tried, best, equal, base, shown, showing, notes)
 
@@ -165,27 +188,42 @@ class Search:
         )
 
     def _score(self, candidate: AnyCandidate, part: str) -> Scored:
-        name = str(candidate)
+        name, recipe = str(candidate), self.identity_of(candidate)
         if isinstance(candidate, OtherMerge):
             merger = self.merger
             assert merger is not None, "there is one where there are other methods"
-            identity = [candidate.recipe, merger.options]
-            return self.scorer(name, identity, part, lambda: merger(candidate))
-        recipe = recipe_of(self.start, candidate)
+            return self.scorer(name, recipe, part, lambda: merger(candidate))
         return self.scorer(name, recipe, part, lambda: self.bench.model_of(candidate))
+
+    def identity_of(self, candidate: AnyCandidate) -> Any:
+        """What a candidate's scores depend on, besides models and objective."""
+        if isinstance(candidate, OtherMerge):
+            return [candidate.recipe, self.merger and self.merger.options]
+        return recipe_of(self.start, candidate)
 
     def _automatic(self, setting: Setting) -> float:
         """The lambda of `auto` for the whole model, from the cache if possible."""
-        recipe = recipe_of(self.start, Candidate(setting))
-        key = cache.key_of("lambda", [self.scorer.about, recipe])
-        file = self.scorer.folder / "runs" / f"{key}.json"
-        known = cache.load(file)
-        if known is None:
+        found = self.known_automatic(setting)
+        if found is None:
             with self.scorer.display.working_on(f"contributions of {setting}"):
                 found = self.bench.contributions(setting).automatic
-            known = {"setting": str(setting), "lambda": found}
-            cache.save(file, known)
-        return float(known["lambda"])
+            self.keep_automatic(setting, found)
+        return found
+
+    def known_automatic(self, setting: Setting) -> float | None:
+        """The lambda of `auto` under a setting, if it is known."""
+        known = cache.load(self._file_of_lambda(setting))
+        return None if known is None else float(known["lambda"])
+
+    def keep_automatic(self, setting: Setting, found: float) -> None:
+        """Keep the lambda of `auto` under a setting."""
+        known = {"setting": str(setting), "lambda": found}
+        cache.save(self._file_of_lambda(setting), known)
+
+    def _file_of_lambda(self, setting: Setting) -> Path:
+        recipe = recipe_of(self.start, Candidate(setting))
+        key = cache.key_of("lambda", [self.scorer.about, recipe])
+        return self.scorer.folder / "runs" / f"{key}.json"
 
     def _refine(self, method: str) -> None:
         """Try lambdas beside the best one of a method's best setting."""
@@ -198,8 +236,11 @@ class Search:
             if t.candidate.setting == setting and t.candidate.scale is not None
         )
         assert best.candidate.scale is not None, "candidates of the grid have one"
-        for scale in beside(scales, best.candidate.scale):
-            self._try(Candidate(setting, scale))
+        finer = [Candidate(setting, s) for s in beside(scales, best.candidate.scale)]
+        if self.ahead is not None:
+            self.ahead.candidates(self, finer, self.parts[0])
+        for candidate in finer:
+            self._try(candidate)
 
     def _with_weights(self, budget: Budget) -> tuple[Tried, list[str]]:
         """The best that can be tuned with other weights, if that is more than noise."""
@@ -215,12 +256,16 @@ class Search:
         if not math.isfinite(equal.loss):
             return equal, ["No candidate could be scored whose weights can be tuned."]
 
-        def try_factors(factors: tuple[float, ...]) -> float:
-            setting, scale = candidate.setting, candidate.scale
-            return self._try(Candidate(setting, scale, factors, self.groups)).loss
+        setting, scale, groups = candidate.setting, candidate.scale, self.groups
+
+        def losses_of(generation: Sequence[tuple[float, ...]]) -> list[float]:
+            own = [Candidate(setting, scale, factors, groups) for factors in generation]
+            if self.ahead is not None:
+                self.ahead.candidates(self, own, self.parts[0])
+            return [self._try(each).loss for each in own]
 
         count = len(self.bench.sources.models) * (COUNT if self.groups else 1)
-        found = tune(try_factors, count, budget, equal.scored.scores)
+        found = tune(losses_of, count, budget, equal.scored.scores)
         self.scorer.display.say(found)
         weighed = [t for t in self._tried if t.candidate.factors]
         best = min(weighed, key=lambda tried: tried.loss)

@@ -16,6 +16,7 @@ from mergekit_pcb.compare.evaluation import Score, Scores
 from mergekit_pcb.compare.plan import Plan
 from mergekit_pcb.compare.progress import BarsAndLog
 from mergekit_pcb.errors import PCBError
+from mergekit_pcb.output.progress import Progress
 from mergekit_pcb.search.objective import Objective
 
 _IN_A_ROW = 3
@@ -49,6 +50,8 @@ class Scorer:
     plan: Plan = field(default_factory=Plan)
     new: bool = False
     _failures: int = field(default=0)
+    _failed: dict[Path, str] = field(default_factory=dict)
+    _ahead: set[Path] = field(default_factory=set)
 
     def __call__(
         self, name: str, recipe: Any, part: str, model: Callable[[], Any]
@@ -64,41 +67,85 @@ class Scorer:
         Raises:
             PCBError: several in a row failed.
         """
-        identity = [self.about, recipe, self.objective.identity(part)]
-        file = self.folder / "runs" / f"{cache.key_of(name, identity)}.json"
-        known = cache.load(file)
-        self.new = known is None
-        if known is None:
+        file = self._file(name, recipe, part)
+        found = self.known(name, recipe, part)
+        self.new = found is None or file in self._ahead
+        if found is None:
             start = time.perf_counter()
-            try:
-                with self.display.working_on(name) as progress:
-                    scores = self.objective(model(), part, progress)
-                found = Scored(_finite(scores))
-            except Exception as error:
-                self.display.failed(traceback.format_exc())
-                found = Scored({}, " ".join(str(error).split()) or type(error).__name__)
-            known = {
-                "candidate": name,
-                "part": part,
-                "scores": {task: asdict(score) for task, score in found[0].items()},
-                "failed": found.failed,
-            }
-            seconds = time.perf_counter() - start
-            self.plan.evaluated(seconds)
-            self._log(known, seconds)
-            if not found.failed:
-                cache.save(file, known)
+            with self.display.working_on(name) as progress:
+                found, trace = scored_by(self.objective, model, part, progress)
+            self.keep(name, recipe, part, found, time.perf_counter() - start, trace)
+        elif self.new:
+            self._ahead.remove(file)
         else:
             self.plan.evaluated(None)
+        if not found.failed:
+            self._failures = 0
         self.display.done()
-        scores = {task: Score(**score) for task, score in known["scores"].items()}
-        self._failures = self._failures + 1 if known["failed"] else 0
+        return found
+
+    def known(self, name: str, recipe: Any, part: str) -> Scored | None:
+        """The scores of a model, or that it failed a moment ago; None if new."""
+        file = self._file(name, recipe, part)
+        if file in self._failed:
+            return Scored({}, self._failed[file])
+        found = cache.load(file)
+        if found is None:
+            return None
+        return Scored({t: Score(**score) for t, score in found["scores"].items()})
+
+    def keep(
+        self,
+        name: str,
+        recipe: Any,
+        part: str,
+        found: Scored,
+        seconds: float,
+        trace: str = "",
+        *,
+        ahead: bool = False,
+    ) -> None:
+        """Keep and log what came of a model; failures are tried again another time.
+
+        Args:
+            name: of the model.
+            recipe: as for a call.
+            part: of the items.
+            found: its scores.
+            seconds: that making and scoring it took.
+            trace: a traceback if it failed.
+            ahead: whether it was scored elsewhere, and is asked for later.
+
+        Raises:
+            PCBError: several in a row failed.
+        """
+        file = self._file(name, recipe, part)
+        known = {
+            "candidate": name,
+            "part": part,
+            "scores": {task: asdict(score) for task, score in found.scores.items()},
+            "failed": found.failed,
+        }
+        self.plan.evaluated(seconds)
+        self._log(known, seconds)
+        if ahead:
+            self._ahead.add(file)
+            self._failures *= bool(found.failed)
+        if not found.failed:
+            cache.save(file, known)
+            return
+        self._failed[file] = found.failed
+        self.display.failed(trace)
+        self._failures += 1
         if self._failures == _IN_A_ROW:
             raise PCBError(
                 f"{_IN_A_ROW} candidates in a row could not be scored, the last, "
-                f"{name}: {known['failed']}"
+                f"{name}: {found.failed}"
             )
-        return Scored(scores, known["failed"])
+
+    def _file(self, name: str, recipe: Any, part: str) -> Path:
+        identity = [self.about, recipe, self.objective.identity(part)]
+        return self.folder / "runs" / f"{cache.key_of(name, identity)}.json"
 
     def _log(self, known: Mapping[str, Any], seconds: float) -> None:
         values = {task: score["value"] for task, score in known["scores"].items()}
@@ -106,6 +153,24 @@ class Scorer:
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "candidates.jsonl").open("a", encoding="utf-8") as log:
             log.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def scored_by(
+    objective: Objective, model: Callable[[], Any], part: str, progress: Progress
+) -> tuple[Scored, str]:
+    """The scores of a model, or why there are none; and a traceback.
+
+    Args:
+        objective: what scores.
+        model: makes it.
+        part: of the items.
+        progress: is told how far it is.
+    """
+    try:
+        return Scored(_finite(objective(model(), part, progress))), ""
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return Scored({}, reason), traceback.format_exc()
 
 
 def _finite(scores: Scores) -> Scores:

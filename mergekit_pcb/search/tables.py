@@ -138,18 +138,27 @@ def _words(words: Iterable[str]) -> str:
 
 def _weights(report: Report, best: Candidate) -> Iterator[list[str]]:
     """The weight of each model, with its spread where weights were tuned."""
-    recipe = recipe_of(report.start, best)
-    values = edits.values_of(recipe, "weight", DEFAULT_WEIGHT)
+    values = edits.values_of(recipe_of(report.start, best), "weight", DEFAULT_WEIGHT)
     if len(values) != len(report.models):  # a recipe in slices has more
         return
     spread = spread_of_weights(report)
-    for number_, (name, value) in enumerate(zip(report.models, values, strict=True)):
-        text = in_word(value) if isinstance(value, (int, float)) else "by layer"
+    for place, (name, value) in enumerate(zip(report.models, values, strict=True)):
         told = _NOTHING
         if spread:
-            mean, deviation = spread[number_]
-            told = f"factor {mean:.3g} ± {deviation:.2g} at the end of the strategy"
-        yield [f"weight of {name}", text, told]
+            count = len(spread) // len(report.models)
+            own = spread[place * count : (place + 1) * count]
+            factors = ", ".join(f"{mean:.3g} ± {error:.2g}" for mean, error in own)
+            told = f"factor {factors} at the end of the strategy"
+        yield [f"weight of {name}", _weight_in_words(value, best), told]
+
+
+def _weight_in_words(value: Any, best: Candidate) -> str:
+    """A weight; those of groups of tensors by the names of the groups."""
+    if not isinstance(value, list) or best.groups is None:
+        return in_word(value) if isinstance(value, (int, float)) else "by layer"
+    numbers = [each["value"] if isinstance(each, dict) else each for each in value]
+    named = zip(best.groups.names, numbers, strict=True)
+    return ", ".join(f"{name} {in_word(number)}" for name, number in named)
 
 
 def spread_of_weights(report: Report) -> list[tuple[float, float]]:
@@ -158,9 +167,9 @@ def spread_of_weights(report: Report) -> list[tuple[float, float]]:
     Empty if no weights were tuned.
     """
     rows = [t.candidate.factors for t in report.outcome.tried if t.candidate.factors]
-    last = rows[-population(len(report.models)) :]
-    if len(last) < 2:
+    if not rows:
         return []
+    last = rows[-population(len(rows[0])) :]
     return [
         (statistics.fmean(column), statistics.stdev(column))
         for column in zip(*last, strict=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +56,7 @@ def population(models: int) -> int:
 
 
 def tune(
-    score: Callable[[tuple[float, ...]], float],
+    score: Callable[[Sequence[tuple[float, ...]]], Sequence[float]],
     models: int,
     budget: Budget,
     start: Scores,
@@ -64,7 +64,8 @@ def tune(
     """Let the strategy propose weights until the budget is spent or nothing moves.
 
     Args:
-        score: the loss with these factors on the weights; infinite if it failed.
+        score: the losses of a generation, each with its factors on the weights;
+            infinite for what failed.
         models: how many.
         budget: how.
         start: scores with the recipe's weights; their errors are the noise.
@@ -86,7 +87,7 @@ def tune(
     spent = 0
     while spent + population(models) <= budget.evaluations and not strategy.stop():
         proposed = strategy.ask()
-        losses = [score(tuple(rounded(float(x)) for x in point)) for point in proposed]
+        losses = score([tuple(rounded(float(x)) for x in p) for p in proposed])
         spent += len(proposed)
         finite = [loss for loss in losses if math.isfinite(loss)]
         worst = max(finite, default=0.0)

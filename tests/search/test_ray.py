@@ -11,23 +11,35 @@ from typing import Any
 import pytest
 
 from mergekit_pcb.compare.command import compare
+from mergekit_pcb.search.command import search
 from tests import tiny
+from tests.search import families
 
 SCORES = """
 import os, signal, sys
 from pathlib import Path
 from safetensors.torch import load_file
 
-KILLED = Path(__file__).with_name("killed")
+HERE = Path(__file__).parent
+
+def kill_one(model_dir, wanted, killed):
+    on_ray = "ray" in sys.modules and os.environ.get("RAY_JOB_ID")
+    if on_ray and wanted in str(model_dir) and not (HERE / killed).exists():
+        (HERE / killed).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
 
 def score(model_dir, split="test"):
-    on_ray = "ray" in sys.modules and os.environ.get("RAY_JOB_ID")
-    if on_ray and "merged-" in model_dir and not KILLED.exists():
-        KILLED.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
+    kill_one(model_dir, "merged-", "killed by compare")
     tensors = load_file(f"{model_dir}/model.safetensors")
     half = slice(0, None, 2) if split == "validation" else slice(1, None, 2)
     return {"accuracy": [float(x) for x in tensors["lm_head.weight"][half, 0]]}
+
+def distance(model_dir, split="test"):
+    kill_one(model_dir, "candidate", "killed by search")
+    found = load_file(f"{model_dir}/model.safetensors")["model.norm.weight"]
+    wanted = load_file(HERE / "tuned1/model.safetensors")["model.norm.weight"]
+    half = slice(0, None, 2) if split == "validation" else slice(1, None, 2)
+    return {"loss": [float(x) for x in (found - wanted)[half].square()]}
 """
 
 
@@ -68,7 +80,7 @@ def test_the_table_is_that_of_one_process(
         assert isinstance(run.exception, SystemExit | None), run.output
         text = (tmp_path / out / "comparison.json").read_text()
         found.append(json.loads(text.replace(str(tmp_path / out), "out")))
-    assert (tmp_path / "killed").exists(), "a worker was lost"
+    assert (tmp_path / "killed by compare").exists(), "a worker was lost"
     on_ray, here = map(without_costs, found)
     assert on_ray == here
     assert found[0]["notes"] == found[1]["notes"]
@@ -78,6 +90,36 @@ def test_the_table_is_that_of_one_process(
     assert not list((tmp_path / "ray").glob(".jobs-*"))
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("two_workers")
+def test_what_is_found_is_that_of_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Settings, weights, scores and log, also where a worker dies."""
+    pytest.importorskip("cma")
+    (tmp_path / "search_scores.py").write_text(SCORES)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    recipe, _ = families.language_models(tmp_path)
+    options = ("--evaluate", "search_scores:distance", "--budget", 12, "--quiet")
+    found, logged = [], []
+    for out, more in (("ray", ["--ray"]), ("here", [])):
+        run = tiny.invoke(search, recipe, "--out", tmp_path / out, *options, *more)
+        assert run.exit_code == 0, run.output
+        found.append(json.loads((tmp_path / out / "search.json").read_text()))
+        lines = (tmp_path / out / "candidates.jsonl").read_text().splitlines()
+        logged.append(sorted(_without_seconds(json.loads(line)) for line in lines))
+    assert (tmp_path / "killed by search").exists(), "a worker was lost"
+    assert found[0] == found[1]
+    assert logged[0] == logged[1]
+    assert any(each["weight_factors"] for each in found[0]["tried"])
+    assert not list((tmp_path / "ray").glob(".search-*"))
+
+
+def _without_seconds(line: dict[str, Any]) -> str:
+    return json.dumps({key: value for key, value in line.items() if key != "seconds"})
+
+
 def test_without_ray_one_line_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,9 +127,10 @@ def test_without_ray_one_line_says_what_to_install(
     monkeypatch.setitem(sys.modules, "ray", None)
     recipe = tiny.write_recipe(tiny.recipe_of("org/base", ["org/a"]), tmp_path / "r")
     out = tmp_path / "out"
-    result = tiny.invoke(compare, recipe, "--out", out, "--ray")
-    assert "pip install 'mergekit-pcb[ray]'" in tiny.error_line(result)
-    assert not out.exists()
-    result = tiny.invoke(compare, recipe, "--out", out, "--gpus-per-job", 1)
-    assert result.exit_code == 2
-    assert "--gpus-per-job goes with --ray" in result.output
+    for command in (compare, search):
+        result = tiny.invoke(command, recipe, "--out", out, "--ray")
+        assert "pip install 'mergekit-pcb[ray]'" in tiny.error_line(result)
+        assert not out.exists()
+        result = tiny.invoke(command, recipe, "--out", out, "--gpus-per-job", 1)
+        assert result.exit_code == 2
+        assert "--gpus-per-job goes with --ray" in result.output
