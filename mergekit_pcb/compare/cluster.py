@@ -180,6 +180,13 @@ def cluster(settings: Ray) -> Iterator[Cluster]:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
     try:
+        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        most = max((machine.get("GPU", 0) for machine in machines), default=0)
+        if settings.gpus > most:
+            raise PCBError(
+                f"--gpus-per-job {settings.gpus:g}: no machine of this Ray has more "
+                f"than {most:g} GPUs, so no job could ever begin"
+            )
         yield Cluster(ray, settings)
     finally:
         if ours:

@@ -116,6 +116,17 @@ def test_what_is_found_is_that_of_one_process(
     assert not list((tmp_path / "ray").glob(".search-*"))
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("two_workers")
+def test_gpus_that_no_machine_has_are_one_line(tmp_path: Path) -> None:
+    """A job that asks for them would wait forever."""
+    base, tuned = tiny.save_family(tmp_path, 2)
+    recipe = tiny.write_recipe(tiny.recipe_of(base, tuned), tmp_path / "r.yml")
+    options = ("--out", tmp_path / "out", "--ray", "--gpus-per-job", 99)
+    line = tiny.error_line(tiny.invoke(compare, recipe, *options))
+    assert "--gpus-per-job 99: no machine" in line
+
+
 def _without_seconds(line: dict[str, Any]) -> str:
     return json.dumps({key: value for key, value in line.items() if key != "seconds"})
 
