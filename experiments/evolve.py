@@ -2,8 +2,8 @@
 
     python -m experiments.evolve genome.yml --storage-path evolved --max-fevals 20 …
 
-takes the arguments of mergekit-evolve, which needs mergekit's extra ``[evolve]`` without
-wandb (ray, cma, lm-eval). What it does not find in lm-eval 0.4.13 and torch 2 is put
+takes the arguments of mergekit-evolve, which needs mergekit's extra ``[evolve]`` but no
+wandb (so ray, cma, lm-eval). What it does not find in lm-eval 0.4.13 and torch 2 is put
 there, in this process and in Ray's workers.
 """
 
