@@ -81,7 +81,9 @@ class BarsAndLog:
         """Show a line above the bars, and log it."""
         self.log.write(f"{text}\n")
         if not self._bars.disable:
-            self._bars.console.print(text, markup=False, highlight=False)
+            self._bars.console.print(
+                text, markup=False, highlight=False, soft_wrap=True
+            )
 
     def done(self) -> None:
         """Count a model."""

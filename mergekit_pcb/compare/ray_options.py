@@ -28,7 +28,7 @@ def add_ray_options(command: Command) -> Command:
         flag_value=HERE,
         metavar="[ADDRESS]",
         help="Run merges and evaluations as independent jobs of Ray: at an address, "
-        "such as `auto` or ray://host:10001, or without one on the processors of this "
+        "such as `auto` or HOST:6379, or without one on the processors of this "
         "machine. Models must lie on the hub or in folders that all machines share, "
         "and DIR as well.",
     )

@@ -15,7 +15,8 @@ from mergekit_pcb.compare.results import in_few_words
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.search.objective import Objective
 from mergekit_pcb.search.others import OtherMerge
-from mergekit_pcb.search.run import AnyCandidate, Search
+from mergekit_pcb.search.outcome import AnyCandidate
+from mergekit_pcb.search.run import Search
 from mergekit_pcb.search.scores import Scored, scored_by
 from mergekit_pcb.search.space import RECIPE, Candidate, Setting, around
 from mergekit_pcb.search.tools import Task, Tools

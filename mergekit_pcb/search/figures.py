@@ -10,8 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mergekit_pcb.output.figures import Picture, legend, new_figure
+from mergekit_pcb.search.outcome import Tried
 from mergekit_pcb.search.report import Report, method_of
-from mergekit_pcb.search.run import Tried
 from mergekit_pcb.search.space import PCB, TASK_ARITHMETIC
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from mergekit_pcb.output.table import html, markdown, markdown_text
 from mergekit_pcb.recipes.layout import in_yaml
 from mergekit_pcb.search.figures import NAMES, pictures
 from mergekit_pcb.search.others import OtherMerge
+from mergekit_pcb.search.outcome import AnyCandidate, differences
 from mergekit_pcb.search.report import Report, answer, notes
-from mergekit_pcb.search.run import AnyCandidate, differences
 from mergekit_pcb.search.scores import Scored, loss
 from mergekit_pcb.search.space import recipe_of
 from mergekit_pcb.search.tables import tables, tried_table

@@ -130,7 +130,9 @@ def _searched(
         merge = stack.enter_context(merge_server(task.for_merges))
         scores_by = task.objective(inputs, scratch)
         counts = scores_by.inputs() if isinstance(scores_by, Agreement) else {}
-        one = _require_room(scratch, task, scores_by, budget, others, display)
+        one = _require_room(
+            scratch, task, scores_by, budget, others, display, on_ray=on is not None
+        )
         if budget is not None and not _has_plain_weights(task.start):
             display.say(
                 "A `weight` of the recipe is a gradient or filtered list: it keeps its "
@@ -196,6 +198,8 @@ def _require_room(
     budget: Budget | None,
     others: Sequence[OtherMerge],
     display: BarsAndLog,
+    *,
+    on_ray: bool,
 ) -> float:
     """Say what disk the work needs, and ask whether there is as much.
 
@@ -212,15 +216,16 @@ def _require_room(
     rows = 1 if budget is None else len(inputs.experts) + 1
     needed = merged_size(inputs.base, start.get("dtype")) + rows * model + _REPORTS
     needed += objective.room()
-    models, what = "one model", "contributions"
+    models, what = f"one model ({size(model)} in float32)", "contributions"
     if others:
         written = start.get("out_dtype") or start.get("dtype")
         needed += merged_size(inputs.base, written)
-        models = "two models"
+        models = f"two models ({size(model)} each in float32)"
         what = f"contributions and one merged model ({len(others)} merges by mergekit)"
+    who = "Each worker needs" if on_ray else "Needs"
     display.say(
-        f"Needs up to {size(needed)} of disk for {what} while it works, and memory for "
-        f"{models} ({size(model)} each in float32)."
+        f"{who} up to {size(needed)} of disk for {what} while it works, and memory for "
+        f"{models}."
     )
     require_room(scratch, needed, "the files of a search")
     return model

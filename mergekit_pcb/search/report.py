@@ -10,7 +10,13 @@ from mergekit_pcb.compare.evaluation import ALL
 from mergekit_pcb.compare.scoreboard import BASE, MERGE, Row, Scoreboard
 from mergekit_pcb.recipes import edits
 from mergekit_pcb.search.others import OtherMerge
-from mergekit_pcb.search.run import AnyCandidate, Outcome, Tried, differences, number
+from mergekit_pcb.search.outcome import (
+    AnyCandidate,
+    Outcome,
+    Tried,
+    differences,
+    number,
+)
 from mergekit_pcb.search.scores import Gap, Scored, gap
 from mergekit_pcb.search.space import LAMBDA_FACTORS, PCB, RECIPE
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +15,8 @@ from mergekit_pcb.recipes import edits
 from mergekit_pcb.search.bench import Bench
 from mergekit_pcb.search.groups import COUNT, Groups
 from mergekit_pcb.search.others import Merger, OtherMerge
-from mergekit_pcb.search.scores import Gap, Scored, Scorer, gap, loss
+from mergekit_pcb.search.outcome import AnyCandidate, Outcome, Tried, number
+from mergekit_pcb.search.scores import Scored, Scorer, gap
 from mergekit_pcb.search.space import (
     PCB,
     RECIPE,
@@ -33,45 +33,6 @@ from mergekit_pcb.search.weights import Budget, tune
 # For the best setting of each method: how often lambdas beside the best are tried, and
 # how far beyond the last one.
 _ROUNDS, _BEYOND = 2, 1.3
-
-
-AnyCandidate = Candidate | OtherMerge
-
-
-@dataclass(frozen=True)
-class Tried:
-    """A candidate and its scores on the items that choose."""
-
-    candidate: AnyCandidate
-    scored: Scored
-
-    @property
-    def loss(self) -> float:
-        """Lower is better; infinite if it failed."""
-        return math.inf if self.scored.failed else loss(self.scored.scores)
-
-
-@dataclass
-class Outcome:
-    """What a search found.
-
-    Attributes:
-        tried: every candidate, in order; the first is the recipe as it stands.
-        best: the one that is written.
-        equal: the best with the recipe's weights, of any method.
-        base: scores of the base on the items that choose.
-        shown: scores on the items that are shown, of start, equal and best.
-        part: the items that are shown.
-        notes: what else there is to say.
-    """
-
-    tried: list[Tried]
-    best: Tried
-    equal: Tried
-    base: Scored
-    shown: Mapping[AnyCandidate, Scored]
-    part: str
-    notes: list[str] = field(default_factory=list)
 
 
 class Ahead(Protocol):
@@ -283,11 +244,6 @@ class Search:
         return best, notes
 
 
-def number(tried: Tried) -> str:
-    """The score of a candidate as people read it: always a positive number."""
-    return f"{abs(tried.loss):.4g}" if math.isfinite(tried.loss) else "none"
-
-
 def beside(scales: Sequence[float], best: float) -> list[float]:
     """Lambdas between the best and its neighbours, or beyond the last one.
 
@@ -302,17 +258,3 @@ def beside(scales: Sequence[float], best: float) -> list[float]:
         new = other if other not in scales else math.sqrt(other * best)
         found.append(rounded(new))
     return found
-
-
-def differences(outcome: Outcome) -> list[tuple[Tried, Gap]]:
-    """The best candidate of each setting with its `gap` to the best, least first."""
-    by_setting = itertools.groupby(
-        sorted(
-            (t for t in outcome.tried if not t.scored.failed),
-            key=lambda t: str(t.candidate.setting),
-        ),
-        key=lambda t: t.candidate.setting,
-    )
-    leaders = [min(group, key=lambda t: t.loss) for _, group in by_setting]
-    leaders.sort(key=lambda t: t.loss)
-    return [(t, gap(t.scored.scores, outcome.best.scored.scores)) for t in leaders]

@@ -14,8 +14,8 @@ from mergekit_pcb.output.table import Cell, Table
 from mergekit_pcb.plugin.parameters import DEFAULT_WEIGHT
 from mergekit_pcb.recipes import edits
 from mergekit_pcb.search.others import OtherMerge
+from mergekit_pcb.search.outcome import Tried, differences, number
 from mergekit_pcb.search.report import Report, method_of
-from mergekit_pcb.search.run import Tried, differences, number
 from mergekit_pcb.search.scores import Gap, Scored, gap, loss, mean_error
 from mergekit_pcb.search.space import Candidate, recipe_of
 from mergekit_pcb.search.weights import population

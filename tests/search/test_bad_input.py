@@ -73,7 +73,8 @@ def test_a_gradient_is_spoken_of_once(
     options = (*constant, "--budget", "6")
     result = tiny.invoke(search, file, "--out", tmp_path / "out", *options)
     assert result.exit_code == 0, result.output
-    assert result.stderr.count("what is tuned are factors on it") == 1
+    log = (tmp_path / "out" / "log.txt").read_text()
+    assert log.count("what is tuned are factors on it") == 1
 
 
 def test_damaged_weights_are_named(tmp_path: Path, constant: tuple[str, str]) -> None:

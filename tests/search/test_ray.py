@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
+from mergekit_pcb.compare.cluster import Ray
 from mergekit_pcb.compare.command import compare
+from mergekit_pcb.compare.function import Function
+from mergekit_pcb.compare.recipe import compare_recipe
 from mergekit_pcb.search.command import search
 from tests import tiny
 from tests.search import families
@@ -72,12 +75,19 @@ def test_the_table_is_that_of_one_process(
     monkeypatch.syspath_prepend(str(tmp_path))
     base, tuned = tiny.save_family(tmp_path, 2)
     recipe = tiny.write_recipe(tiny.recipe_of(base, tuned), tmp_path / "r.yml")
-    options = ("--methods", "pcb,slerp", "--evaluate", "ray_scores:score", "--quiet")
-    options += ("--sweep", "pcb.lambda=0.5,1.5", "--no-copy-tokenizer")
     found = []
-    for out, more in (("ray", ["--ray"]), ("here", [])):
-        run = tiny.invoke(compare, recipe, "--out", tmp_path / out, *options, *more)
-        assert isinstance(run.exception, SystemExit | None), run.output
+    for out, how in (("ray", {"on": Ray()}), ("here", {"in_this_process": True})):
+        compare_recipe(
+            str(recipe),
+            tmp_path / out,
+            lambda _: Function("ray_scores:score"),
+            methods=["pcb", "slerp"],
+            swept={"pcb": {"lambda": [0.5, 1.5]}},
+            merge_options={"copy_tokenizer": False, "quiet": True},
+            keep="none",
+            quiet=True,
+            **how,
+        )
         text = (tmp_path / out / "comparison.json").read_text()
         found.append(json.loads(text.replace(str(tmp_path / out), "out")))
     assert (tmp_path / "killed by compare").exists(), "a worker was lost"
