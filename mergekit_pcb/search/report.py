@@ -152,7 +152,7 @@ def notes(report: Report) -> Iterator[str]:
             "better there than it is."
         )
     else:
-        yield f"{report.how_chosen[:1].upper()}{report.how_chosen[1:]}."
+        yield f"Settings were chosen on other items: {report.how_chosen}."
     scale = outcome.best.candidate.scale
     own = sorted(
         t.candidate.scale

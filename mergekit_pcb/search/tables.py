@@ -14,13 +14,14 @@ from mergekit_pcb.output.table import Cell, Table
 from mergekit_pcb.plugin.parameters import DEFAULT_WEIGHT
 from mergekit_pcb.recipes import edits
 from mergekit_pcb.search.others import OtherMerge
-from mergekit_pcb.search.outcome import Tried, differences, number
+from mergekit_pcb.search.outcome import AnyCandidate, Tried, differences, number
 from mergekit_pcb.search.report import Report, method_of
 from mergekit_pcb.search.scores import Gap, Scored, gap, loss, mean_error
 from mergekit_pcb.search.space import Candidate, recipe_of
 from mergekit_pcb.search.weights import population
 
 _NOTHING = "–"
+_LEVEL = "level with it at equal weights, within 2 standard errors"
 
 
 def tables(report: Report) -> list[tuple[str, Table]]:
@@ -81,33 +82,38 @@ def found_table(report: Report) -> Table:
     """Every setting that was found, and what else would have done as well."""
     best = report.outcome.best.candidate
     if isinstance(best, OtherMerge):
-        lines = [["method", best.method, _NOTHING], ["settings", best.label, _NOTHING]]
-        return Table("", ["", "found", "level with it"], lines, words=2)
+        methods = _words(method_of(c) for c in _level_with_best(report))
+        lines = [["method", best.method, methods], ["settings", best.label, _NOTHING]]
+        return Table("", ["", "found", _LEVEL], lines, words=2)
     level = _level_with_best(report)
     lines = [["method", method_of(best), _words(method_of(c) for c in level)]]
     own = [c for c in level if method_of(c) == method_of(best)]
     for name, value in _values(report, best):
         lines.append([name, value, _range(_values(report, c, name) for c in own)])
     lines += _weights(report, best)
-    headings = ["", "found", "level with it (within 2 standard errors)"]
+    headings = ["", "found", _LEVEL]
     return Table("", headings, lines, words=2)
 
 
-def _level_with_best(report: Report) -> list[Candidate | OtherMerge]:
-    """Candidates with the recipe's weights that are not surely worse than the best."""
+def _level_with_best(report: Report) -> list[AnyCandidate]:
+    """Candidates that are not surely worse than the best, all with equal weights."""
     outcome = report.outcome
+    best, equal = outcome.best.candidate, outcome.equal
+    if isinstance(best, Candidate) and best.factors:
+        same = Candidate(best.setting, best.scale)
+        equal = next((t for t in outcome.tried if t.candidate == same), equal)
     found = []
     for tried in outcome.tried:
         if tried.scored.failed or tried.candidate.factors:
             continue
-        value, error = gap(tried.scored.scores, outcome.best.scored.scores)
+        value, error = gap(tried.scored.scores, equal.scored.scores)
         if error is not None and value <= 2 * error:
             found.append(tried.candidate)
     return found
 
 
 def _values(
-    report: Report, candidate: Candidate | OtherMerge, only: str = ""
+    report: Report, candidate: AnyCandidate, only: str = ""
 ) -> list[tuple[str, str]]:
     """Density, scope and lambda of a candidate, in words."""
     if isinstance(candidate, OtherMerge):
