@@ -179,11 +179,11 @@ class OnCluster:
             closing(self.cluster.run(run_job, common, jobs)) as running,
         ):
             for number, came in running:
+                job = jobs[number]
                 if isinstance(came, Exception):
-                    raise PCBError(f"a job was lost on Ray: {in_few_words(came)}")
+                    came = _given_up(job, came)
                 if came.failed:
                     raise PCBError(came.failed)
-                job = jobs[number]
                 if job.setting is not None and came.automatic is not None:
                     search.keep_automatic(job.setting, came.automatic)
                 for done in came.done:
@@ -199,6 +199,15 @@ class OnCluster:
                     )
                 finished += 1
                 progress(100 * finished / len(jobs))
+
+
+def _given_up(job: Job, error: Exception) -> Finished:
+    """What is left of a job whose workers were lost time and again."""
+    reason = f"its job was lost on Ray: {in_few_words(error)}"
+    if job.setting is not None:
+        return Finished(failed=f"{job.setting}: {reason}")
+    failed = Scored({}, reason)
+    return Finished(done=[Done(each, failed, reason, 0.0) for each in job.candidates])
 
 
 def _identity(search: Search, candidate: AnyCandidate | None) -> tuple[str, object]:
