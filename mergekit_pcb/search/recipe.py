@@ -216,12 +216,15 @@ def _require_room(
     rows = 1 if budget is None else len(inputs.experts) + 1
     needed = merged_size(inputs.base, start.get("dtype")) + rows * model + _REPORTS
     needed += objective.room()
-    models, what = f"one model ({size(model)} in float32)", "contributions"
+    what = "contributions"
     if others:
         written = start.get("out_dtype") or start.get("dtype")
         needed += merged_size(inputs.base, written)
-        models = f"two models ({size(model)} each in float32)"
         what = f"contributions and one merged model ({len(others)} merges by mergekit)"
+    models = f"one model ({size(model)} in float32)"
+    # An expert is asked while the base is there; other merges stand beside it.
+    if others or isinstance(objective, Agreement):
+        models = f"two models ({size(model)} each in float32)"
     who = "Each worker needs" if on_ray else "Needs"
     display.say(
         f"{who} up to {size(needed)} of disk for {what} while it works, and memory for "
