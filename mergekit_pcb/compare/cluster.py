@@ -101,13 +101,30 @@ class Cluster:
             for reference in waiting:
                 ray.cancel(reference, force=True)
 
+    @property
+    def jobs_at_a_time(self) -> int:
+        """How many jobs may run at once on all machines together, at least one."""
+        wanted = {"CPU": 1, "GPU": self.settings.gpus, "memory": self._memory()}
+        total = sum(
+            min(
+                int(has.get(name, 0) // wants)
+                for name, wants in wanted.items()
+                if wants
+            )
+            for has in _machines(self.ray)
+        )
+        return max(total, 1)
+
     def _memory(self) -> int:
         """What a job asks for: no more than a machine has, or it would wait forever."""
-        nodes = [
-            n["Resources"].get("memory", 0) for n in self.ray.nodes() if n["Alive"]
-        ]
+        most = max((has.get("memory", 0) for has in _machines(self.ray)), default=0)
         wanted = self.settings.memory
-        return int(min(wanted + _LIBRARIES, max(nodes, default=0))) if wanted else 0
+        return int(min(wanted + _LIBRARIES, most)) if wanted else 0
+
+
+def _machines(ray: Any) -> list[dict[str, float]]:
+    """The resources of each machine."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def _in_worker(shared: tuple[str, list[str], bytes], function: bytes, job: Any) -> Any:
@@ -180,8 +197,7 @@ def cluster(settings: Ray) -> Iterator[Cluster]:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
     try:
-        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        most = max((machine.get("GPU", 0) for machine in machines), default=0)
+        most = max((m.get("GPU", 0) for m in _machines(ray)), default=0)
         if settings.gpus > most:
             raise PCBError(
                 f"--gpus-per-job {settings.gpus:g}: no machine of this Ray has more "

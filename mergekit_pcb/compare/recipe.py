@@ -151,7 +151,7 @@ def compare_recipe(
             comparison.plan.bytes_read = len(inputs.models) * one
             display.expect(comparison.steps, comparison.plan)
             if on is not None:
-                _ahead(comparison, replace(on, memory=2 * one), display)
+                _ahead(comparison, on, one, display)
             rows, references = comparison.run()
         report = Report(
             recipe=recipe,
@@ -166,10 +166,15 @@ def compare_recipe(
         return report
 
 
-def _ahead(comparison: Comparison, on: Ray, display: BarsAndLog) -> None:
+def _ahead(comparison: Comparison, on: Ray, size: float, display: BarsAndLog) -> None:
+    """Run the jobs of a comparison, whose merged models have so many bytes."""
     with ExitStack() as stack:
         with display.working_on("connecting to Ray"):
-            machines = stack.enter_context(cluster(on))
+            # An evaluation may hold the model in float32.
+            machines = stack.enter_context(cluster(replace(on, memory=2 * size)))
+        jobs = min(machines.jobs_at_a_time, len(comparison.candidates))
+        what = f"the merged models of {jobs} jobs of Ray at a time"
+        require_room(comparison.folder, jobs * size, what)
         scratch = stack.enter_context(unfinished_folder(comparison.folder, ".jobs-"))
         run_ahead(comparison, machines, scratch.absolute())
 

@@ -21,7 +21,7 @@ from mergekit_pcb.compare.cluster import Ray, cluster, require_ray
 from mergekit_pcb.compare.disk import merged_size
 from mergekit_pcb.compare.merge_process import merge_server
 from mergekit_pcb.compare.plan import Plan
-from mergekit_pcb.compare.progress import BarsAndLog, bars_and_log
+from mergekit_pcb.compare.progress import bars_and_log
 from mergekit_pcb.compare.recipe import model_folder, only_one_at_a_time
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.output.error_lines import one_line_errors
@@ -130,9 +130,6 @@ def _searched(
         merge = stack.enter_context(merge_server(task.for_merges))
         scores_by = task.objective(inputs, scratch)
         counts = scores_by.inputs() if isinstance(scores_by, Agreement) else {}
-        one = _require_room(
-            scratch, task, scores_by, budget, others, display, on_ray=on is not None
-        )
         if budget is not None and not _has_plain_weights(task.start):
             display.say(
                 "A `weight` of the recipe is a gradient or filtered list: it keeps its "
@@ -143,11 +140,18 @@ def _searched(
                 scores_by.prepare()
         with display.working_on("planning the merge"):
             bench, merger, groups = task.tools(scratch, merge, scores_by)
+        model, workers = merged_size(inputs.base, "float32"), 1
         ahead = None
         if on is not None:
             with display.working_on("connecting to Ray"):
-                machines = stack.enter_context(cluster(replace(on, memory=3 * one)))
+                machines = stack.enter_context(cluster(replace(on, memory=3 * model)))
             ahead = OnCluster(machines, task, scratch.absolute())
+            workers = machines.jobs_at_a_time
+        room = workers * _room_needed(task, scores_by, budget, others) + _REPORTS
+        memory = _models_in_memory(model, scores_by, others)
+        memory += f" in each of {workers} workers" if ahead is not None else ""
+        display.say(f"Needs up to {size(room)} of disk while it works, and {memory}.")
+        require_room(scratch, room, "the files of a search")
         about = [
             [cache.identity_of(model) for model in inputs.models],
             cache.versions(),
@@ -191,44 +195,28 @@ def _has_plain_weights(recipe: edits.Recipe) -> bool:
     return all(isinstance(weight, (int, float)) for weight in weights)
 
 
-def _require_room(
-    scratch: Path,
+def _room_needed(
     task: Task,
     objective: Objective,
     budget: Budget | None,
     others: Sequence[OtherMerge],
-    display: BarsAndLog,
-    *,
-    on_ray: bool,
 ) -> float:
-    """Say what disk the work needs, and ask whether there is as much.
-
-    Returns:
-        Bytes of a model in float32.
-
-    Raises:
-        PCBError: there is not.
-    """
-    inputs, start = task.inputs, task.start
-    model = merged_size(inputs.base, "float32")
-    # At most: the sum of all contributions is kept, or, where weights are tuned, that
-    # of each model and what their sum is divided by.
-    rows = 1 if budget is None else len(inputs.experts) + 1
-    needed = merged_size(inputs.base, start.get("dtype")) + rows * model + _REPORTS
-    needed += objective.room()
-    what = "contributions"
+    """Bytes of disk that a process needs at most."""
+    base, start = task.inputs.base, task.start
+    # The sum of all contributions is kept, or, where weights are tuned, that of each
+    # model and what their sum is divided by.
+    rows = 1 if budget is None else len(task.inputs.experts) + 1
+    needed = merged_size(base, start.get("dtype")) + rows * merged_size(base, "float32")
     if others:
-        written = start.get("out_dtype") or start.get("dtype")
-        needed += merged_size(inputs.base, written)
-        what = f"contributions and one merged model ({len(others)} merges by mergekit)"
-    models = f"one model ({size(model)} in float32)"
+        needed += merged_size(base, start.get("out_dtype") or start.get("dtype"))
+    return needed + objective.room()
+
+
+def _models_in_memory(
+    model: float, objective: Objective, others: Sequence[OtherMerge]
+) -> str:
+    """How many models there are in memory at a time, each of so many bytes."""
     # An expert is asked while the base is there; other merges stand beside it.
     if others or isinstance(objective, Agreement):
-        models = f"two models ({size(model)} each in float32)"
-    who = "Each worker needs" if on_ray else "Needs"
-    display.say(
-        f"{who} up to {size(needed)} of disk for {what} while it works, and memory for "
-        f"{models}."
-    )
-    require_room(scratch, needed, "the files of a search")
-    return model
+        return f"memory for two models ({size(model)} each in float32)"
+    return f"memory for one model ({size(model)} in float32)"

@@ -12,6 +12,8 @@ import yaml
 from mergekit_pcb.compare.candidates import inputs_of
 from mergekit_pcb.compare.command import compare
 from mergekit_pcb.compare.contenders import contenders
+from mergekit_pcb.compare.function import Function
+from mergekit_pcb.compare.recipe import compare_recipe
 from mergekit_pcb.errors import PCBError
 from tests import tiny
 
@@ -103,7 +105,6 @@ def score(model_dir, split="test"):
 """
 
 
-@pytest.mark.slow
 def test_a_contender_stands_beside_the_methods(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,10 +122,17 @@ def test_a_contender_stands_beside_the_methods(
         entry["parameters"] = {"weight": 1.0}
     write(best, document)
     out = tmp_path / "out"
-    options = ("--methods", "pcb", "--recipe", best, "--sweep", "pcb.lambda=0.5,1.5")
-    options += ("--evaluate", "contender_scores:score", "--no-copy-tokenizer")
-    result = tiny.invoke(compare, recipe, "--out", out, *options)
-    assert result.exit_code == 0, result.output
+    compare_recipe(
+        str(recipe),
+        out,
+        lambda _: Function("contender_scores:score"),
+        methods=["pcb"],
+        swept={"pcb": {"lambda": [0.5, 1.5]}},
+        recipes=[best],
+        merge_options={"copy_tokenizer": False, "quiet": True},
+        quiet=True,
+        in_this_process=True,
+    )
     written = json.loads((out / "comparison.json").read_text())
     row = next(row for row in written["rows"] if row["name"] == "best")
     assert row["method"] == "task_arithmetic"
