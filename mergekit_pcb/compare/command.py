@@ -163,11 +163,15 @@ def compare(
     merges: by lm-evaluation-harness (--tasks), by a function of your own
     (--evaluate), or, with neither, by measures of the weights alone.
 
+    \b
+    $ mergekit-pcb compare recipe.yml --out comparison --sweep auto \\
+        --tasks arc_easy --recipe found/best.yml
+
     RECIPE may be for any method. That method keeps its settings; the others take
     those that mean the same to them, and customary ones for the rest, such as
     their own density. DIR gets comparison.html, .md, .csv and .json and the
     pictures, and is resumed after an interruption.
-    """  # noqa: D205 - click prints it as it is
+    """  # noqa: D205, D301 - click prints it as it is, and wants the character itself
     if more["tasks"] and more["evaluate"]:
         raise click.UsageError("evaluate by --tasks or by --evaluate, not by both")
     if more["validation_tasks"] and not (more["tasks"] and sweep):
