@@ -1,8 +1,8 @@
-"""One table of all suites: three models, a row a method, a column a suite."""
+"""Tables of comparisons: a row a method, a column a suite or a number of models."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from experiments.cases import load
@@ -12,46 +12,67 @@ from mergekit_pcb.compare.scoreboard import MERGE
 SUITES = ("text", "vision1", "vision2", "language")
 GROUP = "3 models"
 
+# Of a comparison by name, in order; empty if it was not measured.
+Lines = dict[str, Line]
+
 
 def table(folder: Path, *, tuned: bool) -> Iterator[str]:
-    """A Markdown table: means and standard errors over seeds, the best merge bold."""
-    columns = {suite: _column(folder, suite, tuned=tuned) for suite in SUITES}
+    """Three models: means and standard errors over seeds, the best merge bold."""
+    columns = {
+        suite: _comparisons(folder, suite, tuned=tuned).get(GROUP, {})
+        for suite in SUITES
+    }
+    return _table(columns, {suite: _digits(suite) for suite in SUITES})
+
+
+def by_size(folder: Path, suite: str) -> Iterator[str]:
+    """Nobody tuned: a column for each number of models."""
+    columns = _comparisons(folder, suite, tuned=False)
+    return _table(columns, dict.fromkeys(columns, _digits(suite)))
+
+
+def _comparisons(folder: Path, suite: str, *, tuned: bool) -> dict[str, Lines]:
+    measured = load(folder / f"{suite}-cross-task.json")
+    found = {}
+    for name, group in groups(measured, tuned=tuned).items():
+        lines = summarise(group, higher_is_better=not suite.startswith("language"))
+        found[name] = {line.name: line for line in lines}
+    return found
+
+
+def _digits(suite: str) -> int:
+    return 4 if suite.startswith("language") else 2
+
+
+def _table(columns: Mapping[str, Lines], digits: Mapping[str, int]) -> Iterator[str]:
     names = dict.fromkeys(name for lines in columns.values() for name in lines)
-    yield "| | " + " | ".join(SUITES) + " |"
-    yield "| --- " + "| ---: " * len(SUITES) + "|"
+    yield "| | " + " | ".join(columns) + " |"
+    yield "| --- " + "| ---: " * len(columns) + "|"
     for name in names:
-        cells = [
-            _cell(lines, name, 4 if suite.startswith("language") else 2)
-            for suite, lines in columns.items()
-        ]
+        cells = [_cell(each, name, digits[key]) for key, each in columns.items()]
         yield f"| {name} | " + " | ".join(cells) + " |"
-    gaps = []
-    for suite, lines in columns.items():
-        digits = 4 if suite.startswith("language") else 2
-        peer = best_peer(list(lines.values()))
-        known = peer is not None and peer.gap is not None
-        gaps.append(
-            f"{-peer.gap:+.{digits}f} ± {peer.gap_error or 0:.{digits}f} ({peer.name})"
-            if known and peer is not None and peer.gap is not None
-            else ""
-        )
+    gaps = [_gap(lines, digits[key]) for key, lines in columns.items()]
     yield "| pcb less the best of other methods | " + " | ".join(gaps) + " |"
 
 
-def _column(folder: Path, suite: str, *, tuned: bool) -> dict[str, Line]:
-    measured = load(folder / f"{suite}-cross-task.json")
-    group = groups(measured, tuned=tuned).get(GROUP, [])
-    if not group:
-        return {}
-    lines = summarise(group, higher_is_better=not suite.startswith("language"))
-    return {line.name: line for line in lines}
-
-
-def _cell(lines: dict[str, Line], name: str, digits: int) -> str:
+def _cell(lines: Lines, name: str, digits: int) -> str:
     if name not in lines:
         return "failed" if lines else ""
     line = lines[name]
     best = next(each for each in lines.values() if each.kind == MERGE)
     text = f"{line.mean:.{digits}f}"
     text = f"**{text}**" if line is best else text
-    return f"{text} ± {line.error or 0:.{digits}f}"
+    return f"{text}{_error(line.error, digits)}"
+
+
+def _gap(lines: Lines, digits: int) -> str:
+    peer = best_peer(list(lines.values()))
+    if peer is None or peer.gap is None:
+        return ""
+    error = _error(peer.gap_error, digits)
+    return f"{-peer.gap:+.{digits}f}{error} ({peer.name})"
+
+
+def _error(error: float | None, digits: int) -> str:
+    """Nothing where there is one seed."""
+    return "" if error is None else f" ± {error:.{digits}f}"

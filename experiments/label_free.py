@@ -224,13 +224,16 @@ def _weights(
         start = score(state(equal))
         tried = {tuple(equal): _loss(start)}
 
-        def loss(
-            factors: tuple[float, ...], score: Any = score, tried: Any = tried
-        ) -> float:
-            tried[factors] = _loss(score(state(factors)))
-            return float(tried[factors])
+        def losses(
+            generation: Sequence[tuple[float, ...]],
+            score: Any = score,
+            tried: Any = tried,
+        ) -> list[float]:
+            found = [_loss(score(state(factors))) for factors in generation]
+            tried.update(zip(generation, found, strict=True))
+            return found
 
-        tune(loss, count, Budget(EVALUATIONS), start)
+        tune(losses, count, Budget(EVALUATIONS), start)
         best = min(tried, key=lambda factors: tried[factors])
         found[name] = {
             "weights": list(best),

@@ -14,7 +14,7 @@ from experiments.cases import Found
 from experiments.summary import Measured, groups, mean_curve, summarise
 from mergekit_pcb.kernel.projection import target
 
-SHOWN = ("linear", "task_arithmetic", "ties", "dare_ties", "pcb", "pcb:model")
+SHOWN = ("linear", "task_arithmetic", "ties", "dare_ties", "della", "pcb", "pcb:model")
 
 
 def sensitivity_picture(measured: Measured, suite: str, *, higher: bool) -> bytes:

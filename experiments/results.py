@@ -43,7 +43,7 @@ from mergekit_pcb.compare.scoreboard import MERGE
 
 RESULTS = Path(__file__).parent / "results"
 HOW = {False: "nobody tuned", True: "everybody tuned on validation items"}
-COMPARISONS = ("cross-task", "cross-training", "out-of-domain", "forms")
+COMPARISONS = ("cross-task", "cross-training", "out-of-domain")
 
 
 @click.command()
@@ -72,8 +72,13 @@ tasks, then over three seeds of fine-tunes; ± is the standard error over the se
 Models are nested: the first two, three and so on of the tasks. Accuracy in percent,
 or bits per byte (language), on test items.
 
-`pcb` and `pcb:model` without parameters were measured with p = 0.7 for any number of
-models. For three models that is the default; for others the default is 0.7 sqrt(3 / n).
+Fine-tunes were made on an H200, or, where it says so, on a CPU, with the same seeds:
+they are as good, and not the same.
+"""
+
+_OLDER = """\
+Where there are not three models, `pcb` and `pcb:model` were measured with p = 0.7 here;
+the default is 0.7 sqrt(3 / n) since.
 """
 
 
@@ -85,45 +90,58 @@ def render(folder: Path) -> Iterator[str]:
         yield ""
         yield from at_a_glance.table(folder, tuned=tuned)
         yield ""
-    for file in sorted(folder.glob("*.json")):
-        suite, table = _parts(file)
-        if table is None:
-            continue
-        measured = load(file)
-        yield f"## {suite}: {table}"
-        yield ""
-        if table in COMPARISONS:
-            yield from _comparisons(measured, higher=is_higher_better(suite))
-        elif table == "experts":
-            yield from fine_tune.table(measured)
-        elif table == "ablation":
-            yield from _ablation(measured, higher=is_higher_better(suite))
-        elif table == "sensitivity":
-            yield from _sensitivity(measured)
-        elif table == "control":
-            yield from _control(measured)
-        elif table == "label-free":
-            yield from label_free_table.table(measured)
-        elif table == "auto-lambda":
-            yield from auto_lambda.table(measured, is_higher_better(suite))
-        else:
-            yield from sampled_projection.table(measured)
-        yield ""
+    for where, files in _files(folder):
+        for file in files:
+            suite, table = _parts(file)
+            if table == "cross-task" and len(groups(load(file), tuned=False)) > 1:
+                yield f"## {suite}: numbers of models, nobody tuned{where}"
+                yield ""
+                yield from at_a_glance.by_size(file.parent, suite)
+                yield ""
+                if not where:
+                    yield _OLDER
+            if table is not None:
+                yield f"## {suite}: {table}{where}"
+                yield ""
+                yield from _section(table, load(file), is_higher_better(suite))
+                yield ""
     yield "## Rules for p"
     yield ""
     yield from targets.table(folder)
 
 
+def _files(folder: Path) -> Iterator[tuple[str, list[Path]]]:
+    """What was measured on fine-tunes made on a GPU, and then on a processor."""
+    yield "", sorted(folder.glob("*.json"))
+    yield ", fine-tunes made on a CPU", sorted((folder / "cpu").glob("*.json"))
+
+
+def _section(table: str, measured: Measured, higher: bool) -> Iterator[str]:
+    if table in COMPARISONS:
+        return _comparisons(measured, higher=higher)
+    if table == "ablation":
+        return _ablation(measured, higher=higher)
+    if table == "auto-lambda":
+        return auto_lambda.table(measured, higher)
+    return {
+        "experts": fine_tune.table,
+        "sensitivity": _sensitivity,
+        "control": _control,
+        "label-free": label_free_table.table,
+        "sampled-projection": sampled_projection.table,
+    }[table](measured)
+
+
 def drawn(folder: Path) -> Iterator[tuple[str, bytes]]:
     """Pictures by name."""
-    for file in sorted(folder.glob("*.json")):
+    for file in (file for _, files in _files(folder) for file in files):
         suite, table = _parts(file)
         higher = is_higher_better(suite)
         if table == "sensitivity":
             yield file.stem, sensitivity_picture(load(file), suite, higher=higher)
         if table == "auto-lambda":
             yield file.stem, target_picture(load(file), suite, higher=higher)
-        if table == "cross-task":
+        if table == "cross-task" and len(groups(load(file), tuned=False)) > 1:
             yield file.stem, sizes_picture(load(file), suite, higher=higher)
 
 

@@ -109,10 +109,13 @@ def test_differences_are_paired() -> None:
 def test_everything_is_rendered(tmp_path: Path) -> None:
     """Every kind of file gives a section; what failed is said; others are left out."""
     (tmp_path / "kernel.json").write_text("{}")
+    (tmp_path / "cpu").mkdir()
     save(
         [comparison(0), comparison(1), comparison(1, tuned=True)],
         tmp_path / "text-cross-task.json",
     )
+    sizes = [comparison(0), comparison(0, group="3 models")]
+    save(sizes, tmp_path / "cpu" / "vision1-cross-task.json")
     ablated = [
         ({"group": "3 models", "seed": s, "variant": v}, {"values": {"a": 70 + s + k}})
         for s in (0, 1)
@@ -139,6 +142,11 @@ def test_everything_is_rendered(tmp_path: Path) -> None:
     assert "### 2 models, everybody tuned on validation items (1 comparisons)" in text
     assert "| pcb | **74.75** | 0.75 | +0.00 | 0.00 | density 3 |" in text
     assert "| della | failed | | | | too random |" in text
+    assert "## vision1: cross-task, fine-tunes made on a CPU" in text
+    assert "| | 2 models | 3 models |" in text
+    assert (
+        "| pcb less the best of other methods | +3.00 (ties) | +3.00 (ties) |" in text
+    )
     assert "pcb is 3.50 ± 0.50 ahead of the best peer here, ties." in text
     assert "| without clamp | 71.5000 | +1.0000 | 0.0000 |" in text
     assert "| pcb | 0.1 | 0.90, 74.000 | 1, 75.000 | 75.000 |" in text
@@ -146,7 +154,7 @@ def test_everything_is_rendered(tmp_path: Path) -> None:
     assert "| a | 2 | 50.000 | 80.500 | 0.500 |" in text
     pictures = dict(results.drawn(tmp_path))
     names = {f"auto-lambda-{suite}" for suite in targets.SUITES}
-    names |= {"text-cross-task", "text-sensitivity"}
+    names |= {"vision1-cross-task", "text-sensitivity"}
     assert set(pictures) == names
     assert "| 0.6 | 1.00 (3: 1.0) |" in text
     assert all(data.startswith(b"\x89PNG") for data in pictures.values())
