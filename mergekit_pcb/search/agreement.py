@@ -35,7 +35,7 @@ from mergekit_pcb.search.texts import (
     tokenizer_of,
 )
 
-GENERATED, FROM_FILE = 16, 32
+GENERATED, FROM_FILE = 16, 64
 """Inputs of each expert, where the user does not say how many."""
 
 _GENERATED_TOKENS, _CAUSAL_TOKENS, _CLASSIFIER_TOKENS = 64, 64, 256

@@ -60,7 +60,7 @@ def _files(
     "--count",
     type=click.IntRange(min=4),
     metavar="N",
-    help="Inputs of each expert.  [default: 32 of a file, 16 generated]",
+    help="Inputs of each expert.  [default: 64 of a file, 16 generated]",
 )
 @click.option(
     "--tasks",
