@@ -14,9 +14,10 @@ from contextlib import nullcontext
 
 import torch
 
+from mergekit_pcb.kernel import torch_backend
 from mergekit_pcb.kernel.backends import backend_for
 from mergekit_pcb.kernel.domain import ModelStatistics, Options
-from mergekit_pcb.kernel.formula import model_statistics
+from mergekit_pcb.kernel.formula import InMemory, model_statistics
 from mergekit_pcb.kernel.projection import projections
 from mergekit_pcb.kernel.statistics import TensorDomain
 from mergekit_pcb.kernel.survivors import KeptSurvivors
@@ -79,14 +80,20 @@ def merge_one_tensor(
         OverflowedError: the result would.
     """
     backend = backend_for(tensor, options.inter)
-    densities = [[r] for r in density]
     one_block = len(tensor.spans(backend.block_size(tensor.device))) == 1
+    if one_block and backend is not torch_backend:
+        merged: torch.Tensor = backend.merge_small(
+            tensor, density, weight, scale, options
+        )
+        return merged
     kept = None if one_block else KeptSurvivors()
-    domain = (
-        backend.in_memory(tensor) if one_block else TensorDomain([tensor], kept=kept)
-    )
     with one_torch_thread() if one_block else nullcontext():
-        found = model_statistics(domain, densities, options)
+        domain = (
+            InMemory(tensor.between(slice(0, tensor.size)))
+            if one_block
+            else TensorDomain([tensor], kept=kept)
+        )
+        found = model_statistics(domain, [[r] for r in density], options)
     statistics = [of_model[0] for of_model in found]
     if callable(scale):
         with one_torch_thread():

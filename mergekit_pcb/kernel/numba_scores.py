@@ -56,14 +56,14 @@ class Shares(NamedTuple):
     """What scores become, and how the result is scaled.
 
     Attributes:
-        cut: (n, 3) threshold, largest score minus threshold, and weight of each model.
-        equal: (n,) bool, whether all scores that reach the threshold are equal.
+        cut: (n, 2) threshold, and largest score minus threshold, of each model.
+        weight: (n,) of each model.
         unit: what task values are multiplied by to undo the unit of the scoring.
         scale: lambda.
     """
 
     cut: Array
-    equal: Array
+    weight: Array
     unit: np.float32
     scale: np.float32
 
@@ -144,7 +144,7 @@ def screen_tile(
 
 @compiled
 def contribute(
-    b: Array, v: Array, cut: Array, equal: bool, s: Array, contribution: Array
+    b: Array, v: Array, cut: Array, weight: np.float32, s: Array, contribution: Array
 ) -> None:
     """What scores become: shares s, and what the model then adds to the sum.
 
@@ -152,14 +152,15 @@ def contribute(
         b: (m,) scores.
         v: (m,) clamped task values.
         cut: of this model, see `Shares`.
-        equal: the same.
+        weight: the same.
         s: memory for the shares.
         contribution: memory for shares times task values times weight.
     """
-    threshold, span, weight = cut
+    threshold, span = cut
     for j in range(b.size):
         s[j] = max(b[j] - threshold, _ZERO) / span
-    if equal:
+    # All scores that reach the threshold are equal.
+    if span <= 0:
         for j in range(b.size):
             s[j] = np.float32((b[j] >= threshold) & (v[j] != 0))
     for j in range(b.size):

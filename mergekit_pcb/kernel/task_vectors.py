@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -161,11 +161,6 @@ class TaskVectors:
             slice(start, min(start + step, self.size))
             for start in range(0, self.size, step)
         ]
-
-
-def bits_of(tensor: torch.Tensor) -> Any:
-    """(m,) uint16 bits of (m,) bfloat16 numbers, a numpy array in the same memory."""
-    return tensor.view(torch.int16).numpy().view(np.uint16)
 
 
 def in_parallel(
