@@ -20,7 +20,7 @@ from mergekit_pcb.kernel.domain import ModelStatistics, Options
 from mergekit_pcb.kernel.formula import InMemory, model_statistics
 from mergekit_pcb.kernel.projection import projections
 from mergekit_pcb.kernel.statistics import TensorDomain
-from mergekit_pcb.kernel.survivors import KeptSurvivors
+from mergekit_pcb.kernel.survivors import KeptSurvivors, kept_survivors
 from mergekit_pcb.kernel.task_vectors import TaskVectors, in_parallel, one_torch_thread
 
 
@@ -86,19 +86,18 @@ def merge_one_tensor(
             tensor, density, weight, scale, options
         )
         return merged
-    kept = None if one_block else KeptSurvivors()
-    with one_torch_thread() if one_block else nullcontext():
+    with kept_survivors() as kept, one_torch_thread() if one_block else nullcontext():
         domain = (
             InMemory(tensor.between(slice(0, tensor.size)))
             if one_block
             else TensorDomain([tensor], kept=kept)
         )
         found = model_statistics(domain, [[r] for r in density], options)
-    statistics = [of_model[0] for of_model in found]
-    if callable(scale):
-        with one_torch_thread():
-            sample = domain.sample()
-            scale = scale(projections(backend, sample, statistics, options.inter))
-    return merge_tensor(
-        tensor, statistics, weight, scale=scale, inter=options.inter, kept=kept
-    )
+        statistics = [of_model[0] for of_model in found]
+        if callable(scale):
+            with one_torch_thread():
+                sample = domain.sample()
+                scale = scale(projections(backend, sample, statistics, options.inter))
+        return merge_tensor(
+            tensor, statistics, weight, scale=scale, inter=options.inter, kept=kept
+        )

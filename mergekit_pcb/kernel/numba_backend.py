@@ -28,8 +28,8 @@ from mergekit_pcb.kernel.task_vectors import TaskVectors
 # Task values in a block: it stays in the last-level cache, and the few calls that it
 # needs do not matter.
 BLOCK = 1 << 18
-# Coordinates of a sample that are projected at a time: whole tiles.
-_PIECE = numba_memory.TILE << 6
+# Coordinates of a sample to score at a time: whole tiles.
+_PIECE = numba_memory.TILE << 3
 # Compiled loops read bfloat16 as its bits.
 _LIKE = {
     torch.bfloat16: np.empty(0, dtype=np.uint16),
@@ -132,29 +132,44 @@ def merge(
         worker.merge(span, found or worker.survivors(span, screen), shares, out)
 
 
-def squares(tau: Any) -> Array:
+def scores(tau: torch.Tensor, scoring: Scoring) -> torch.Tensor:
+    """(n, m) scores of (n, m) task vectors, as `torch_backend`."""
+    pieces = [b for _, b, _ in _scored(tau.numpy(), scoring)]
+    return torch.from_numpy(np.concatenate(pieces, axis=1))
+
+
+def squares(tau: torch.Tensor) -> Array:
     """Sums of the squares of (n, m) task vectors, as `torch_backend`."""
     found = np.zeros(len(tau))
-    numba_memory.squares(np.asarray(tau), found)
+    numba_memory.squares(tau.numpy(), found)
     return found
 
 
 def project(
-    tau: Any, statistics: Sequence[ModelStatistics], inter: str, parts: Array
+    tau: torch.Tensor, statistics: Sequence[ModelStatistics], inter: str, parts: Array
 ) -> Array:
     """Sums of contributions times task vectors, as `torch_backend`."""
     scoring = Scoring.of_statistics(statistics, inter)
-    screen = _screen(scoring, [])
-    shares = _shares(statistics, [1.0] * len(tau), scoring.unit, 1.0)
-    tau, kept = np.asarray(tau), np.zeros(len(tau))
+    cut = _shares(statistics, [], scoring.unit, 1.0).cut
+    kept = np.zeros(len(tau))
+    for piece, b, v in _scored(tau.numpy(), scoring):
+        numba_memory.project(piece, b, v, cut, parts / scoring.unit, kept)
+    return kept / scoring.unit
+
+
+def _scored(tau: Array, scoring: Scoring) -> Iterator[tuple[Array, Array, Array]]:
+    """Task vectors in the unit of the scoring, scores, and clamped task values.
+
+    Each (n, m), piece by piece.
+    """
+    _, exponent, extents, _ = _screen(scoring, [])
     for start in range(0, tau.shape[1], _PIECE):
         piece = np.ascontiguousarray(tau[:, start : start + _PIECE])
         if scoring.unit != 1:
             piece = piece * np.float32(scoring.unit)
         b, v = np.empty((2, *piece.shape), dtype=np.float32)
-        numba_memory.all_scores(piece, screen.exponent, screen.extents, b, v)
-        numba_memory.project(piece, b, v, shares.cut, parts / scoring.unit, kept)
-    return kept / scoring.unit
+        numba_memory.all_scores(piece, exponent, extents, b, v)
+        yield piece, b, v
 
 
 def _shares(

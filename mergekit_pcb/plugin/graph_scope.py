@@ -2,8 +2,8 @@
 
 The planner's merge tasks define which tensors there are and how to load them. The same
 loading tasks run before the merge, once to draw a sample and twice for the statistics:
-lazily, tensor by tensor, with a few numbers as each result. The statistics are added to the parameters of the merge tasks, and mergekit then
-executes its own graph as usual.
+lazily, tensor by tensor, with a few numbers as each result. The statistics are added to
+the parameters of the merge tasks, and mergekit then executes its own graph as usual.
 """
 
 from __future__ import annotations
@@ -344,7 +344,7 @@ def run_work(
         # The same executor and devices as in mergekit's run_merge.
         cpu = torch.device("cpu")
         device = torch.device(options.device or "cpu")
-        if options.multi_gpu:
+        if options.multi_gpu and pending:
             device = torch.device(get_torch_accelerator_type())
             if not options.quiet:
                 click.echo(f"{label}:", err=True)  # its progress bar has no label
