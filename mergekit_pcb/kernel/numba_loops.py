@@ -43,7 +43,9 @@ VECTOR = 64
 
 @compiled
 def magnitudes(block: Block, gaps: Array, values: Array, counts: Array) -> None:
-    """The magnitudes of task values, but those within a gap: step 1 of `formula`.
+    """The magnitudes of task values, but those within a gap.
+
+    `formula.ranked_values` without a scoring: |tau|.
 
     Args:
         block: where to work.
@@ -75,7 +77,7 @@ def magnitudes(block: Block, gaps: Array, values: Array, counts: Array) -> None:
 
 @compiled
 def survivors(block: Block, screen: Screen, found: Survivors) -> None:
-    """Scores, but those that are certainly below a cut: steps 1 to 4 of `formula`.
+    """Scores, but those that are certainly below a cut: `formula.ranked_values`.
 
     Args:
         block: where to work.
@@ -129,7 +131,9 @@ def survivors(block: Block, screen: Screen, found: Survivors) -> None:
 
 @compiled
 def merge(block: Block, found: Survivors, shares_of: Shares, out: int) -> bool:
-    """Base + lambda * merged task vector of what survived: steps 4 and 5 of `formula`.
+    """Base + lambda * merged task vector of what survived.
+
+    The end of `formula.merge_block`: `drop_and_rescale_` and `weighted_mean`.
 
     Args:
         block: where to work.

@@ -22,7 +22,7 @@ _NO_SHARE, _ONE = np.float32(1e-12), np.float32(1)
 
 @compiled
 def all_scores(tau: Array, exponent: Array, extents: Array, b: Array, v: Array) -> None:
-    """Scores of task vectors: steps 1 to 4 of `formula`.
+    """Scores of task vectors: `formula.ranked_values`.
 
     Args:
         tau: (n, m) task vectors in the unit of the scoring.
@@ -60,7 +60,7 @@ def squares(tau: Array, found: Array) -> None:
 def project(
     tau: Array, b: Array, v: Array, cut: Array, parts: Array, kept: Array
 ) -> None:
-    """Sums of c_i times sum_j ``parts``_j tau_j, see `projection.projections`.
+    """Sums of `formula.contributions` c_i times sum_j ``parts``_j tau_j.
 
     Args:
         tau: (n, m) task vectors in the unit of the scoring.

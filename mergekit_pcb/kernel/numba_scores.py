@@ -81,6 +81,8 @@ def scores(
 ) -> None:
     """Scores b and clamped task values v of some task values of one model.
 
+    `formula.clamp_magnitudes`, and `formula.scores`: tanh(tau * total) exp(n u^2).
+
     Args:
         tau: (m,) task values.
         total: (m,) sums over models there.
@@ -148,6 +150,8 @@ def contribute(
 ) -> None:
     """What scores become: shares s, and what the model then adds to the sum.
 
+    `formula.drop_and_rescale_`, and the products of `formula.weighted_mean`.
+
     Args:
         b: (m,) scores.
         v: (m,) clamped task values.
@@ -186,20 +190,9 @@ def _all_tanh(x: Array) -> None:
 @compiled
 def _tanh(x: Any) -> Any:
     """The tanh, as `exp2_tanh.tanh_`, where it differs from x."""
-    # Both are computed, without a branch: so a vector of them is computed at once.
-    flat, steep = _flat_tanh(x), _steep_tanh(x)
-    return flat if abs(x) < _IS_STEEP else steep
-
-
-@compiled
-def _flat_tanh(x: Any) -> Any:
     square = x * x
-    result = (((_T4 * square + _T3) * square + _T2) * square + _T1) * square + _T0
-    return result * square * x + x
-
-
-@compiled
-def _steep_tanh(x: Any) -> Any:
-    exponential = _exp2(min(abs(x), _IS_ONE) * _TWICE_LOG2_E)
-    result = _ONE - _TWO / (exponential + _ONE)
-    return -result if x < 0 else result
+    flat = (((_T4 * square + _T3) * square + _T2) * square + _T1) * square + _T0
+    flat = flat * square * x + x
+    steep = _ONE - _TWO / (_exp2(min(abs(x), _IS_ONE) * _TWICE_LOG2_E) + _ONE)
+    # Both are computed, without a branch: so a vector of them is computed at once.
+    return flat if abs(x) < _IS_STEEP else -steep if x < 0 else steep

@@ -31,7 +31,7 @@ _unit_of = compiled(domain.unit_of)
 def statistics(
     inputs: Array, like: Array, density: Array, clamp: float, found: Array, cut: Array
 ) -> float:
-    """Scores and thresholds: `formula.model_statistics`, and steps 1 to 4.
+    """Scores and thresholds: `formula.model_statistics`.
 
     Args:
         inputs: (n + 1,) int64 addresses of the models and the base.
@@ -111,7 +111,9 @@ def merge(
     unit: float,
     scale: float,
 ) -> bool:
-    """Base + lambda * merged task vector: steps 4 and 5 of `formula`.
+    """Base + lambda * merged task vector.
+
+    The end of `formula.merge_block`: `drop_and_rescale_` and `weighted_mean`.
 
     Args:
         inputs: (n + 2,) int64 addresses of models, base, and result.

@@ -74,7 +74,7 @@ def subtract(model: Array, base: Array, unit: np.float32, out: Array) -> None:
 
 @compiled
 def sum_models(tau: Array, start: int, total: Array) -> None:
-    """Sum over models of a tile of (n, ...) task vectors, cut where it overflows."""
+    """`formula.sum_models` of a tile of (n, ...) task vectors, cut if it overflows."""
     for i in range(len(tau)):
         tile = tau[i, start : start + total.size]
         if i == 0:
@@ -112,6 +112,8 @@ def write(
     out: Array,
 ) -> bool:
     """Base + lambda * merged task vector of a tile; whether all are finite.
+
+    The quotient of `formula.weighted_mean`, and `TaskVectors.write_merged`.
 
     Args:
         merged: (m,) sums over models, and then divided and scaled.
