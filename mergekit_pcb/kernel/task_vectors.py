@@ -140,10 +140,7 @@ class TaskVectors:
         merged *= scale
         if self.base is not None:
             merged += self.base[span]
-        written = out[span].copy_(merged)
-        # A sum is several times cheaper; it may overflow where no value has.
-        total = written.sum(dtype=merged.dtype).item()
-        if not math.isfinite(total) and not written.isfinite().all():
+        if not all_finite(out[span].copy_(merged)):
             raise OverflowedError
 
     @property
@@ -162,6 +159,14 @@ class TaskVectors:
             slice(start, min(start + step, self.size))
             for start in range(0, self.size, step)
         ]
+
+
+def all_finite(values: torch.Tensor) -> bool:
+    """Whether no value is NaN or infinity."""
+    # A sum is several times cheaper; it may overflow where no value has.
+    wide = torch.float64 if values.dtype == torch.float64 else torch.float32
+    total = values.sum(dtype=wide).item()
+    return math.isfinite(total) or bool(values.isfinite().all())
 
 
 def in_parallel(

@@ -35,7 +35,13 @@ from mergekit_pcb.kernel.collectors import RankSearch, TensorArena
 from mergekit_pcb.kernel.domain import Scoring
 from mergekit_pcb.kernel.statistics import order_statistics, sweep_tensor
 from mergekit_pcb.kernel.task_vectors import TaskVectors
-from mergekit_pcb.plugin.digests import SAMPLE_MOST, TensorSample, draw, joined
+from mergekit_pcb.plugin.digests import (
+    SAMPLE_MOST,
+    TensorSample,
+    draw,
+    joined,
+    most_needed,
+)
 from mergekit_pcb.plugin.lambda_record import (
     RECORD_KEY,
     FinalizeAndTell,
@@ -200,10 +206,12 @@ class GraphDomain:
 
         work = _on_task_vectors(references, draw_one)
         arena = TensorArena()
-        count = 0
+        count = seen = 0
         for name, tensor in run_work(merges, work, options, "PCB: sampling"):
             samples[name] = tensor
-            tensor.tau = arena.keep(tensor.tau)
+            seen += tensor.size
+            needed = most_needed(tensor.size, seen)
+            tensor.tau = arena.keep(tensor.tau[:, :needed])
             count += tensor.tau.shape[1]
             if count > 2 * SAMPLE_MOST:
                 count = _thin(samples.values())

@@ -9,7 +9,7 @@ import threading
 
 import torch
 
-from mergekit_pcb.kernel.task_vectors import TaskVectors
+from mergekit_pcb.kernel.task_vectors import TaskVectors, all_finite
 
 # Coordinates of a tensor that is kept at most, and bytes of all in one dtype.
 _MOST, _BUDGET = 1 << 16, 1 << 26
@@ -35,7 +35,7 @@ class SmallTensors:
         inputs, dtype = vectors.inputs, vectors.models[0].dtype
         if vectors.size > _MOST or vectors.device.type != "cpu":
             return
-        if not vectors.between(slice(0, vectors.size)).isfinite().all():
+        if not all_finite(vectors.between(slice(0, vectors.size))):
             return  # the other passes will say what is wrong, or make it right
         with self._lock:
             if dtype not in self._rows:

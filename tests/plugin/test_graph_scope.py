@@ -211,6 +211,21 @@ def test_the_sample_is_drawn_in_proportion(files: list[Path], tmp_path: Path) ->
     assert abs(domain.sample().shape[1] - 4096) <= len(SHAPES)
 
 
+@pytest.mark.parametrize("largest", [10, 5_000, 3_000_000])
+def test_no_more_is_kept_than_the_sample_needs(largest: int) -> None:
+    """Nor less, however many tensors follow."""
+    drawn = torch.Generator().manual_seed(largest)
+    sizes = torch.randint(1, largest, (300,), generator=drawn).tolist()
+    seen = kept = 0
+    counts = digests.sample_counts(sizes)
+    for size, count in zip(sizes, counts, strict=True):
+        seen += size
+        needed = digests.most_needed(size, seen)
+        assert count <= needed
+        kept += needed
+    assert kept < 10 * (sum(counts) + len(sizes))
+
+
 def test_order_of_tensors_does_not_matter(files: list[Path], tmp_path: Path) -> None:
     """mergekit-pytorch shuffles tensors, GPUs finish when they like: all the same."""
     merges = whole_model_tasks(plan_of(files, tmp_path / "merged"))
