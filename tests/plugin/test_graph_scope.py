@@ -379,7 +379,9 @@ def test_each_pass_is_named_with_several_gpus(
     file = write_recipe(recipe, tmp_path / "r.yml")
     options = ("--no-copy-tokenizer", "--multi-gpu")
     shown = invoke(run_yaml.main, file, tmp_path / "merged", *options)
-    lines = [line for line in shown.stderr.splitlines() if line.startswith("PCB")]
+    told = shown.stderr.splitlines()
+    # A bar follows for what mergekit has lost, see below.
+    lines = [x for x in told if x.startswith("PCB") and "%|" not in x]
     assert lines == [f"{label}:" for label in PASSES]
 
 
