@@ -23,7 +23,11 @@ from mergekit_pcb.kernel.numba_tiles import TILE, Array, Block
 from mergekit_pcb.kernel.order_statistics import OverflowedError, require_finite
 from mergekit_pcb.kernel.sampling import sample_coordinates
 from mergekit_pcb.kernel.survivors import KeptSurvivors, Survivors
-from mergekit_pcb.kernel.task_vectors import TaskVectors
+from mergekit_pcb.kernel.task_vectors import (
+    TaskVectors,
+    all_finite,
+    one_torch_thread,
+)
 
 # Task values in a block: it stays in the last-level cache, and the few calls that it
 # needs do not matter.
@@ -53,12 +57,13 @@ def merge_small(
 ) -> torch.Tensor:
     """Merge a tensor that is its own domain, as `merge.merge_one_tensor`."""
     if not _is_read_directly(tensor):
-        *models, base = (part.float().contiguous() for part in tensor.inputs)
-        wide = TaskVectors(base, models)
-        merged = merge_small(wide, density, weight, scale, options)
-        out = tensor.empty_output().copy_(merged)
-        if not out.isfinite().all():
-            raise OverflowedError
+        with one_torch_thread():
+            *models, base = (part.float().contiguous() for part in tensor.inputs)
+            wide = TaskVectors(base, models)
+            merged = merge_small(wide, density, weight, scale, options)
+            out = tensor.empty_output().copy_(merged)
+            if not all_finite(out):
+                raise OverflowedError
         return out
     out = tensor.empty_output()
     n, size = len(density), tensor.size
@@ -67,7 +72,7 @@ def merge_small(
     inputs = _addresses([*tensor.inputs, out])
     like = _LIKE[out.dtype]
     unit = numba_small.statistics(
-        inputs, like, np.array(density), options.clamp, found, cut
+        inputs, like, np.array(density, dtype=float), options.clamp, found, cut
     )
     if math.isnan(unit):
         require_finite(np.abs(found[0]).max(axis=1).tolist())
@@ -77,7 +82,7 @@ def merge_small(
         kept = np.empty(n)
         numba_small.projections(sample, cut, unit, kept)
         scale = scale(kept.tolist())
-    weights = np.array(weight, dtype=np.float64)
+    weights = np.array(weight, dtype=float)
     if not numba_small.merge(inputs, like, found, cut, weights, unit, float(scale)):
         raise OverflowedError
     return out
@@ -273,7 +278,7 @@ class _Worker:
         else:
             merged = torch.empty(block.stop)
             numba_loops.merge(block, found, shares, merged.data_ptr())
-            finite = bool(out[span].copy_(merged).isfinite().all())
+            finite = all_finite(out[span].copy_(merged))
         if not finite:
             raise OverflowedError
 
