@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -159,6 +159,11 @@ class TaskVectors:
             slice(start, min(start + step, self.size))
             for start in range(0, self.size, step)
         ]
+
+
+def bits_of(tensor: torch.Tensor) -> Any:
+    """(m,) uint16 bits of (m,) bfloat16 numbers, a numpy array in the same memory."""
+    return tensor.view(torch.int16).numpy().view(np.uint16)
 
 
 def all_finite(values: torch.Tensor) -> bool:
