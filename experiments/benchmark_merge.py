@@ -1,12 +1,16 @@
 """What whole merges cost: time and peak memory of `mergekit-yaml`, method by method.
 
     python -m experiments.benchmark_merge
+    python -m experiments.benchmark_merge --layout small
+    python -m experiments.benchmark_merge --layout huge --methods linear,pcb
+    python -m experiments.benchmark_merge --models 2,4,8,16 --methods linear,pcb
     python -m experiments.benchmark_merge --depths 4,16,64
 
 The first makes a Llama model of 540 million random weights and three fine-tunes, merges
-them with every method in turns, and compares medians. The second merges models of equal
-layers, few and many, with `scope: tensor` and `scope: model`, and compares peaks. The
-models are deleted afterwards.
+them with every method in turns, and compares medians. `small` is a model of 2,000 small
+tensors; `huge` one of two tensors of half a billion, or of `--vocab` times `--hidden`.
+The last merges models of equal layers, few and many, with `scope: tensor` and
+`scope: model`, and compares peaks. The models are deleted afterwards.
 """
 
 from __future__ import annotations
@@ -16,16 +20,34 @@ import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
-from experiments import merge_runs
+from experiments import computed_times, merge_runs
 from experiments.merge_runs import METHODS, Usage
 
 RESULTS = Path(__file__).parent / "results"
 # Of scope: model, over scope: tensor.
 MOST_MEMORY = 1.25
+METHODS_SHOWN = "linear,task_arithmetic,ties,dare_ties,pcb,pcb-0.1,pcb-model,pcb-plain"
+
+
+class Layout(NamedTuple):
+    """The size of a model, and of what mergekit keeps of it until it is written."""
+
+    layers: int
+    hidden: int
+    vocab: int
+    out_shard_size: str
+
+
+LAYOUTS = {
+    "even": Layout(8, 2048, 32_000, "200M"),
+    "small": Layout(222, 32, 1_000, "20M"),
+    "huge": Layout(1, 1024, 500_000, "200M"),
+}
+OF_DEPTHS = Layout(8, 512, 8_000, "20M")
 
 
 def _listed(kind: type) -> Any:
@@ -36,15 +58,25 @@ def _listed(kind: type) -> Any:
 
 
 @click.command()
-@click.option("--layers", default=8, show_default=True)
-@click.option("--hidden", default=None, type=int, help="[default: 2048; 512]")
-@click.option("--vocab", default=None, type=int, help="[default: 32000; 8000]")
-@click.option("--models", default=3, show_default=True, help="Fine-tunes to merge.")
 @click.option(
-    "--methods",
-    default="linear,task_arithmetic,ties,pcb,pcb-model,pcb-plain",
+    "--layout",
+    type=click.Choice(list(LAYOUTS)),
+    default="even",
     show_default=True,
-    callback=_listed(str),
+    help="The kind of model; its numbers can be changed by the next three options.",
+)
+@click.option("--layers", type=int, help="[default: 8; of small 222; of huge 1]")
+@click.option("--hidden", type=int, help="[default: 2048; 32; 1024]")
+@click.option("--vocab", type=int, help="[default: 32000; 1000; 500000]")
+@click.option(
+    "--models",
+    default="3",
+    show_default=True,
+    callback=_listed(int),
+    help="Fine-tunes to merge, a table for each number.",
+)
+@click.option(
+    "--methods", default=METHODS_SHOWN, show_default=True, callback=_listed(str)
 )
 @click.option(
     "--depths",
@@ -60,7 +92,8 @@ def _listed(kind: type) -> Any:
 )
 @click.option(
     "--out-shard-size",
-    help="mergekit keeps a shard in memory until it is full.  [default: 200M; 20M]",
+    help="mergekit keeps a shard in memory until it is full.  [default: 200M; of "
+    "small and of depths 20M]",
 )
 @click.option(
     "--work",
@@ -73,10 +106,11 @@ def _listed(kind: type) -> Any:
     help="Where to write the table; a JSON file goes beside it.",
 )
 def main(
-    layers: int,
+    layout: str,
+    layers: int | None,
     hidden: int | None,
     vocab: int | None,
-    models: int,
+    models: list[int],
     methods: list[str],
     depths: list[int],
     repeat: int,
@@ -89,31 +123,40 @@ def main(
     if unknown:
         known = ", ".join(METHODS)
         raise click.BadParameter(f"{', '.join(sorted(unknown))}; known are {known}")
+    if not models or min(models) < 1:
+        raise click.BadParameter("--models: numbers above 0, such as 2,4,8")
     if depths:
         methods = ["pcb", "pcb-model"]
+    usual = OF_DEPTHS if depths else LAYOUTS[layout]
     size = {
-        "hidden": hidden or (512 if depths else 2048),
-        "vocab": vocab or (8_000 if depths else 32_000),
-        "models": models,
+        "hidden": hidden or usual.hidden,
+        "vocab": vocab or usual.vocab,
+        "models": max(models),
     }
-    out_shard_size = out_shard_size or ("20M" if depths else "200M")
+    shard_size = out_shard_size or usual.out_shard_size
     found = merge_runs.conditions()
-    found["size"] = size | {"out shard": out_shard_size}
-    found["runs"] = {"imports": [merge_runs.imports()]}
-    for depth in depths or [layers]:
+    found["size"] = size | {"out shard": shard_size}
+    found["runs"] = {"imports": [merge_runs.imports() for _ in range(3)]}
+    for depth in depths or [layers or usual.layers]:
         with tempfile.TemporaryDirectory(dir=work, prefix="merge-") as folder:
             click.echo(f"making models of {depth} layers", err=True)
             merge_runs.make_models(Path(folder), layers=depth, **size)
             parameters = count(Path(folder) / "base")
-            runs = in_turns(Path(folder), methods, repeat, out_shard_size)
-            for method, usages in runs:
-                name = f"{method}, {depth} layers" if depths else method
-                found["runs"].setdefault(name, []).append(usages)
+            for number in models:
+                runs = in_turns(Path(folder), methods, repeat, shard_size, number)
+                for method, usages in runs:
+                    name = f"{method}, {depth} layers" if depths else method
+                    if len(models) > 1:
+                        name = f"{name}, {number} models"
+                    found["runs"].setdefault(name, []).append(usages)
+            if layout == "even" and not depths:
+                found["disk"] = computed_times.disk_speed(Path(folder))
         found.setdefault("parameters", {})[depth] = parameters
-    lines = depth_table(found, depths) if depths else table(found)
+    lines = depth_table(found, depths) if depths else tables(found, models)
     click.echo("\n".join(lines))
-    name = "benchmark_depth.md" if depths else "benchmark_merge.md"
-    record(markdown or RESULTS / name, lines, found)
+    kind = "depth" if depths else "merge" if layout == "even" else layout
+    kind += "_models" if len(models) > 1 else ""
+    record(markdown or RESULTS / f"benchmark_{kind}.md", lines, found)
 
 
 def count(model: Path) -> int:
@@ -122,12 +165,12 @@ def count(model: Path) -> int:
 
 
 def in_turns(
-    models: Path, methods: Sequence[str], repeat: int, shard_size: str
+    models: Path, methods: Sequence[str], repeat: int, shard_size: str, number: int
 ) -> Iterator[tuple[str, Usage]]:
     """Runs of all methods, so that what disturbs the machine disturbs each."""
     for turn in range(repeat):
         for method in methods:
-            usage = merge_runs.merge(models, method, shard_size)
+            usage = merge_runs.merge(models, method, shard_size, number)
             click.echo(
                 f"{turn + 1}/{repeat} {method}: {usage.seconds:.1f} s, "
                 f"{usage.cpu_seconds:.1f} s on all cores, {usage.peak_mb:.0f} MB",
@@ -141,6 +184,28 @@ def median(runs: Sequence[Usage]) -> Usage:
     return Usage(*map(statistics.median, zip(*runs, strict=True)))
 
 
+def tables(found: dict[str, Any], models: Sequence[int]) -> list[str]:
+    """A table for each number of models; for one, what larger models would take."""
+    if len(models) > 1:
+        parts = []
+        for number in models:
+            end = f", {number} models"
+            runs = {
+                name.removesuffix(end): usages
+                for name, usages in found["runs"].items()
+                if name == "imports" or name.endswith(end)
+            }
+            size = found["size"] | {"models": number}
+            parts += [*table(found | {"runs": runs, "size": size}), ""]
+        return parts[:-1]
+    lines = table(found)
+    if "disk" in found:
+        runs = {name: median(usages) for name, usages in found["runs"].items()}
+        (parameters,) = found["parameters"].values()
+        lines += ["", *computed_times.lines(runs, parameters, *models, found["disk"])]
+    return lines
+
+
 def table(found: dict[str, Any]) -> list[str]:
     """Rows of methods: medians, and their ratios to two methods."""
     runs = {name: median(usages) for name, usages in found["runs"].items()}
@@ -152,25 +217,25 @@ def table(found: dict[str, Any]) -> list[str]:
     heading = (
         f"Merges of {size['models']} fine-tunes of {parameters / 1e6:.0f} million "
         f"bfloat16 parameters; medians of {repeat} runs, in turns. Of each run, "
-        f"{imports.seconds:.1f} s and {imports.peak_mb:.0f} MB are for imports."
+        f"{imports.seconds:.1f} s, {imports.cpu_seconds:.1f} s of all cores and "
+        f"{imports.peak_mb:.0f} MB are for imports."
     )
+    ratios = "".join(f" times `{peer}` |" for peer in peers)
     lines = [
         heading,
         "",
-        "| method | time | from - to |"
-        + "".join(f" times `{peer}` |" for peer in peers)
-        + " on all cores | peak memory |",
-        "| --- | ---: | ---: |" + " ---: |" * len(peers) + " ---: | ---: |",
+        f"| method | time | from - to |{ratios} on all cores |{ratios} peak memory |",
+        "| --- | ---: | ---: |" + " ---: |" * (2 * len(peers) + 2),
     ]
     for name, usage in runs.items():
         seconds = [run.seconds for run in found["runs"][name]]
-        ratios = [usage.seconds / runs[peer].seconds for peer in peers]
         cells = [
             f"`{name}`",
             f"{usage.seconds:.1f} s",
             f"{min(seconds):.1f} - {max(seconds):.1f} s",
-            *(f"{ratio:.2f}" for ratio in ratios),
+            *(f"{usage.seconds / runs[peer].seconds:.2f}" for peer in peers),
             f"{usage.cpu_seconds:.1f} s",
+            *(f"{usage.cpu_seconds / runs[peer].cpu_seconds:.2f}" for peer in peers),
             f"{usage.peak_mb:.0f} MB",
         ]
         lines.append(f"| {' | '.join(cells)} |")

@@ -24,6 +24,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "ties": {"weight": 1.0, "density": 0.2},
     "dare_ties": {"weight": 1.0, "density": 0.2},
     "pcb": {"density": 0.2},
+    "pcb-0.1": {"density": 0.1},
     "pcb-model": {"density": 0.2, "scope": "model"},
     "pcb-plain": {"density": 0.2},
     "task_arithmetic": {"weight": 0.4},
@@ -66,10 +67,12 @@ def measure(command: list[str], **environment: str) -> Usage:
     return Usage(seconds, cpu_seconds, usage.ru_maxrss * unit / 1e6)
 
 
-def merge(models: Path, method: str, shard_size: str) -> Usage:
-    """Merge the fine-tunes in a folder of models; the merged model is deleted."""
+def merge(
+    models: Path, method: str, shard_size: str, number: int | None = None
+) -> Usage:
+    """Merge so many fine-tunes in a folder of models; the merged model is deleted."""
     recipe, out = models / f"{method}.yml", models / "merged"
-    recipe.write_text(json.dumps(recipe_for(models, method)))  # JSON is YAML
+    recipe.write_text(json.dumps(recipe_for(models, method, number)))  # JSON is YAML
     options = ["--quiet", "--no-copy-tokenizer", "--out-shard-size", shard_size]
     try:
         command = [_mergekit_yaml(), str(recipe), str(out), *options]
@@ -79,9 +82,9 @@ def merge(models: Path, method: str, shard_size: str) -> Usage:
         shutil.rmtree(out, ignore_errors=True)
 
 
-def recipe_for(models: Path, method: str) -> dict[str, Any]:
-    """The recipe of one row of the table."""
-    tuned = sorted(path for path in models.glob("tuned*") if path.is_dir())
+def recipe_for(models: Path, method: str, number: int | None = None) -> dict[str, Any]:
+    """The recipe of one row of the table, for all fine-tunes or so many."""
+    tuned = sorted(path for path in models.glob("tuned*") if path.is_dir())[:number]
     recipe: dict[str, Any] = {
         "merge_method": method.partition("-")[0],
         "models": [{"model": str(path.absolute())} for path in tuned],

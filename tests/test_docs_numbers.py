@@ -117,6 +117,7 @@ RESULT_TABLES = {
         "kernel",
         "benchmark_depth",
         "benchmark_search",
+        "benchmark_small",
     ],
 }
 

@@ -1,6 +1,6 @@
 """Which backend works on a tensor: torch's operations or compiled loops.
 
-A backend is a module with the functions `block_size`, `in_memory`, `collect`, `merge`,
+A backend is a module with the functions `block_size`, `collect`, `merge`, `scores`,
 `squares` and `project`. Both give the same bits for the same block; compiled loops are
 faster.
 """
@@ -27,11 +27,18 @@ def backend_for(tensor: TaskVectors, inter: str | None) -> ModuleType:
         tensor: base and models.
         inter: form of the inter-balancing; None where only magnitudes are looked at.
     """
-    can_be_compiled = (
-        tensor.device.type == "cpu"
-        and tensor.dtype == torch.float32
-        and tensor.base is not None
-    )
+    if tensor.base is None:
+        return torch_backend
+    return _backend(tensor.device, tensor.dtype, inter)
+
+
+def backend_for_sample(tau: torch.Tensor, inter: str | None) -> ModuleType:
+    """The fastest backend for (n, m) task vectors; ``inter`` as in `backend_for`."""
+    return _backend(tau.device, tau.dtype, inter)
+
+
+def _backend(device: torch.device, dtype: torch.dtype, inter: str | None) -> ModuleType:
+    can_be_compiled = device.type == "cpu" and dtype == torch.float32
     if can_be_compiled and inter in ("raw", None) and not numba_problem():
         return importlib.import_module("mergekit_pcb.kernel.numba_backend")
     return torch_backend

@@ -73,12 +73,26 @@ class Extent(NamedTuple):
     floor: float
     spread: float
 
-    @classmethod
-    def of(cls, low: float, high: float) -> Extent:
-        """Equal magnitudes have u = 1; if they are all 0, u = 0."""
-        if low < high:
-            return cls(low, high, low, high - low)
-        return cls(low, high, 0, high or 1)
+
+def extent_of(low: float, high: float) -> Extent:
+    """Equal magnitudes have u = 1; if they are all 0, u = 0."""
+    if low < high:
+        return Extent(low, high, low, high - low)
+    return Extent(low, high, 0.0, high or 1.0)
+
+
+def unit_of(largest: float) -> float:
+    """What task values are multiplied by before they are scored: a power of two.
+
+    Far above where squares underflow; far below where tanh differs from its argument,
+    before and after. float64 has powers up to 2^1023.
+
+    Args:
+        largest: clamped magnitude.
+    """
+    if 0 < largest < _TINY:
+        return math.ldexp(1.0, min(-30 - math.frexp(largest)[1], 1000))
+    return 1.0
 
 
 @dataclass(frozen=True)
@@ -101,13 +115,8 @@ class Scoring:
     def of(cls, limits: Iterable[Sequence[float]], inter: str) -> Scoring:
         """The scoring for the low and high of each model's clamped magnitudes."""
         limits = list(limits)
-        largest = max(high for _, high in limits)
-        unit = 1.0
-        # Far above where squares underflow; far below where tanh differs from its
-        # argument, before and after. float64 has powers up to 2^1023.
-        if 0 < largest < _TINY:
-            unit = 2.0 ** min(-30 - math.frexp(largest)[1], 1000)
-        extents = [Extent.of(low * unit, high * unit) for low, high in limits]
+        unit = unit_of(max(high for _, high in limits))
+        extents = [extent_of(low * unit, high * unit) for low, high in limits]
         return cls(extents, inter, unit)
 
     @classmethod

@@ -14,12 +14,13 @@ from contextlib import nullcontext
 
 import torch
 
+from mergekit_pcb.kernel import torch_backend
 from mergekit_pcb.kernel.backends import backend_for
 from mergekit_pcb.kernel.domain import ModelStatistics, Options
-from mergekit_pcb.kernel.formula import model_statistics
+from mergekit_pcb.kernel.formula import InMemory, model_statistics
 from mergekit_pcb.kernel.projection import projections
 from mergekit_pcb.kernel.statistics import TensorDomain
-from mergekit_pcb.kernel.survivors import KeptSurvivors
+from mergekit_pcb.kernel.survivors import KeptSurvivors, kept_survivors
 from mergekit_pcb.kernel.task_vectors import TaskVectors, in_parallel, one_torch_thread
 
 
@@ -79,19 +80,24 @@ def merge_one_tensor(
         OverflowedError: the result would.
     """
     backend = backend_for(tensor, options.inter)
-    densities = [[r] for r in density]
     one_block = len(tensor.spans(backend.block_size(tensor.device))) == 1
-    kept = None if one_block else KeptSurvivors()
-    domain = (
-        backend.in_memory(tensor) if one_block else TensorDomain([tensor], kept=kept)
-    )
-    with one_torch_thread() if one_block else nullcontext():
-        found = model_statistics(domain, densities, options)
-    statistics = [of_model[0] for of_model in found]
-    if callable(scale):
-        with one_torch_thread():
-            sample = domain.sample()
-            scale = scale(projections(backend, sample, statistics, options.inter))
-    return merge_tensor(
-        tensor, statistics, weight, scale=scale, inter=options.inter, kept=kept
-    )
+    if one_block and backend is not torch_backend:
+        merged: torch.Tensor = backend.merge_small(
+            tensor, density, weight, scale, options
+        )
+        return merged
+    with kept_survivors() as kept, one_torch_thread() if one_block else nullcontext():
+        domain = (
+            InMemory(tensor.between(slice(0, tensor.size)))
+            if one_block
+            else TensorDomain([tensor], kept=kept)
+        )
+        found = model_statistics(domain, [[r] for r in density], options)
+        statistics = [of_model[0] for of_model in found]
+        if callable(scale):
+            with one_torch_thread():
+                sample = domain.sample()
+                scale = scale(projections(backend, sample, statistics, options.inter))
+        return merge_tensor(
+            tensor, statistics, weight, scale=scale, inter=options.inter, kept=kept
+        )

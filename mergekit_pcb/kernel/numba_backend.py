@@ -6,18 +6,16 @@ The functions are those of `torch_backend`, with the same results bit for bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from mergekit_pcb.kernel import numba_loops, numba_memory
+from mergekit_pcb.kernel import numba_loops, numba_memory, numba_small
 from mergekit_pcb.kernel.collectors import RankSearch
-from mergekit_pcb.kernel.domain import ModelStatistics, Scoring
+from mergekit_pcb.kernel.domain import ModelStatistics, Options, Scoring
 from mergekit_pcb.kernel.formula import exponent_of
-from mergekit_pcb.kernel.numba_collect import select
 from mergekit_pcb.kernel.numba_collector import NumbaCollector, widest_gap
 from mergekit_pcb.kernel.numba_loops import VECTOR
 from mergekit_pcb.kernel.numba_scores import LEAST_SCREENED, Screen, Shares
@@ -25,11 +23,24 @@ from mergekit_pcb.kernel.numba_tiles import TILE, Array, Block
 from mergekit_pcb.kernel.order_statistics import OverflowedError, require_finite
 from mergekit_pcb.kernel.sampling import sample_coordinates
 from mergekit_pcb.kernel.survivors import KeptSurvivors, Survivors
-from mergekit_pcb.kernel.task_vectors import TaskVectors, bits_of
+from mergekit_pcb.kernel.task_vectors import (
+    TaskVectors,
+    all_finite,
+    one_torch_thread,
+)
 
 # Task values in a block: it stays in the last-level cache, and the few calls that it
 # needs do not matter.
 BLOCK = 1 << 18
+# Coordinates of a sample to score at a time: whole tiles.
+_PIECE = numba_memory.TILE << 3
+# Compiled loops read bfloat16 as its bits.
+_LIKE = {
+    torch.bfloat16: np.empty(0, dtype=np.uint16),
+    torch.float32: np.empty(0, dtype=np.float32),
+}
+
+ScaleOf = Callable[[Sequence[float]], float]
 
 
 def block_size(device: torch.device) -> int:
@@ -37,44 +48,44 @@ def block_size(device: torch.device) -> int:
     return BLOCK
 
 
-@dataclass(frozen=True)
-class InMemory:
-    """Task vectors of a tensor of one block as a domain, see `domain.Domain`."""
-
-    tau: Array
-
-    @property
-    def size(self) -> int:  # noqa: D102 as in domain.Domain
-        return int(self.tau.shape[1])
-
-    @property
-    def models(self) -> int:  # noqa: D102
-        return int(self.tau.shape[0])
-
-    def sample(self) -> Array:  # noqa: D102
-        drawn = sample_coordinates(self.size, self.models)
-        return self.tau if drawn is None else self.tau[:, drawn.numpy()]
-
-    def order_statistics(  # noqa: D102
-        self, scoring: Scoring | None, ranks: Sequence[list[int]]
-    ) -> tuple[Sequence[Sequence[float]], Sequence[float]]:
-        values = np.abs(self.tau)
-        if scoring is not None:
-            tau = _in_unit(self.tau, scoring.unit)
-            numba_memory.all_scores(tau, _screen(scoring, []), values)
-        bits = np.array([[*row, self.size - 1] for row in ranks], dtype=np.int64)
-        select(values.view(np.int32), bits)
-        found = bits.astype(np.int32).view(np.float32).tolist()
-        top = [row.pop() for row in found]
-        require_finite(top)
-        return found, top
-
-
-def in_memory(tensor: TaskVectors) -> InMemory:
-    """A tensor of one block as a domain."""
-    tau = np.empty((len(tensor.models), tensor.size), dtype=np.float32)
-    numba_memory.load(_Inputs(tensor).at(slice(0, tensor.size)), tau)
-    return InMemory(tau)
+def merge_small(
+    tensor: TaskVectors,
+    density: Sequence[float],
+    weight: Sequence[float],
+    scale: float | ScaleOf,
+    options: Options,
+) -> torch.Tensor:
+    """Merge a tensor that is its own domain, as `merge.merge_one_tensor`."""
+    if not _is_read_directly(tensor):
+        with one_torch_thread():
+            *models, base = (part.float().contiguous() for part in tensor.inputs)
+            wide = TaskVectors(base, models)
+            merged = merge_small(wide, density, weight, scale, options)
+            out = tensor.empty_output().copy_(merged)
+            if not all_finite(out):
+                raise OverflowedError
+        return out
+    out = tensor.empty_output()
+    n, size = len(density), tensor.size
+    found = np.empty((3, n, size), dtype=np.float32)
+    cut = np.empty((n, 2), dtype=np.float32)
+    inputs = _addresses([*tensor.inputs, out])
+    like = _LIKE[out.dtype]
+    unit = numba_small.statistics(
+        inputs, like, np.array(density, dtype=float), options.clamp, found, cut
+    )
+    if math.isnan(unit):
+        require_finite(np.abs(found[0]).max(axis=1).tolist())
+    if callable(scale):
+        drawn = sample_coordinates(size, n)
+        sample = found if drawn is None else found.take(drawn.numpy(), axis=2)
+        kept = np.empty(n)
+        numba_small.projections(sample, cut, unit, kept)
+        scale = scale(kept.tolist())
+    weights = np.array(weight, dtype=float)
+    if not numba_small.merge(inputs, like, found, cut, weights, unit, float(scale)):
+        raise OverflowedError
+    return out
 
 
 def collect(
@@ -126,32 +137,44 @@ def merge(
         worker.merge(span, found or worker.survivors(span, screen), shares, out)
 
 
-def squares(tau: Any) -> Array:
+def scores(tau: torch.Tensor, scoring: Scoring) -> torch.Tensor:
+    """(n, m) scores of (n, m) task vectors, as `torch_backend`."""
+    pieces = [b for _, b, _ in _scored(tau.numpy(), scoring)]
+    return torch.from_numpy(np.concatenate(pieces, axis=1))
+
+
+def squares(tau: torch.Tensor) -> Array:
     """Sums of the squares of (n, m) task vectors, as `torch_backend`."""
     found = np.zeros(len(tau))
-    numba_memory.squares(np.asarray(tau), found)
+    numba_memory.squares(tau.numpy(), found)
     return found
 
 
 def project(
-    tau: Any, statistics: Sequence[ModelStatistics], inter: str, parts: Array
+    tau: torch.Tensor, statistics: Sequence[ModelStatistics], inter: str, parts: Array
 ) -> Array:
     """Sums of contributions times task vectors, as `torch_backend`."""
     scoring = Scoring.of_statistics(statistics, inter)
+    cut = _shares(statistics, [], scoring.unit, 1.0).cut
     kept = np.zeros(len(tau))
-    numba_memory.project(
-        _in_unit(np.asarray(tau), scoring.unit),
-        _screen(scoring, []),
-        _shares(statistics, [1.0] * len(tau), scoring.unit, 1.0),
-        parts / scoring.unit,
-        kept,
-    )
+    for piece, b, v in _scored(tau.numpy(), scoring):
+        numba_memory.project(piece, b, v, cut, parts / scoring.unit, kept)
     return kept / scoring.unit
 
 
-def _in_unit(tau: Array, unit: float) -> Array:
-    """As `formula.in_unit`."""
-    return tau if unit == 1 else tau * np.float32(unit)
+def _scored(tau: Array, scoring: Scoring) -> Iterator[tuple[Array, Array, Array]]:
+    """Task vectors in the unit of the scoring, scores, and clamped task values.
+
+    Each (n, m), piece by piece.
+    """
+    _, exponent, extents, _ = _screen(scoring, [])
+    for start in range(0, tau.shape[1], _PIECE):
+        piece = np.ascontiguousarray(tau[:, start : start + _PIECE])
+        if scoring.unit != 1:
+            piece = piece * np.float32(scoring.unit)
+        b, v = np.empty((2, *piece.shape), dtype=np.float32)
+        numba_memory.all_scores(piece, exponent, extents, b, v)
+        yield piece, b, v
 
 
 def _shares(
@@ -161,13 +184,11 @@ def _shares(
     scale: float,
 ) -> Shares:
     """What scores become, as arrays."""
-    cut = [
-        (m.threshold, m.top - m.threshold, w)
-        for m, w in zip(statistics, weight, strict=True)
-    ]
-    equal = np.array([m.has_equal_scores for m in statistics])
+    cut = [(m.threshold, m.top - m.threshold) for m in statistics]
     with np.errstate(over="ignore"):
-        return Shares(_rows(cut), equal, np.float32(1 / unit), np.float32(scale))
+        return Shares(
+            _rows(cut), _rows(weight), np.float32(1 / unit), np.float32(scale)
+        )
 
 
 def _screen(scoring: Scoring, cuts: Sequence[float]) -> Screen:
@@ -188,46 +209,42 @@ def _rows(rows: Sequence[Any]) -> Array:
     return np.array(rows, dtype=np.float32)
 
 
+def _is_read_directly(tensor: TaskVectors) -> bool:
+    """Whether compiled loops read the inputs themselves: bfloat16 or float32."""
+    dtype = tensor.inputs[0].dtype
+    return dtype in _LIKE and all(
+        part.dtype == dtype and part.is_contiguous() for part in tensor.inputs
+    )
+
+
+def _addresses(tensors: Sequence[torch.Tensor]) -> Array:
+    return np.array([tensor.data_ptr() for tensor in tensors], dtype=np.int64)
+
+
 class _Inputs:
     """Where compiled loops find base and models.
 
-    They read bfloat16 and float32 themselves. Others, and mixtures, are converted
-    block by block.
+    Those that they do not read directly are converted block by block.
     """
 
     def __init__(self, tensor: TaskVectors) -> None:
         self._inputs = tensor.inputs
-        dtype = self._inputs[0].dtype
-        self.are_read_directly = dtype in (torch.bfloat16, torch.float32) and all(
-            part.dtype == dtype and part.is_contiguous() for part in self._inputs
-        )
-        if self.are_read_directly:
-            self._base = array_of(self._inputs[-1])
-            self._addresses = _addresses(self._inputs)
-        else:
-            self._memory = torch.empty(0)
+        self.are_read_directly = _is_read_directly(tensor)
+        self._addresses = _addresses(self._inputs)
+        self._memory = torch.empty(0)
 
     def at(self, span: slice) -> Block:
         """The coordinates at a slice; the next call may overwrite what is converted."""
         if self.are_read_directly:
-            return Block(self._base, self._addresses, span.start, span.stop)
+            like = _LIKE[self._inputs[0].dtype]
+            return Block(self._addresses, like, span.start, span.stop)
         rows, count = len(self._inputs), span.stop - span.start
         if self._memory.numel() < rows * count:
             self._memory = torch.empty(rows * count)
         memory = self._memory[: rows * count].view(rows, count)
         for row, part in zip(memory, self._inputs, strict=True):
             row.copy_(part[span])
-        return Block(memory[-1].numpy(), _addresses(list(memory)), 0, count)
-
-
-def array_of(flat: torch.Tensor) -> Array:
-    """A tensor that compiled loops read directly, as a numpy array."""
-    return bits_of(flat) if flat.dtype == torch.bfloat16 else flat.numpy()
-
-
-def _addresses(inputs: Sequence[torch.Tensor]) -> Array:
-    """Those of the models, which are followed by the base."""
-    return np.array([model.data_ptr() for model in inputs[:-1]], dtype=np.int64)
+        return Block(_addresses(list(memory)), _LIKE[torch.float32], 0, count)
 
 
 class _Worker:
@@ -257,12 +274,11 @@ class _Worker:
         """Write what survivors merge to into (d,) ``out`` at a slice."""
         block = self._inputs.at(span)
         if self._inputs.are_read_directly:
-            finite = numba_loops.merge(block, found, shares, array_of(out))
+            finite = numba_loops.merge(block, found, shares, out.data_ptr())
         else:
-            merged = np.empty(block.stop, dtype=np.float32)
-            numba_loops.merge(block, found, shares, merged)
-            written = out[span].copy_(torch.from_numpy(merged))
-            finite = bool(written.isfinite().all())
+            merged = torch.empty(block.stop)
+            numba_loops.merge(block, found, shares, merged.data_ptr())
+            finite = all_finite(out[span].copy_(merged))
         if not finite:
             raise OverflowedError
 

@@ -85,30 +85,44 @@ def _ordered(bits: Any) -> Any:
 
 
 @compiled
-def select(bits: Array, ranks: Array) -> None:
-    """Turn (n, k) int64 ranks into the bits of the values of these ranks.
+def select(values: Array, first: int, second: int, memory: Array) -> Any:
+    """The values of two ranks, ascending, of (m,) values, and the largest.
 
-    ``bits`` are those of (n, m) values, int32, and are overwritten. Counting what is
-    not above the middle of what is possible, some 30 times, takes no branch that
-    depends on a value: much sooner done than any sorting.
+    Counting what is not above the middle of what is possible, some 30 times, takes no
+    branch that depends on a value: much sooner done than any sorting. NaN counts as
+    the largest.
+
+    Args:
+        values: (m,), m >= 1.
+        first: zero-based rank.
+        second: the same.
+        memory: (m,) int32, overwritten.
     """
-    n, m = bits.shape
-    for i in range(n):
-        row = bits[i]
-        least, largest = _ordered(row[0]), _ordered(row[0])
-        for j in range(m):
-            row[j] = _ordered(row[j])
-            least, largest = min(least, row[j]), max(largest, row[j])
-        for k in range(ranks.shape[1]):
-            high = np.int64(largest)
-            low = high if ranks[i, k] == m - 1 else np.int64(least)
-            while low < high:
-                middle = (low + high) >> 1
-                bound, count = np.int32(middle), np.uint32(0)
-                for j in range(m):
-                    count = np.uint32(count + np.uint32(row[j] <= bound))
-                if count > ranks[i, k]:
-                    high = middle
-                else:
-                    low = middle + 1
-            ranks[i, k] = _ordered(np.int32(low))
+    bits = values.view(np.int32)
+    least, largest = _ordered(bits[0]), _ordered(bits[0])
+    for j in range(bits.size):
+        memory[j] = _ordered(bits[j])
+        least, largest = min(least, memory[j]), max(largest, memory[j])
+    low = _at_rank(memory, first, least, largest)
+    high = low if first == second else _at_rank(memory, second, low, largest)
+    return _value(low), _value(high), _value(largest)
+
+
+@compiled
+def _at_rank(ordered: Array, rank: int, least: Any, largest: Any) -> Any:
+    low, high = np.int64(least), np.int64(largest)
+    while low < high:
+        middle = (low + high) >> 1
+        bound, count = np.int32(middle), np.uint32(0)
+        for j in range(ordered.size):
+            count = np.uint32(count + np.uint32(ordered[j] <= bound))
+        if count > rank:
+            high = middle
+        else:
+            low = middle + 1
+    return np.int32(low)
+
+
+@compiled
+def _value(ordered: Any) -> Any:
+    return np.int32(_ordered(ordered)).view(np.float32)

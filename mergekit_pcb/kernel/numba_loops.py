@@ -26,12 +26,11 @@ from mergekit_pcb.kernel.numba_tiles import (
     TILE,
     Array,
     Block,
-    add_to_base,
-    divide,
     minus_zeros,
     part,
     subtract,
-    task_vectors,
+    sum_models,
+    write,
 )
 from mergekit_pcb.kernel.survivors import Survivors
 
@@ -44,7 +43,9 @@ VECTOR = 64
 
 @compiled
 def magnitudes(block: Block, gaps: Array, values: Array, counts: Array) -> None:
-    """The magnitudes of task values, but those within a gap: step 1 of `formula`.
+    """The magnitudes of task values, but those within a gap.
+
+    `formula.ranked_values` without a scoring: |tau|.
 
     Args:
         block: where to work.
@@ -52,7 +53,7 @@ def magnitudes(block: Block, gaps: Array, values: Array, counts: Array) -> None:
         values: room for all of them; tile by tile, and of each tile model by model.
         counts: (tiles, n) int32, how many there are of each.
     """
-    base, models, start, stop = block
+    inputs, like, start, stop = block
     tau = np.empty(ROOM, dtype=np.float32)
     bits = tau.view(np.int32)
     mask, indices = np.empty(ROOM, dtype=np.int32), np.empty(ROOM, dtype=np.int32)
@@ -60,10 +61,10 @@ def magnitudes(block: Block, gaps: Array, values: Array, counts: Array) -> None:
     for t in range(len(counts)):
         first = start + t * TILE
         size = min(TILE, stop - first)
-        here = base[first : first + size]
-        for i in range(len(models)):
+        here = part(inputs[-1], like, first, size)
+        for i in range(len(inputs) - 1):
             low, high = gaps[i]
-            subtract(part(models[i], base, first, size), here, _ONE, tau[:size])
+            subtract(part(inputs[i], like, first, size), here, _ONE, tau[:size])
             for j in range(size):
                 bits[j] &= _ALL_BUT_SIGN
                 mask[j] = np.int32((low - bits[j]) & (bits[j] - high)) ^ _ALL
@@ -76,17 +77,17 @@ def magnitudes(block: Block, gaps: Array, values: Array, counts: Array) -> None:
 
 @compiled
 def survivors(block: Block, screen: Screen, found: Survivors) -> None:
-    """Scores, but those that are certainly below a cut: steps 1 to 4 of `formula`.
+    """Scores, but those that are certainly below a cut: `formula.ranked_values`.
 
     Args:
         block: where to work.
         screen: how models are scored, and what a score must reach.
         found: room for all scores.
     """
-    base, models, start, stop = block
+    inputs, like, start, stop = block
     unit, exponent, extents, cuts = screen
     places, b, v, counts = found
-    n = len(models)
+    n = len(inputs) - 1
     rows = np.empty((n + 3, ROOM), dtype=np.float32)
     memory = np.empty((3, ROOM), dtype=np.int32)
     zeros, mask, indices = memory[0], memory[1], memory[2]
@@ -95,10 +96,15 @@ def survivors(block: Block, screen: Screen, found: Survivors) -> None:
     for t in range(len(counts)):
         first = start + t * TILE
         size = min(TILE, stop - first)
+        here = part(inputs[-1], like, first, size)
+        for i in range(n):
+            model = part(inputs[i], like, first, size)
+            subtract(model, here, unit, rows[i, :size])
         total = rows[n, :size]
-        task_vectors(models, base, first, unit, rows, total)
+        # Not a literal 0, for which numba would compile once more.
+        sum_models(rows[:n], np.int64(0), total)
         # There the sign of what is added decides the sign of the result.
-        keep = minus_zeros(base[first : first + size], zeros)
+        keep = minus_zeros(here, zeros)
         for i in range(n):
             tau = rows[i, :size]
             if cuts[i] == -np.inf:
@@ -117,28 +123,30 @@ def survivors(block: Block, screen: Screen, found: Survivors) -> None:
                 sums[k] = total[indices[k]]
             x[count:] = 0
             sums[count:] = 0
-            here = slice(end, end + whole)
-            scores(x, sums, exponent, extents[i], b[here], v[here], mask, indices)
+            kept = slice(end, end + whole)
+            scores(x, sums, exponent, extents[i], b[kept], v[kept], mask, indices)
             counts[t, i] = count
             end += count
 
 
 @compiled
-def merge(block: Block, found: Survivors, shares_of: Shares, out: Array) -> bool:
-    """Base + lambda * merged task vector of what survived: steps 4 and 5 of `formula`.
+def merge(block: Block, found: Survivors, shares_of: Shares, out: int) -> bool:
+    """Base + lambda * merged task vector of what survived.
+
+    The end of `formula.merge_block`: `drop_and_rescale_` and `weighted_mean`.
 
     Args:
         block: where to work.
         found: the scores there that may be above their threshold.
         shares_of: what scores become.
-        out: like the base.
+        out: address of a tensor like the base.
 
     Returns:
         Whether the result is finite.
     """
-    base, _, start, stop = block
+    inputs, like, start, stop = block
     places, b, v, counts = found
-    cut, equal, unit, scale = shares_of
+    cut, weight, unit, scale = shares_of
     memory = np.empty((4, ROOM), dtype=np.float32)
     merged, shares, s, share = memory[0], memory[1], memory[2], memory[3]
     finite = True
@@ -151,14 +159,13 @@ def merge(block: Block, found: Survivors, shares_of: Shares, out: Array) -> bool
         shares[:size] = 0
         for i in range(counts.shape[1]):
             count = counts[t, i]
-            here = slice(end, end + (count + VECTOR - 1) // VECTOR * VECTOR)
-            contribute(b[here], v[here], cut[i], equal[i], s, share)
+            kept = slice(end, end + (count + VECTOR - 1) // VECTOR * VECTOR)
+            contribute(b[kept], v[kept], cut[i], weight[i], s, share)
             for k in range(count):
                 j = places[end + k]
                 shares[j] += s[k]
                 merged[j] += share[k]
             end += count
-        here = slice(first, first + size)
-        divide(merged[:size], shares, unit, scale)
-        finite &= add_to_base(merged[:size], base[here], out[here])
+        here, there = part(inputs[-1], like, first, size), part(out, like, first, size)
+        finite &= write(merged, shares, unit, scale, here, there)
     return finite

@@ -1,4 +1,4 @@
-"""Compiled loops over task vectors that are in memory at once: all scores, projections.
+"""Compiled loops over task vectors that are in memory at once: scores, projections.
 
 The results are those of `formula.InMemory` and `torch_backend`, bit for bit.
 """
@@ -10,102 +10,82 @@ from __future__ import annotations
 import numpy as np
 
 from mergekit_pcb.kernel.numba_compile import compiled
-from mergekit_pcb.kernel.numba_scores import Screen, Shares, contribute, scores
-from mergekit_pcb.kernel.numba_tiles import (
-    ROOM,
-    Array,
-    Block,
-    part,
-    subtract,
-    sum_models,
-)
+from mergekit_pcb.kernel.numba_scores import contribute, scores
+from mergekit_pcb.kernel.numba_tiles import ROOM, Array, sum_models
 
 # Sums in float64 are made of sums of tiles of so many values, and these of lanes: in
 # the order of `torch_backend`.
-_TILE, _LANES = 1024, 8
+TILE, _LANES = 1024, 8
 
 _NO_SHARE, _ONE = np.float32(1e-12), np.float32(1)
 
 
 @compiled
-def load(block: Block, tau: Array) -> None:
-    """(n, m) task vectors of a block."""
-    base, models, start, stop = block
-    for i in range(len(models)):
-        model = part(models[i], base, start, stop - start)
-        subtract(model, base[start:stop], _ONE, tau[i])
-
-
-@compiled
-def all_scores(tau: Array, screen: Screen, b: Array) -> None:
-    """(n, m) scores of (n, m) task vectors in the unit of the scoring."""
-    n, m = tau.shape
-    memory = np.empty((2, ROOM), dtype=np.float32)
-    mask, indices = np.empty(ROOM, dtype=np.int32), np.empty(ROOM, dtype=np.int32)
-    for start in range(0, m, _TILE):
-        here = slice(start, min(start + _TILE, m))
-        total = memory[0, : here.stop - start]
-        sum_models(tau, start, total)
-        for i in range(n):
-            scores(
-                tau[i, here],
-                total,
-                screen.exponent,
-                screen.extents[i],
-                b[i, here],
-                memory[1],
-                mask,
-                indices,
-            )
-
-
-@compiled
-def project(
-    tau: Array, screen: Screen, shares: Shares, parts: Array, kept: Array
-) -> None:
-    """Sums of c_i times sum_j ``parts``_j tau_j, see `projection.projections`.
+def all_scores(tau: Array, exponent: Array, extents: Array, b: Array, v: Array) -> None:
+    """Scores of task vectors: `formula.ranked_values`.
 
     Args:
         tau: (n, m) task vectors in the unit of the scoring.
-        screen: how they are scored.
-        shares: what scores become, with weights of 1.
-        parts: (n,) float64.
-        kept: (n,) float64 the sums, which are added to it.
+        exponent: see `formula.exponent_of`.
+        extents: (n, 4), see `domain.Extent`.
+        b: (n, m) gets the scores.
+        v: (n, m) gets the clamped task values.
     """
     n, m = tau.shape
-    memory = np.empty((n + 5, _TILE), dtype=np.float32)
+    total = np.empty(TILE, dtype=np.float32)
     mask, indices = np.empty(ROOM, dtype=np.int32), np.empty(ROOM, dtype=np.int32)
-    wanted = np.zeros(_TILE)
-    for start in range(0, m, _TILE):
-        size = min(_TILE, m - start)
-        total, b, v = memory[n, :size], memory[n + 1, :size], memory[n + 2]
-        s, sums = memory[n + 3], memory[n + 4]
-        sum_models(tau, start, total)
+    for start in range(0, m, TILE):
+        here = slice(start, min(start + TILE, m))
+        sums = total[: here.stop - start]
+        sum_models(tau, start, sums)
         for i in range(n):
-            tile, extent = tau[i, start : start + size], screen.extents[i]
-            scores(tile, total, screen.exponent, extent, b, v, mask, indices)
-            contribute(b, v, shares.cut[i], shares.equal[i], s, memory[i])
-            for j in range(size):
-                sums[j] = s[j] if i == 0 else sums[j] + s[j]
-                product = np.float64(tile[j]) * parts[i]
-                wanted[j] = product if i == 0 else wanted[j] + product
-        for i in range(n):
-            for j in range(size):
-                memory[i, j] /= max(sums[j], _NO_SHARE)
-            kept[i] += _sum_of_products(memory[i, :size], wanted)
+            of_model = b[i, here], v[i, here]
+            scores(tau[i, here], sums, exponent, extents[i], *of_model, mask, indices)
 
 
 @compiled
 def squares(tau: Array, found: Array) -> None:
     """Sums of the squares of (n, m) task vectors, added to (n,) float64."""
     n, m = tau.shape
-    wide = np.zeros(_TILE)
-    for start in range(0, m, _TILE):
+    wide = np.zeros(TILE)
+    for start in range(0, m, TILE):
         for i in range(n):
-            tile = tau[i, start : start + _TILE]
+            tile = tau[i, start : start + TILE]
             for j in range(tile.size):
                 wide[j] = tile[j]
             found[i] += _sum_of_products(tile, wide)
+
+
+@compiled
+def project(
+    tau: Array, b: Array, v: Array, cut: Array, parts: Array, kept: Array
+) -> None:
+    """Sums of `formula.contributions` c_i times sum_j ``parts``_j tau_j.
+
+    Args:
+        tau: (n, m) task vectors in the unit of the scoring.
+        b: (n, m) their scores.
+        v: (n, m) their clamped task values.
+        cut: see `numba_scores.Shares`.
+        parts: (n,) float64.
+        kept: (n,) float64 the sums, which are added to it.
+    """
+    n, m = tau.shape
+    memory = np.empty((n + 2, TILE), dtype=np.float32)
+    s, sums, wanted = memory[n], memory[n + 1], np.zeros(TILE)
+    for start in range(0, m, TILE):
+        here = slice(start, min(start + TILE, m))
+        size = here.stop - start
+        for i in range(n):
+            contribute(b[i, here], v[i, here], cut[i], _ONE, s, memory[i])
+            for j in range(size):
+                sums[j] = s[j] if i == 0 else sums[j] + s[j]
+                product = np.float64(tau[i, start + j]) * parts[i]
+                wanted[j] = product if i == 0 else wanted[j] + product
+        for i in range(n):
+            for j in range(size):
+                memory[i, j] /= max(sums[j], _NO_SHARE)
+            kept[i] += _sum_of_products(memory[i, :size], wanted)
 
 
 @compiled

@@ -56,14 +56,14 @@ class Shares(NamedTuple):
     """What scores become, and how the result is scaled.
 
     Attributes:
-        cut: (n, 3) threshold, largest score minus threshold, and weight of each model.
-        equal: (n,) bool, whether all scores that reach the threshold are equal.
+        cut: (n, 2) threshold, and largest score minus threshold, of each model.
+        weight: (n,) of each model.
         unit: what task values are multiplied by to undo the unit of the scoring.
         scale: lambda.
     """
 
     cut: Array
-    equal: Array
+    weight: Array
     unit: np.float32
     scale: np.float32
 
@@ -80,6 +80,8 @@ def scores(
     indices: Array,
 ) -> None:
     """Scores b and clamped task values v of some task values of one model.
+
+    `formula.clamp_magnitudes`, and `formula.scores`: tanh(tau * total) exp(n u^2).
 
     Args:
         tau: (m,) task values.
@@ -144,22 +146,25 @@ def screen_tile(
 
 @compiled
 def contribute(
-    b: Array, v: Array, cut: Array, equal: bool, s: Array, contribution: Array
+    b: Array, v: Array, cut: Array, weight: np.float32, s: Array, contribution: Array
 ) -> None:
     """What scores become: shares s, and what the model then adds to the sum.
+
+    `formula.drop_and_rescale_`, and the products of `formula.weighted_mean`.
 
     Args:
         b: (m,) scores.
         v: (m,) clamped task values.
         cut: of this model, see `Shares`.
-        equal: the same.
+        weight: the same.
         s: memory for the shares.
         contribution: memory for shares times task values times weight.
     """
-    threshold, span, weight = cut
+    threshold, span = cut
     for j in range(b.size):
         s[j] = max(b[j] - threshold, _ZERO) / span
-    if equal:
+    # All scores that reach the threshold are equal.
+    if span <= 0:
         for j in range(b.size):
             s[j] = np.float32((b[j] >= threshold) & (v[j] != 0))
     for j in range(b.size):
@@ -185,20 +190,9 @@ def _all_tanh(x: Array) -> None:
 @compiled
 def _tanh(x: Any) -> Any:
     """The tanh, as `exp2_tanh.tanh_`, where it differs from x."""
-    # Both are computed, without a branch: so a vector of them is computed at once.
-    flat, steep = _flat_tanh(x), _steep_tanh(x)
-    return flat if abs(x) < _IS_STEEP else steep
-
-
-@compiled
-def _flat_tanh(x: Any) -> Any:
     square = x * x
-    result = (((_T4 * square + _T3) * square + _T2) * square + _T1) * square + _T0
-    return result * square * x + x
-
-
-@compiled
-def _steep_tanh(x: Any) -> Any:
-    exponential = _exp2(min(abs(x), _IS_ONE) * _TWICE_LOG2_E)
-    result = _ONE - _TWO / (exponential + _ONE)
-    return -result if x < 0 else result
+    flat = (((_T4 * square + _T3) * square + _T2) * square + _T1) * square + _T0
+    flat = flat * square * x + x
+    steep = _ONE - _TWO / (_exp2(min(abs(x), _IS_ONE) * _TWICE_LOG2_E) + _ONE)
+    # Both are computed, without a branch: so a vector of them is computed at once.
+    return flat if abs(x) < _IS_STEEP else -steep if x < 0 else steep

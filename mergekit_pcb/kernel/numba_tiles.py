@@ -24,11 +24,9 @@ ROOM = TILE + 64
 
 _ZERO, _NO_SHARE = np.float32(0), np.float32(1e-12)
 _LARGEST = np.finfo(np.float32).max
-_LARGEST_BITS, _INFINITY_BITS = np.int32(0x7F7FFFFF), np.uint32(0x7F800000)
-_ALL_BUT_SIGN = np.int32(0x7FFFFFFF)
+_LARGEST_BITS, _ALL_BUT_SIGN = np.int32(0x7F7FFFFF), np.int32(0x7FFFFFFF)
 _HALF, _ODD, _MIDDLE = np.uint32(16), np.uint32(1), np.uint32(0x7FFF)
-_HALF_NAN, _HALF_INFINITY = np.uint32(0x7FC0), np.uint32(0x7F80)
-_HALF_MINUS_ZERO, _MINUS_ZERO = np.uint16(0x8000), np.uint32(0x80000000)
+_HALF_NAN, _MINUS_ZERO = np.uint32(0x7FC0), np.uint32(0x80000000)
 
 Array = Any
 """A numpy array whose rows are contiguous; of float32 unless said otherwise."""
@@ -38,13 +36,13 @@ class Block(NamedTuple):
     """Coordinates to work on.
 
     Attributes:
-        base: flat tensor.
-        models: (n,) int64 addresses of tensors of the same dtype.
+        inputs: (n + 1,) int64 addresses of flat tensors: the models, then the base.
+        like: an array of their dtype.
         start, stop: where in them the coordinates are.
     """
 
-    base: Array
-    models: Array
+    inputs: Array
+    like: Array
     start: int
     stop: int
 
@@ -75,30 +73,8 @@ def subtract(model: Array, base: Array, unit: np.float32, out: Array) -> None:
 
 
 @compiled
-def task_vectors(
-    models: Array, base: Array, start: int, unit: np.float32, tau: Array, total: Array
-) -> None:
-    """Task vectors of a tile, and their sum over models.
-
-    Args:
-        models: (n,) int64 addresses of tensors like the base.
-        base: flat tensor.
-        start: where the tile begins.
-        unit: power of two that task values are multiplied by.
-        tau: (n, ...) memory for the task vectors.
-        total: (m,) their sum; as large as it can be where it overflows.
-    """
-    size = total.size
-    here = base[start : start + size]
-    for i in range(len(models)):
-        subtract(part(models[i], base, start, size), here, unit, tau[i, :size])
-    # Not a literal 0, for which numba would compile once more.
-    sum_models(tau[: len(models)], np.int64(0), total)
-
-
-@compiled
 def sum_models(tau: Array, start: int, total: Array) -> None:
-    """Sum over models of a tile of (n, ...) task vectors, cut where it overflows."""
+    """`formula.sum_models` of a tile of (n, ...) task vectors, cut if it overflows."""
     for i in range(len(tau)):
         tile = tau[i, start : start + total.size]
         if i == 0:
@@ -119,56 +95,62 @@ def sum_models(tau: Array, start: int, total: Array) -> None:
 @compiled
 def minus_zeros(base: Array, mask: Array) -> bool:
     """Whether there is a -0 in a tile; int32 ``mask`` is -1 there, else 0."""
-    bits, minus_zero = _bits(base)
     found = np.int32(0)
-    for j in range(bits.size):
-        mask[j] = -np.int32(bits[j] == minus_zero)
+    for j in range(base.size):
+        mask[j] = -np.int32(np.float32(_float(base[j])).view(np.uint32) == _MINUS_ZERO)
         found |= mask[j]
     return bool(found != 0)
 
 
 @compiled
-def divide(merged: Array, shares: Array, unit: np.float32, scale: np.float32) -> None:
-    """From sums over models to lambda times the merged task vector, in place."""
-    for j in range(merged.size):
-        merged[j] = merged[j] / max(shares[j], _NO_SHARE) * unit * scale
+def write(
+    merged: Array,
+    shares: Array,
+    unit: np.float32,
+    scale: np.float32,
+    base: Array,
+    out: Array,
+) -> bool:
+    """Base + lambda * merged task vector of a tile; whether all are finite.
 
+    The quotient of `formula.weighted_mean`, and `TaskVectors.write_merged`.
 
-def add_to_base(merged: Array, base: Array, out: Array) -> bool:
-    """Base + merged values of a tile, in the base's dtype; whether all are finite."""
-    raise NotImplementedError("numba puts `_add_to_base` here")
-
-
-@compiled
-def _add_to_bfloat16(merged: Array, base: Array, out: Array) -> bool:
-    largest = np.uint32(0)
+    Args:
+        merged: (m,) sums over models, and then divided and scaled.
+        shares: sums of the shares.
+        unit: what task values are multiplied by to undo the unit of the scoring.
+        scale: lambda.
+        base: (m,) of the dtype of the result.
+        out: (m,) gets the result.
+    """
     for j in range(out.size):
-        value = merged[j] + _float(base[j])
+        merged[j] = merged[j] / max(shares[j], _NO_SHARE) * unit * scale
+    largest = np.int32(0)
+    for j in range(out.size):
+        out[j] = _rounded(merged[j] + _float(base[j]), out)
+        largest = max(
+            largest, np.float32(_float(out[j])).view(np.int32) & _ALL_BUT_SIGN
+        )
+    return bool(largest <= _LARGEST_BITS)
+
+
+def _rounded(value: np.float32, like: Array) -> Any:
+    raise NotImplementedError("numba puts `_as_stored` here")
+
+
+@overload(_rounded, inline="always")
+def _as_stored(value, like):
+    if like.dtype != types.uint16:
+        return lambda value, like: value
+
+    def to_bfloat16(value, like):
         bits = np.float32(value).view(np.uint32)
         # To the nearest, and to even in the middle.
         odd = np.uint32((bits >> _HALF) & _ODD)
-        rounded = np.uint32(np.uint32(bits + _MIDDLE + odd) >> _HALF)
-        rounded = rounded if value == value else _HALF_NAN
-        largest = max(largest, np.uint32(rounded & _MIDDLE))
-        out[j] = rounded
-    return bool(largest < _HALF_INFINITY)
+        nearest = np.uint32(np.uint32(bits + _MIDDLE + odd) >> _HALF)
+        return nearest if value == value else _HALF_NAN
 
-
-@compiled
-def _add_to_float32(merged: Array, base: Array, out: Array) -> bool:
-    largest = np.uint32(0)
-    for j in range(out.size):
-        out[j] = merged[j] + base[j]
-    bits = out.view(np.uint32)
-    for j in range(out.size):
-        largest = max(largest, np.uint32(bits[j] & ~_MINUS_ZERO))
-    return bool(largest < _INFINITY_BITS)
-
-
-@overload(add_to_base)
-def _add_to_base(merged, base, out):
-    add = _add_to_bfloat16 if base.dtype == types.uint16 else _add_to_float32
-    return lambda merged, base, out: add(merged, base, out)
+    return to_bfloat16
 
 
 def _float(x: Any) -> np.float32:
@@ -180,14 +162,3 @@ def _as_float(x):
     if x == types.uint16:
         return lambda x: np.uint32(np.uint32(x) << _HALF).view(np.float32)
     return lambda x: x
-
-
-def _bits(x: Array) -> Any:
-    raise NotImplementedError("numba puts `_bits_and_minus_zero` here")
-
-
-@overload(_bits)
-def _bits_and_minus_zero(x):
-    if x.dtype == types.uint16:
-        return lambda x: (x, _HALF_MINUS_ZERO)
-    return lambda x: (x.view(np.uint32), _MINUS_ZERO)

@@ -16,10 +16,9 @@ from typing import Protocol
 
 import torch
 
-from mergekit_pcb.kernel.backends import backend_for
+from mergekit_pcb.kernel.backends import backend_for, backend_for_sample
 from mergekit_pcb.kernel.collectors import RankSearch
 from mergekit_pcb.kernel.domain import Scoring
-from mergekit_pcb.kernel.formula import ranked_values
 from mergekit_pcb.kernel.order_statistics import Bracket, require_finite
 from mergekit_pcb.kernel.sampling import sample_coordinates
 from mergekit_pcb.kernel.survivors import KeptSurvivors
@@ -178,9 +177,10 @@ def order_statistics(
 
 def _ranked_sample(sample: torch.Tensor, scoring: Scoring | None) -> torch.Tensor:
     """Magnitudes or scores of an (n, m) sample, each row ascending, on the CPU."""
-    # In pieces that stay in the processor's cache.
-    parts = [part.contiguous() for part in torch.split(sample, 1 << 13, dim=1)]
-    values = torch.cat([ranked_values(part, scoring) for part in parts], dim=1)
+    if scoring is None:
+        values = sample.abs()
+    else:
+        values = backend_for_sample(sample, scoring.inter).scores(sample, scoring)
     values = values.cpu()
     for row in values.numpy():
         row.sort()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -111,13 +113,12 @@ class TaskVectors:
 
         workers = self.workers
         with one_torch_thread():
-            # A pool takes longer than all that is read of a small tensor.
+            # Threads wait for each other longer than a small tensor takes.
             if workers == 1 or self.size < _SMALL:
                 picked = list(map(pick, self.inputs))
             else:
                 # Several threads wait at the same time for what is still on disk.
-                with _pool(workers) as pool:
-                    picked = list(pool.map(pick, self.inputs))
+                picked = list(_pool(workers, os.getpid()).map(pick, self.inputs))
             models, base = picked[: len(self.models)], picked[len(self.models) :]
             vectors = TaskVectors(base[0] if base else None, models)
             return vectors.between(slice(0, len(where)))
@@ -139,10 +140,7 @@ class TaskVectors:
         merged *= scale
         if self.base is not None:
             merged += self.base[span]
-        written = out[span].copy_(merged)
-        # A sum is several times cheaper; it may overflow where no value has.
-        total = written.sum(dtype=merged.dtype).item()
-        if not math.isfinite(total) and not written.isfinite().all():
+        if not all_finite(out[span].copy_(merged)):
             raise OverflowedError
 
     @property
@@ -166,6 +164,14 @@ class TaskVectors:
 def bits_of(tensor: torch.Tensor) -> Any:
     """(m,) uint16 bits of (m,) bfloat16 numbers, a numpy array in the same memory."""
     return tensor.view(torch.int16).numpy().view(np.uint16)
+
+
+def all_finite(values: torch.Tensor) -> bool:
+    """Whether no value is NaN or infinity."""
+    # A sum is several times cheaper; it may overflow where no value has.
+    wide = torch.float64 if values.dtype == torch.float64 else torch.float32
+    total = values.sum(dtype=wide).item()
+    return math.isfinite(total) or bool(values.isfinite().all())
 
 
 def in_parallel(
@@ -206,12 +212,18 @@ def in_parallel(
     with one_torch_thread():
         if workers == 1:
             return [run()]
-        with _pool(workers - 1) as pool:
-            others = [pool.submit(run) for _ in range(workers - 1)]
-            return [run(), *(other.result() for other in others)]
+        pool = _pool(tensor.workers, os.getpid())
+        others = [pool.submit(run) for _ in range(workers - 1)]
+        try:
+            mine = run()
+        finally:
+            wait(others)  # they may still write
+        return [mine, *(other.result() for other in others)]
 
 
-def _pool(workers: int) -> ThreadPoolExecutor:
+@functools.cache
+def _pool(workers: int, process: int) -> ThreadPoolExecutor:
+    """Threads for all tensors. A forked process has none of those of its parent."""
     return ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
 
 

@@ -11,7 +11,6 @@ import torch
 from mergekit_pcb.kernel.collectors import DeviceCollector, NumpyCollector, RankSearch
 from mergekit_pcb.kernel.domain import ModelStatistics, Scoring
 from mergekit_pcb.kernel.formula import (
-    InMemory,
     contributions,
     in_unit,
     merge_block,
@@ -32,11 +31,6 @@ _TILE, _LANES = 1024, 8
 def block_size(device: torch.device) -> int:
     """Task values to work on at a time."""
     return _CPU_BLOCK if device.type == "cpu" else _GPU_BLOCK
-
-
-def in_memory(tensor: TaskVectors) -> InMemory:
-    """A tensor of one block as a domain."""
-    return InMemory(tensor.between(slice(0, tensor.size)))
 
 
 def collect(
@@ -87,6 +81,13 @@ def merge(
     for span, tau in tensor.blocks(spans):
         merged = merge_block(tau, statistics, weight, inter)
         tensor.write_merged(merged, scale, span, out)
+
+
+def scores(tau: torch.Tensor, scoring: Scoring) -> torch.Tensor:
+    """(n, m) scores of (n, m) task vectors."""
+    # In pieces that stay in the processor's cache.
+    parts = [part.contiguous() for part in torch.split(tau, 1 << 13, dim=1)]
+    return torch.cat([ranked_values(part, scoring) for part in parts], dim=1)
 
 
 def squares(tau: torch.Tensor) -> Any:

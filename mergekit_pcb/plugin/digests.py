@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import zlib
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import torch
 from mergekit.merge_methods import TensorGroup
 
 from mergekit_pcb.kernel.order_statistics import NotFiniteError
-from mergekit_pcb.kernel.task_vectors import TaskVectors
+from mergekit_pcb.kernel.task_vectors import TaskVectors, all_finite
 from mergekit_pcb.plugin.tensor_groups import ChangedError, name_of
 
 # The sample has one coordinate in this many, at least and at most so many.
@@ -65,7 +66,7 @@ def draw_coordinates(vectors: TaskVectors, name: str) -> torch.Tensor:
         vectors.size, (count,), generator=generator, device=generator.device
     )
     tau = vectors.at(where.to(vectors.device)).cpu()
-    if not tau.isfinite().all():
+    if not all_finite(tau):
         raise NotFiniteError
     return tau
 
@@ -85,6 +86,16 @@ def sample_counts(sizes: Sequence[int]) -> list[int]:
     return [
         min(round(count * size / total), max(size // _RATE, _LEAST)) for size in sizes
     ]
+
+
+def most_needed(size: int, seen: int) -> int:
+    """How many coordinates of a tensor the sample of a domain has at most.
+
+    Args:
+        size: of the tensor.
+        seen: coordinates of all tensors of the domain so far, this one among them.
+    """
+    return max(size // _RATE, math.ceil(_LEAST * size / seen)) + 1
 
 
 def _checksum(flat: torch.Tensor) -> int:

@@ -1,10 +1,9 @@
 """`scope: model` from a recipe: statistics as tasks of mergekit's lazy graph.
 
 The planner's merge tasks define which tensors there are and how to load them. The same
-loading tasks run before the merge, once to draw a sample and twice for the statistics,
-under mergekit's own executors: lazily, tensor by tensor, with a few numbers as each
-result. The statistics are added to the parameters of the merge tasks, and mergekit then
-executes its own graph as usual.
+loading tasks run before the merge, once to draw a sample and twice for the statistics:
+lazily, tensor by tensor, with a few numbers as each result. The statistics are added to
+the parameters of the merge tasks, and mergekit then executes its own graph as usual.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from mergekit.common import (
     dtype_from_name,
     get_torch_accelerator_type,
 )
-from mergekit.graph import Executor, Task
+from mergekit.graph import Task
 from mergekit.io.tasks import FinalizeModel
 from mergekit.merge_methods import TensorEntry, TensorGroup, TensorMetadata
 from mergekit.merge_methods.dtype import align_dtype
@@ -36,7 +35,13 @@ from mergekit_pcb.kernel.collectors import RankSearch, TensorArena
 from mergekit_pcb.kernel.domain import Scoring
 from mergekit_pcb.kernel.statistics import order_statistics, sweep_tensor
 from mergekit_pcb.kernel.task_vectors import TaskVectors
-from mergekit_pcb.plugin.digests import SAMPLE_MOST, TensorSample, draw, joined
+from mergekit_pcb.plugin.digests import (
+    SAMPLE_MOST,
+    TensorSample,
+    draw,
+    joined,
+    most_needed,
+)
 from mergekit_pcb.plugin.lambda_record import (
     RECORD_KEY,
     FinalizeAndTell,
@@ -48,10 +53,9 @@ from mergekit_pcb.plugin.model_scope import (
     DomainStatistics,
 )
 from mergekit_pcb.plugin.parameters import AUTO
+from mergekit_pcb.plugin.small_tensors import SmallTensors
 from mergekit_pcb.plugin.tensor_groups import name_of, on_finite_inputs, task_vectors
 
-# Tensors that an executor gets at a time: it compares each task with all others.
-_TASKS = 32
 # Values that a sweep may collect, of all models: 128 MB.
 _COLLECTED = 1 << 25
 
@@ -172,6 +176,7 @@ class GraphDomain:
         sampled: (n, m) task vectors at m coordinates drawn uniformly.
         digests: for each model a digest of its weights and the base's.
         tensor_digests: the same of each tensor, by its name.
+        small: tensors that need not be loaded again.
     """
 
     merges: Sequence[ExecuteMergeMethodTask]
@@ -182,6 +187,7 @@ class GraphDomain:
     sampled: torch.Tensor
     digests: Sequence[str]
     tensor_digests: Mapping[str, Sequence[bytes]]
+    small: SmallTensors
 
     @classmethod
     def of(
@@ -192,12 +198,20 @@ class GraphDomain:
     ) -> GraphDomain:
         """Load every tensor once, for a sample and for digests of the weights."""
         samples: dict[str, TensorSample] = {}
-        work = _on_task_vectors(references, draw)
+        small = SmallTensors()
+
+        def draw_one(vectors: TaskVectors, name: str) -> TensorSample:
+            small.keep(name, vectors)
+            return draw(vectors, name)
+
+        work = _on_task_vectors(references, draw_one)
         arena = TensorArena()
-        count = 0
+        count = seen = 0
         for name, tensor in run_work(merges, work, options, "PCB: sampling"):
             samples[name] = tensor
-            tensor.tau = arena.keep(tensor.tau)
+            seen += tensor.size
+            needed = most_needed(tensor.size, seen)
+            tensor.tau = arena.keep(tensor.tau[:, :needed])
             count += tensor.tau.shape[1]
             if count > 2 * SAMPLE_MOST:
                 count = _thin(samples.values())
@@ -221,6 +235,7 @@ class GraphDomain:
             sample,
             hexadecimal,
             by_tensor,
+            small,
         )
 
     @property
@@ -249,7 +264,7 @@ class GraphDomain:
         return order_statistics(self, scoring, ranks)
 
     def sweep(self, scoring: Scoring | None, search: RankSearch) -> None:
-        """Show the search all magnitudes, or scores, loading each tensor once."""
+        """Show the search all magnitudes, or scores, loading large tensors once."""
 
         def sweep_one(vectors: TaskVectors, name: str) -> RankSearch:
             seen = search.fresh()
@@ -259,7 +274,10 @@ class GraphDomain:
         work = _on_task_vectors(self.references, sweep_one)
         label = f"PCB: {'magnitudes' if scoring is None else 'scores'}"
         arena = TensorArena()
-        for _, seen in run_work(self.merges, work, self.options, label):
+        large = [m for m in self.merges if m.output_weight.name not in self.small.names]
+        for vectors in self.small.task_vectors():
+            sweep_tensor(vectors, scoring, search)
+        for _, seen in run_work(large, work, self.options, label):
             for bracket in itertools.chain.from_iterable(seen.brackets):
                 if bracket.inside:
                     bracket.inside = [arena.keep(torch.cat(bracket.inside))]
@@ -334,7 +352,7 @@ def run_work(
         # The same executor and devices as in mergekit's run_merge.
         cpu = torch.device("cpu")
         device = torch.device(options.device or "cpu")
-        if options.multi_gpu:
+        if options.multi_gpu and pending:
             device = torch.device(get_torch_accelerator_type())
             if not options.quiet:
                 click.echo(f"{label}:", err=True)  # its progress bar has no label
@@ -345,17 +363,10 @@ def run_work(
             yield from several.run(quiet=options.quiet)
         # All tasks, or those whose results MultiGPUExecutor has lost: its listener
         # stops with the last worker and does not read the results just before.
-        storage = device if options.low_cpu_memory else cpu
-        # In the order of shards, as an executor of all tasks would.
+        # In the order of shards, as an executor would.
         tasks = sorted(pending.values(), key=lambda task: task.group_label() or "")
-        with tqdm(
-            total=len(tasks), desc=label, disable=options.quiet or not tasks
-        ) as progress:
-            for start in range(0, len(tasks), _TASKS):
-                one = Executor(tasks[start : start + _TASKS], device, storage)
-                for result in one.run(quiet=True):
-                    yield result
-                    progress.update()
+        for task in tqdm(tasks, label, disable=options.quiet or not tasks):
+            yield task, _result(task, device)
 
     for task, result in results():
         assert isinstance(task, StatisticsTask)
@@ -363,6 +374,24 @@ def run_work(
         del pending[name]
         if result is not None:
             yield name, result
+
+
+def _result(task: Task[Any], device: torch.device) -> Any:
+    """What a task returns, once all that it needs was executed.
+
+    mergekit's executors first compare each task with all others.
+    """
+    needed = {name: _result(each, device) for name, each in task.arguments().items()}
+    if task.uses_accelerator():
+        needed = {name: _moved(value, device) for name, value in needed.items()}
+    return task.execute(**needed)
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    """A tensor, or those in a dictionary, on a device."""
+    if isinstance(value, dict):
+        return {key: _moved(each, device) for key, each in value.items()}
+    return value.to(device) if isinstance(value, torch.Tensor) else value
 
 
 def _thin(tensors: Collection[TensorSample]) -> int:

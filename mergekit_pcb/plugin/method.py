@@ -72,8 +72,8 @@ class PCBMerge(GroupMergeMethod):
                 "pcb needs base_model: the model that the others were fine-tuned from"
                 f"{where}"
             )
-        twice = {str(i) for i in input_ids if list(input_ids).count(i) > 1}
-        if twice:
+        if len(set(input_ids)) < len(input_ids):
+            twice = {str(i) for i in input_ids if list(input_ids).count(i) > 1}
             raise PCBError(f"{', '.join(sorted(twice))} is listed twice{where}")
         super().validate_inputs(input_ids, base_id, group_name=group_name)
 
@@ -139,16 +139,16 @@ class PCBMerge(GroupMergeMethod):
                 those of the statistics, or ``scope: model`` has no statistics.
         """
         assert group.base is not None, "the contract requires a base"
-        base = group.base.tensor
-        if not group.non_base:
+        base, tuned = group.base.tensor, group.non_base
+        if not tuned:
             return base
         if not base.numel():
             return base.detach().clone()
-        weight, density = parameters["weight"], parameters["density"]
+        weight = parameters["weight"]
         scale, inter = parameters["lambda"], parameters["inter"]
 
         def automatic(projected: Sequence[float]) -> float:
-            chosen = auto_lambda(projected, weight.values_for(group.non_base))
+            chosen = auto_lambda(projected, weight.values_for(tuned))
             if lambda_record is not None:
                 lambda_record.add(chosen)
             return chosen
@@ -156,8 +156,8 @@ class PCBMerge(GroupMergeMethod):
         def merge_by_tensor(group: TensorGroup) -> torch.Tensor:
             return merge_one_tensor(
                 task_vectors(group),
-                density.values_for(group.non_base),
-                weight.values_for(group.non_base),
+                parameters["density"].values_for(tuned),
+                weight.values_for(tuned),
                 scale=automatic if scale == AUTO else scale,
                 options=Options(inter, parameters["clamp"]),
             )

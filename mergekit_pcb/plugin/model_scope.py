@@ -14,12 +14,11 @@ from typing import Any
 from mergekit.merge_methods import TensorGroup
 
 from mergekit_pcb.errors import PCBError
-from mergekit_pcb.kernel.backends import backend_for
+from mergekit_pcb.kernel.backends import backend_for_sample
 from mergekit_pcb.kernel.domain import Domain, ModelStatistics, Options
 from mergekit_pcb.kernel.formula import model_statistics
 from mergekit_pcb.kernel.projection import auto_lambda, projections
 from mergekit_pcb.kernel.statistics import TensorDomain
-from mergekit_pcb.kernel.task_vectors import TaskVectors
 from mergekit_pcb.plugin.digests import draw_coordinates, joined
 from mergekit_pcb.plugin.parameters import AUTO, DEFAULT_WEIGHT
 from mergekit_pcb.plugin.tensor_groups import name_of, task_vectors
@@ -150,8 +149,7 @@ class StatisticsRequest:
         sample = domain.sample()
         # A uniform sample as well, because of every tensor the same share is left.
         sample = sample[:, :: max(sample.shape[1] // _PROJECTED, 1)]
-        # Compiled loops want a base, and read none here.
-        backend = backend_for(TaskVectors(sample[0], list(sample)), self.inter)
+        backend = backend_for_sample(sample, self.inter)
         projected = {
             densities: projections(
                 backend,

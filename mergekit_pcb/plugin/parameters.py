@@ -101,6 +101,8 @@ class _Parameter(ParameterSpec):
         Raises:
             PCBError: it is none that the parameter takes.
         """
+        if value is self.default:
+            return value
         try:
             return super().validate(value)
         except ValidationError as error:

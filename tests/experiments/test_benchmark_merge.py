@@ -12,7 +12,7 @@ import yaml
 from mergekit.scripts import run_yaml
 from safetensors.torch import load_file
 
-from experiments import benchmark_merge, synthetic_llama
+from experiments import benchmark_merge, computed_times, synthetic_llama
 from experiments.merge_runs import METHODS, Usage, recipe_for
 from tests.tiny import QUIET, assert_same, invoke
 
@@ -79,12 +79,49 @@ def test_table_compares_medians() -> None:
     }
     text = benchmark_merge.table(found(runs, parameters={8: 540_000_000}))
     assert "540 million" in text[0]
-    assert text[-3:] == [
-        "| `linear` | 12.0 s | 10.0 - 99.0 s | 1.00 | 0.33 | 12.0 s | 500 MB |",
-        "| `ties` | 36.0 s | 20.0 - 40.0 s | 3.00 | 1.00 | 40.0 s | 700 MB |",
-        "| `pcb` | 18.0 s | 18.0 - 90.0 s | 1.50 | 0.50 | 30.0 s | 610 MB |",
+    assert [line.replace(" ", "") for line in text[-3:]] == [
+        "|`linear`|12.0s|10.0-99.0s|1.00|0.33|12.0s|1.00|0.30|500MB|",
+        "|`ties`|36.0s|20.0-40.0s|3.00|1.00|40.0s|3.33|1.00|700MB|",
+        "|`pcb`|18.0s|18.0-90.0s|1.50|0.50|30.0s|2.50|0.75|610MB|",
     ]
     assert len({line.count("|") for line in text[2:]}) == 1
+
+
+def test_a_table_for_each_number_of_models() -> None:
+    """Each compares methods that merged the same number."""
+    runs = {
+        f"{method}, {number} models": [Usage(seconds * number, 1, 1)]
+        for number in (2, 12)
+        for method, seconds in (("linear", 10), ("pcb", 15))
+    }
+    text = benchmark_merge.tables(found(runs, parameters={8: 10**6}), [2, 12])
+    assert [line for line in text if line.startswith("Merges")] == [text[0], text[7]]
+    assert "of 12 fine-tunes" in text[7]
+    assert "| `pcb` | 180.0 s | 180.0 - 180.0 s | 1.50 |" in text[-1]
+
+
+def test_what_larger_models_take_is_computed() -> None:
+    """Imports once, the work for each parameter, and each pass over the disk."""
+    runs = {
+        "imports": Usage(4, 5, 400),
+        "linear": Usage(10, 11, 500),
+        "pcb-model": Usage(16, 11, 500),
+    }
+    speed = computed_times.DiskSpeed(read=1e9, written=5e8)
+    *_, linear, model = computed_times.lines(runs, 1e9, 3, speed)
+    # 4 + 6 * 7 + 3 * 14 + 28 seconds; 4 + 12 * 7 + 4 * 4 * 14 + 28.
+    assert linear.startswith(f"| `linear` | {116 / 60:.1f} min | ")
+    assert model.startswith(f"| `pcb-model` | {340 / 60:.1f} min | ")
+    *_, tiny = computed_times.lines(runs | {"linear": runs["imports"]}, 1e6, 3, speed)
+    assert "too small" in tiny
+
+
+def test_speed_of_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is measured by a file that is gone afterwards."""
+    monkeypatch.setattr(computed_times, "_PROBE", 1 << 24)
+    speed = computed_times.disk_speed(tmp_path)
+    assert min(speed) > 1e5
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("peak", "verdict"), [(625, "yes."), (630, "NO.")])

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.inspect.inspection import Inspection, Setting
+from mergekit_pcb.plugin import small_tensors
 from tests.inspect.helpers import Family, inspect
 from tests.tiny import (
     Tensors,
@@ -155,6 +156,7 @@ def test_only_one_tensor_at_a_time_is_in_memory(
         return tensor
 
     monkeypatch.setattr(LoadTensor, "execute", counted)
+    monkeypatch.setattr(small_tensors, "_MOST", 0)  # those are kept
     recipe = recipe_of(*family, parameters={"scope": "model"})
     inspection = inspect(recipe, tmp_path)
     # Sampling, magnitudes, scores, and the metrics themselves.
@@ -195,6 +197,7 @@ def test_passes_are_shared(
         return load(task)
 
     monkeypatch.setattr(LoadTensor, "execute", counted)
+    monkeypatch.setattr(small_tensors, "_MOST", 0)  # those are kept
     recipe = recipe_of(*family, parameters={"scope": "model"})
     inspection = inspect(recipe, tmp_path, densities=[0.1, 0.3])
     assert len(inspection.settings) == 3

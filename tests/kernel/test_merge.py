@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from mergekit_pcb.kernel import (
     numba_backend,
     order_statistics,
     statistics,
+    task_vectors,
     torch_backend,
 )
 from mergekit_pcb.kernel.collectors import RankSearch
@@ -30,7 +32,7 @@ from mergekit_pcb.kernel.order_statistics import (
     OverflowedError,
 )
 from mergekit_pcb.kernel.statistics import TensorDomain
-from mergekit_pcb.kernel.task_vectors import TaskVectors
+from mergekit_pcb.kernel.task_vectors import TaskVectors, in_parallel
 from tests.kernel.hard_cases import ADVERSARIAL, heavy_tailed
 
 
@@ -119,6 +121,33 @@ def test_threads_yet_to_come_keep_their_setting(threads) -> None:
     later.start()
     later.join()
     assert seen == [3]
+
+
+def test_an_error_waits_for_the_other_workers(threads) -> None:
+    """What they write to may be used again as soon as the error is raised."""
+    threads(3)
+    begun, working = threading.Event(), []
+
+    def work(spans) -> None:
+        next(spans)
+        if threading.current_thread() is threading.main_thread():
+            begun.wait(10)
+            raise OverflowedError
+        working.append(True)
+        begun.set()
+        time.sleep(0.1)
+        working.pop()
+
+    with pytest.raises(OverflowedError):
+        in_parallel(with_base(heavy_tailed(3, 300_000)), 20_000, work)
+    assert begun.is_set()
+    assert not working
+
+
+def test_threads_stay_but_not_in_another_process() -> None:
+    """A forked process has no threads but the one that forked."""
+    assert task_vectors._pool(2, 1) is task_vectors._pool(2, 1)
+    assert task_vectors._pool(2, 1) is not task_vectors._pool(2, 2)
 
 
 @pytest.mark.parametrize("sigmas", [0.0, 0.3])

@@ -139,6 +139,7 @@ def test_a_budget_that_is_exceeded_costs_no_bit(
     expected = on_torch(vectors, [0.2] * 3, [1.0] * 3, 1.0)
     blocks_of(20_000)
     monkeypatch.setattr(survivors, "BUDGET", budget)
+    monkeypatch.setattr(survivors, "_spare", [])
     used = []
     original = KeptSurvivors.at
 
@@ -165,7 +166,7 @@ def test_all_is_kept_within_the_budget(
     """The merge then reads no model again, and gets about the density's share."""
     vectors = ordinary()
     blocks_of(20_000)
-    keeper = KeptSurvivors()
+    keeper = KeptSurvivors(np.empty(survivors.BUDGET, dtype=np.uint8))
     domain = TensorDomain([vectors], kept=keeper)
     found = [row[0] for row in model_statistics(domain, [[0.2]] * 3, Options())]
     scoring = Scoring.of_statistics(found, "raw")
@@ -183,7 +184,7 @@ def test_other_statistics_use_nothing_that_was_kept(blocks_of) -> None:
     """A lower threshold, or another scoring, needs scores that were screened out."""
     vectors = ordinary()
     blocks_of(20_000)
-    keeper = KeptSurvivors()
+    keeper = KeptSurvivors(np.empty(survivors.BUDGET, dtype=np.uint8))
     domain = TensorDomain([vectors], kept=keeper)
     model_statistics(domain, [[0.1]] * 3, Options())
     for density, clamp in ((0.3, 0.01), (0.1, 0.2)):

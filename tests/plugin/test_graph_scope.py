@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 
 from mergekit_pcb.kernel.collectors import RankSearch, TensorArena
 from mergekit_pcb.kernel.task_vectors import TaskVectors
-from mergekit_pcb.plugin import digests, graph_scope, statistics_file
+from mergekit_pcb.plugin import digests, graph_scope, small_tensors, statistics_file
 from mergekit_pcb.plugin.graph_scope import GraphDomain, whole_model_tasks
 from tests.tiny import (
     Tensors,
@@ -59,6 +59,12 @@ def files(models: list[Tensors], tmp_path: Path) -> list[Path]:
     return paths
 
 
+@pytest.fixture
+def none_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each pass loads all tensors, as it does those that are not small."""
+    monkeypatch.setattr(small_tensors, "_MOST", 0)
+
+
 def plan_of(files: list[Path], out: Path) -> list[Any]:
     """What mergekit-pytorch plans, before statistics are taken."""
     config = merge_raw_pytorch.RawPyTorchMergeConfig(
@@ -80,11 +86,15 @@ def domain_of(merges: list[Any], **options: Any) -> GraphDomain:
 # --- passes ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("scope", "times"), [("tensor", 1), ("model", 4)])
+@pytest.mark.parametrize(
+    ("scope", "most", "times"),
+    [("tensor", 0, 1), ("model", 0, 4), ("model", 1 << 16, 2)],
+)
 def test_how_often_weights_are_read(
-    scope: str, times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scope: str, most: int, times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each tensor of each model: to sample, for two statistics, and to merge."""
+    """To sample, if it is not small for two statistics, and to merge."""
+    monkeypatch.setattr(small_tensors, "_MOST", most)
     base, tuned = save_family(tmp_path)
     reads: Counter[tuple[str, str]] = Counter()
     original = LazyTensorLoader.get_tensor
@@ -103,6 +113,7 @@ def test_how_often_weights_are_read(
     }
 
 
+@pytest.mark.usefixtures("none_is_small")
 def test_one_labelled_progress_bar_a_pass(tmp_path: Path) -> None:
     """Three passes, three bars, before mergekit's own for the merge."""
     base, tuned = save_family(tmp_path, 2)
@@ -144,6 +155,7 @@ def test_passes_keep_one_tensor_at_a_time(
     assert alive == [0, 0, 0]
 
 
+@pytest.mark.usefixtures("none_is_small")
 def test_results_lie_together(
     files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,6 +209,21 @@ def test_the_sample_is_drawn_in_proportion(files: list[Path], tmp_path: Path) ->
     domain = domain_of(merges)
     assert domain.size == sum(domain.sizes) == 300 * 40 + 5 + 70 * 16
     assert abs(domain.sample().shape[1] - 4096) <= len(SHAPES)
+
+
+@pytest.mark.parametrize("largest", [10, 5_000, 3_000_000])
+def test_no_more_is_kept_than_the_sample_needs(largest: int) -> None:
+    """Nor less, however many tensors follow."""
+    drawn = torch.Generator().manual_seed(largest)
+    sizes = torch.randint(1, largest, (300,), generator=drawn).tolist()
+    seen = kept = 0
+    counts = digests.sample_counts(sizes)
+    for size, count in zip(sizes, counts, strict=True):
+        seen += size
+        needed = digests.most_needed(size, seen)
+        assert count <= needed
+        kept += needed
+    assert kept < 10 * (sum(counts) + len(sizes))
 
 
 def test_order_of_tensors_does_not_matter(files: list[Path], tmp_path: Path) -> None:
@@ -309,6 +336,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> list[MultiGPUExecutor]:
     return made
 
 
+@pytest.mark.usefixtures("none_is_small")
 def test_tensors_are_independent_islands(
     tmp_path: Path, gpus: list[MultiGPUExecutor]
 ) -> None:
@@ -338,6 +366,7 @@ def test_tensors_are_independent_islands(
         assert max(shares) - min(shares) <= 2 + len(tuned) + 1
 
 
+@pytest.mark.usefixtures("none_is_small")
 def test_each_pass_is_named_with_several_gpus(
     tmp_path: Path, gpus: list[MultiGPUExecutor]
 ) -> None:
@@ -350,10 +379,13 @@ def test_each_pass_is_named_with_several_gpus(
     file = write_recipe(recipe, tmp_path / "r.yml")
     options = ("--no-copy-tokenizer", "--multi-gpu")
     shown = invoke(run_yaml.main, file, tmp_path / "merged", *options)
-    lines = [line for line in shown.stderr.splitlines() if line.startswith("PCB")]
+    told = shown.stderr.splitlines()
+    # A bar follows for what mergekit has lost, see below.
+    lines = [x for x in told if x.startswith("PCB") and "%|" not in x]
     assert lines == [f"{label}:" for label in PASSES]
 
 
+@pytest.mark.usefixtures("none_is_small")
 def test_results_that_several_gpus_lose(
     tmp_path: Path, gpus: list[MultiGPUExecutor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
