@@ -95,7 +95,7 @@ def answer(report: Report) -> str:
     text = f"Best: {best.candidate}"
     if best.candidate.setting.method == RECIPE:
         text = "Best: the recipe as it stands"
-    text += f", {number(best)}"
+    text += f": {number(best)} ({_metric(best)})"
     if start.candidate != best.candidate and not start.scored.failed:
         gain = gap(start.scored.scores, best.scored.scores)
         text += f"; the recipe as it stands {number(start)}, {_against(gain)}"
@@ -107,6 +107,14 @@ def answer(report: Report) -> str:
             f"{_against(difference)}"
         )
     return text + "."
+
+
+def _metric(tried: Tried) -> str:
+    """What the mean of the scores is of, and whether it should be high or low."""
+    scores = list(tried.scored.scores.values())
+    metrics = dict.fromkeys(score.metric for score in scores)
+    better = "higher" if scores[0].higher_is_better else "lower"
+    return f"{' and '.join(metrics)}, {better} is better"
 
 
 def _is_rival(tried: Tried, best: Tried) -> bool:

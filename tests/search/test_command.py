@@ -63,6 +63,7 @@ def test_without_anything_else_it_finds_a_recipe(tmp_path: Path) -> None:
     first = result.stdout.splitlines()[0]
     assert first == document["answer"]
     assert first.startswith("Best: ")
+    assert "is better)" in first
     assert "±" in first
     tried = document["tried"]
     grid = (1 + 2 * len(DENSITIES)) * len(LAMBDA_FACTORS)
