@@ -26,10 +26,10 @@ from mergekit_pcb.errors import PCBError
 from mergekit_pcb.output.progress import Progress
 from mergekit_pcb.suggestions import did_you_mean
 
-# As a whole word of the name.
+# As a whole word of the name, whatever stands between words.
 _LOWER_IS_BETTER = re.compile(
-    r"(?<![^-_/])(perplexity|ppl|loss|nll|bits[-_/]per[-_/]byte|bpb|error|wer|cer|ter"
-    r"|brier|mse|rmse|mae)(?![^-_/])",
+    r"(?<![^\W_])(perplexity|ppl|loss|nll|bits[\W_]per[\W_]byte|bpb|error|wer|cer|ter"
+    r"|brier|mse|rmse|mae)(?![^\W_])",
     re.IGNORECASE,
 )
 

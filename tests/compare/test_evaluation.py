@@ -14,6 +14,11 @@ from mergekit_pcb.compare.evaluation import ALL, TEST, VALIDATION
 from mergekit_pcb.compare.function import Function, _score
 from mergekit_pcb.errors import PCBError
 
+NAMED = """
+def named(model_dir):
+    return {NAME: 1.0}
+"""
+
 FUNCTIONS = """
 def whole(model_dir):
     return {"accuracy": 0.5, "val_loss": 2.0, "oddness": 1.0}
@@ -148,3 +153,30 @@ def test_a_function_that_is_not_there(where: str, message: str) -> None:
     """A wrong name is one line."""
     with pytest.raises(PCBError, match=message):
         Function(where)
+
+
+@pytest.mark.parametrize(
+    ("name", "higher"),
+    [
+        ("swedish bits_per_byte", False),
+        ("bits per byte (swedish)", False),
+        ("mails: loss", False),
+        ("val-loss", False),
+        ("word_perplexity", False),
+        ("glossary", True),
+        ("terms of error-free texts", False),
+        ("winter", True),
+        ("accuracy", True),
+    ],
+)
+def test_names_of_losses_are_known(
+    name: str, higher: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By whole words, whatever stands between them."""
+    module = f"named_{abs(hash((tmp_path, name)))}"
+    text = NAMED.replace("NAME", repr(name))
+    (tmp_path / f"{module}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    scores = Function(f"{module}:named")(tmp_path, ALL, lambda percent: None)
+    assert scores[name].higher_is_better is higher

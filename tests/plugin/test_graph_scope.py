@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import queue
 import threading
+import time
 import weakref
 from collections import Counter
 from contextlib import nullcontext
@@ -313,6 +315,19 @@ def test_results_stay_where_they_are(files: list[Path], tmp_path: Path) -> None:
     assert moved[0].tau.device.type == "cpu"
 
 
+class WhenHeard(threading.Event):
+    """Set once a queue is empty: mergekit's executor ends before it has heard all."""
+
+    def __init__(self, results: queue.Queue[Any]) -> None:
+        super().__init__()
+        self.results = results
+
+    def set(self) -> None:
+        while not self.results.empty():
+            time.sleep(0.01)
+        super().set()
+
+
 @pytest.fixture
 def gpus(monkeypatch: pytest.MonkeyPatch) -> list[MultiGPUExecutor]:
     """Two accelerators that are in truth this processor; gives their executors."""
@@ -321,6 +336,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> list[MultiGPUExecutor]:
 
     def init(self, *args, **kwargs):
         original(self, *args, **kwargs)
+        self.done_event = WhenHeard(self.task_completion_queue)
         made.append(self)
 
     monkeypatch.setattr(MultiGPUExecutor, "__init__", init)
@@ -423,6 +439,7 @@ def test_the_executor_for_several_gpus_loses_results(
         [merge.gather_tensors for merge in merges], storage_device=torch.device("cpu")
     )
     # A listener that is a moment late, as on a busy machine.
+    executor.done_event = threading.Event()
     get, late = executor.task_completion_queue.get, threading.Event()
 
     def slow_get(timeout):
