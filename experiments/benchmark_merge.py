@@ -95,11 +95,7 @@ def _listed(kind: type) -> Any:
     help="mergekit keeps a shard in memory until it is full.  [default: 200M; of "
     "small and of depths 20M]",
 )
-@click.option(
-    "--work",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder for the models.  [default: a temporary one]",
-)
+@merge_runs.work_option
 @click.option(
     "--markdown",
     type=click.Path(dir_okay=False, path_type=Path),

@@ -56,11 +56,7 @@ _COLUMNS = (
     show_default=True,
     help="Merges of each method; candidates of each setting are three times as many.",
 )
-@click.option(
-    "--work",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder for the models.  [default: a temporary one]",
-)
+@merge_runs.work_option
 @click.option(
     "--markdown",
     type=click.Path(dir_okay=False, path_type=Path),

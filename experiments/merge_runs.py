@@ -29,6 +29,12 @@ METHODS: dict[str, dict[str, Any]] = {
     "pcb-plain": {"density": 0.2},
     "task_arithmetic": {"weight": 0.4},
 }
+# Of commands that make models.
+work_option = click.option(
+    "--work",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder for the models.  [default: a temporary one]",
+)
 _PACKAGES = ("mergekit-pcb", "mergekit", "torch", "transformers", "safetensors")
 
 

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -67,3 +68,26 @@ def _forgotten_statistics() -> None:
     store = sys.modules.get("mergekit_pcb.plugin.statistics_file")
     if store is not None:
         store._cache.clear()
+
+
+@pytest.fixture
+def none_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each pass loads all tensors, as it does those that are not small."""
+    from mergekit_pcb.plugin import small_tensors
+
+    monkeypatch.setattr(small_tensors, "_MOST", 0)
+
+
+@pytest.fixture
+def module_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Makes a module of a text that can be imported here; gives its name."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def make(text: str) -> str:
+        # A name of its own: another test's module may still be imported.
+        name = f"module_{abs(hash((tmp_path, text)))}"
+        (tmp_path / f"{name}.py").write_text(text)
+        return name
+
+    return make

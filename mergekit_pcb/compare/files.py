@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from mergekit_pcb.atomic_files import write_file
 from mergekit_pcb.compare.columns import (
     Column,
     cells,
@@ -22,6 +21,7 @@ from mergekit_pcb.compare.report import Report, answer, notes
 from mergekit_pcb.compare.scoreboard import MERGE, Row, Scoreboard
 from mergekit_pcb.output.figures import Picture, why_no_figures
 from mergekit_pcb.output.html import escaped, figure, page
+from mergekit_pcb.output.report_files import write_report
 from mergekit_pcb.output.table import Cell, Table, as_csv, html, markdown, markdown_text
 
 PAGE = "comparison.html"
@@ -32,17 +32,13 @@ def write(report: Report) -> None:
     drawn: list[Picture] = []
     if not why_no_figures():
         drawn = pictures(report.scoreboard, Scoreboard(report.references))
-    contents: dict[str, str | bytes] = {
+    contents = {
         PAGE: page(report.title, _page_body(report, drawn)),
         "comparison.md": _as_markdown(report),
         "comparison.csv": _scores_csv(report.scoreboard),
         "comparison.json": _as_json(report),
     }
-    contents |= {f"{picture.name}.png": picture.png() for picture in drawn}
-    for stale in NAMES:
-        (report.folder / f"{stale}.png").unlink(missing_ok=True)
-    for name, content in contents.items():
-        write_file(report.folder / name, content)
+    write_report(report.folder, contents, drawn, NAMES)
 
 
 def scores_table(scoreboard: Scoreboard) -> Table:

@@ -9,10 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mergekit_pcb.atomic_files import write_file
 from mergekit_pcb.compare.evaluation import Scores
 from mergekit_pcb.output.figures import Picture, why_no_figures
 from mergekit_pcb.output.html import escaped, figure, page
+from mergekit_pcb.output.report_files import write_report
 from mergekit_pcb.output.table import html, markdown, markdown_text
 from mergekit_pcb.recipes.layout import in_yaml
 from mergekit_pcb.search.figures import NAMES, pictures
@@ -33,17 +33,13 @@ def write(report: Report) -> None:
     Without matplotlib it has no pictures.
     """
     drawn = [] if why_no_figures() else pictures(report)
-    contents: dict[str, str | bytes] = {
+    contents = {
         BEST: best_recipe(report),
         PAGE: page(report.title, _page_body(report, drawn)),
         "search.md": _as_markdown(report),
         "search.json": _as_json(report),
     }
-    contents |= {f"{picture.name}.png": picture.png() for picture in drawn}
-    for stale in NAMES:
-        (report.folder / f"{stale}.png").unlink(missing_ok=True)
-    for name, content in contents.items():
-        write_file(report.folder / name, content)
+    write_report(report.folder, contents, drawn, NAMES)
 
 
 def best_recipe(report: Report) -> str:

@@ -66,14 +66,14 @@ class InMemory(Protocol):
 
 
 @dataclass
-class ByModel:
-    """An evaluation of `compare`, given the model in memory.
+class _ByEvaluation:
+    """An evaluation of `compare` as an objective, whatever it is given.
 
     Attributes:
         evaluation: the evaluation.
     """
 
-    evaluation: InMemory
+    evaluation: Any
 
     can_tune_weights = True
 
@@ -81,11 +81,22 @@ class ByModel:
         self.what = self.evaluation.what
         self.how_chosen = self.evaluation.how_chosen
         self.splits = self.evaluation.splits
-        self.leaves_weights = self.evaluation.leaves_weights
 
     def identity(self, part: str) -> Any:
         """That of the evaluation."""
         return self.evaluation.identity(part)
+
+
+@dataclass
+class ByModel(_ByEvaluation):
+    """Given the model in memory."""
+
+    evaluation: InMemory
+
+    @property
+    def leaves_weights(self) -> bool:
+        """What the evaluation says of itself."""
+        return self.evaluation.leaves_weights
 
     def room(self) -> int:
         """Bytes of disk that it needs: none."""
@@ -97,8 +108,8 @@ class ByModel:
 
 
 @dataclass
-class ByFolder:
-    """An evaluation of `compare`, which takes the folder of a model.
+class ByFolder(_ByEvaluation):
+    """Given the folder of a model, which is written for each.
 
     Attributes:
         evaluation: the evaluation.
@@ -110,17 +121,7 @@ class ByFolder:
     scratch: Path
     base: Callable[[], Path]
 
-    can_tune_weights = True
     leaves_weights = True
-
-    def __post_init__(self) -> None:
-        self.what = self.evaluation.what
-        self.how_chosen = self.evaluation.how_chosen
-        self.splits = self.evaluation.splits
-
-    def identity(self, part: str) -> Any:
-        """That of the evaluation."""
-        return self.evaluation.identity(part)
 
     def room(self) -> int:
         """Bytes of disk for the folder, about: models in memory are float32."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,8 @@ def broken(model_dir):
 
 
 @pytest.fixture
-def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    name = f"functions_{abs(hash(tmp_path))}"
-    (tmp_path / f"{name}.py").write_text(FUNCTIONS)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    return name
+def functions(module_of: Callable[[str], str]) -> str:
+    return module_of(FUNCTIONS)
 
 
 def ignore(percent: float) -> None:
@@ -170,13 +167,9 @@ def test_a_function_that_is_not_there(where: str, message: str) -> None:
     ],
 )
 def test_names_of_losses_are_known(
-    name: str, higher: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, higher: bool, module_of: Callable[[str], str]
 ) -> None:
     """By whole words, whatever stands between them."""
-    module = f"named_{abs(hash((tmp_path, name)))}"
-    text = NAMED.replace("NAME", repr(name))
-    (tmp_path / f"{module}.py").write_text(text)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    scores = Function(f"{module}:named")(tmp_path, ALL, lambda percent: None)
+    module = module_of(NAMED.replace("NAME", repr(name)))
+    scores = Function(f"{module}:named")(Path(), ALL, ignore)
     assert scores[name].higher_is_better is higher

@@ -13,7 +13,6 @@ from safetensors.torch import save_file
 
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.inspect.inspection import Inspection, Setting
-from mergekit_pcb.plugin import small_tensors
 from tests.inspect.helpers import Family, inspect
 from tests.tiny import (
     Tensors,
@@ -139,6 +138,7 @@ def test_another_method_is_looked_at_with_defaults(
     assert other.whole.norms() == found.whole.norms()
 
 
+@pytest.mark.usefixtures("none_is_small")
 def test_only_one_tensor_at_a_time_is_in_memory(
     family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,7 +156,6 @@ def test_only_one_tensor_at_a_time_is_in_memory(
         return tensor
 
     monkeypatch.setattr(LoadTensor, "execute", counted)
-    monkeypatch.setattr(small_tensors, "_MOST", 0)  # those are kept
     recipe = recipe_of(*family, parameters={"scope": "model"})
     inspection = inspect(recipe, tmp_path)
     # Sampling, magnitudes, scores, and the metrics themselves.
@@ -185,6 +184,7 @@ def test_nothing_to_merge(tmp_path: Path) -> None:
         inspect(recipe_of(files[0], files[1:]), tmp_path)
 
 
+@pytest.mark.usefixtures("none_is_small")
 def test_passes_are_shared(
     family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,7 +197,6 @@ def test_passes_are_shared(
         return load(task)
 
     monkeypatch.setattr(LoadTensor, "execute", counted)
-    monkeypatch.setattr(small_tensors, "_MOST", 0)  # those are kept
     recipe = recipe_of(*family, parameters={"scope": "model"})
     inspection = inspect(recipe, tmp_path, densities=[0.1, 0.3])
     assert len(inspection.settings) == 3

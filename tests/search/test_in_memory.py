@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,12 +40,8 @@ def counts(model):
 
 
 @pytest.fixture
-def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    name = f"in_memory_{abs(hash(tmp_path))}"
-    (tmp_path / f"{name}.py").write_text(FUNCTIONS)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    return name
+def functions(module_of: Callable[[str], str]) -> str:
+    return module_of(FUNCTIONS)
 
 
 def ignore(percent: float) -> None:
