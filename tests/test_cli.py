@@ -226,6 +226,28 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert not list(tmp_path.glob("out/*"))
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("merge", "RECIPE", "OUT"),
+        ("inspect", "RECIPE"),
+        ("compare", "RECIPE", "--out", "OUT", "--evaluate", "math:sin"),
+        ("search", "RECIPE", "--out", "OUT"),
+    ],
+)
+def test_a_device_that_is_not_there(
+    recipe: Path, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    """Every command that takes one says so in the same line, before it begins."""
+    places = {"RECIPE": recipe, "OUT": tmp_path / "out" / "found"}
+    words = [places.get(word, word) for word in command]
+    result = call(*words, "--device", "nosuch")
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: --device nosuch: torch cannot compute there")
+    assert not (tmp_path / "out" / "found" / "candidates.jsonl").exists()
+
+
 def test_verbose_shows_where_the_error_came_from(models: Path, tmp_path: Path) -> None:
     """With -v the traceback precedes the line."""
     result = call("merge", bad_density(models, tmp_path), tmp_path / "merged", "-v")

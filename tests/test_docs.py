@@ -182,6 +182,7 @@ def test_every_command_is_documented() -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("page", "code"),
     [(name_of(page), code) for page in PAGES for code in blocks(page, "python")],

@@ -21,6 +21,7 @@ from mergekit_pcb.commands.after_weights import weights_kept
 from mergekit_pcb.commands.room import room_required
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.output.atomic import complete_or_absent
+from mergekit_pcb.output.device import require_device
 from mergekit_pcb.output.error_lines import one_line_errors
 from mergekit_pcb.output.places import require_apart
 from mergekit_pcb.plugin import statistics_file
@@ -56,6 +57,7 @@ def merge(
     out = Path(out_path)
     with one_line_errors(config_file, verbose=verbose):
         _require_pcb()
+        require_device(MergeOptions(**options).device)
         options_for_shapes = ("allow_crimes", "unsafe_truncate_embeddings")
         any_shape = any(options[name] for name in options_for_shapes)
         config, models = _checked(config_file, any_shape=any_shape)

@@ -24,6 +24,7 @@ from mergekit_pcb.compare.run import KEEP
 from mergekit_pcb.compare.terminal import show
 from mergekit_pcb.compare.weight_metrics import WeightMetrics
 from mergekit_pcb.output.command_line import words
+from mergekit_pcb.output.device import require_device
 from mergekit_pcb.plugin.parameters import AUTO
 from mergekit_pcb.recipes.edits import plain
 
@@ -176,6 +177,8 @@ def compare(
         raise click.UsageError("evaluate by --tasks or by --evaluate, not by both")
     if more["validation_tasks"] and not (more["tasks"] and sweep):
         raise click.UsageError("--validation-tasks goes with --tasks and --sweep")
+    if more["ray_address"] is None:  # other machines may have what this one has not
+        require_device(more["device"])
     merge_options = {
         parameter.name: more[parameter.name]
         for parameter in _MERGEKIT_OPTIONS

@@ -27,13 +27,15 @@ class BarsAndLog:
         """Take the bars, shown already, and an open file."""
         self._bars, self.log = bars, log
         self._plan = Plan()
-        self._models = bars.add_task("models evaluated", total=0, left="")
+        self._models = bars.add_task(
+            "models evaluated", total=0, left="", visible=False
+        )
         self._step = bars.add_task("", total=100, visible=False)
 
     def expect(self, steps: int, plan: Plan) -> None:
         """Say how many models there will be, and what there is to do."""
         self._plan = plan
-        self._bars.update(self._models, total=steps)
+        self._bars.update(self._models, total=steps, visible=True)
         self.log.write("\n")
         self.say(str(plan))
 

@@ -41,6 +41,7 @@ from mergekit_pcb.compare.results import Merge
 from mergekit_pcb.compare.run import Comparison
 from mergekit_pcb.compare.scoreboard import Scoreboard
 from mergekit_pcb.errors import PCBError
+from mergekit_pcb.output.device import require_device
 from mergekit_pcb.output.error_lines import one_line_errors
 from mergekit_pcb.output.places import require_apart, require_room
 from mergekit_pcb.plugin.adapters import merge_adapters
@@ -104,6 +105,8 @@ def compare_recipe(
         require_apart(out, itertools.chain(*map(local_folders, inputs.models)))
         # Methods that draw at random must draw the same when they run again.
         options = {"random_seed": 0, **(merge_options or {})}
+        if on is None:  # other machines may have what this one has not
+            require_device(MergeOptions(**options).device)
         if any(model.lora is not None for model in inputs.models):
             options.setdefault("lora_merge_cache", str((out / "adapters").resolve()))
         inputs = replace(inputs, find=partial(model_folder, options))

@@ -251,7 +251,7 @@ class Results:
         return self.folder / "runs" / f"{kind}-{key}.json"
 
 
-def in_few_words(error: Exception) -> str:
+def in_few_words(error: BaseException) -> str:
     """Why something failed, in one line."""
     if isinstance(error, PCBError):
         words = " ".join(error.message.split())

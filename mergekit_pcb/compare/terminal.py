@@ -87,8 +87,10 @@ def terminal_tables(
         if groups[-1] and sum(c.width for c in groups[-1]) + shown.width > space:
             groups.append([])
         groups[-1].append(shown)
+    names = [name for name, *_ in scores_table(scoreboard).rows]
+    alike = len(set(names)) < len(names)
     tables = [
-        _table(scoreboard, group, width, with_settings=group is groups[0])
+        _table(scoreboard, group, width, with_settings=alike or group is groups[0])
         for group in groups
     ]
     return tables, left_out

@@ -18,6 +18,7 @@ from mergekit_pcb.inspect.files import as_json, write_report
 from mergekit_pcb.inspect.terminal import show
 from mergekit_pcb.output.atomic import complete_or_absent
 from mergekit_pcb.output.command_line import hide_options_of_writing
+from mergekit_pcb.output.device import require_device
 from mergekit_pcb.output.error_lines import one_line_errors
 from mergekit_pcb.output.figures import why_no_figures
 from mergekit_pcb.output.places import require_room
@@ -106,6 +107,7 @@ def inspect(
         one_line_errors(recipe, verbose=merge_options.verbosity > 0),
         _silent_libraries() if merge_options.quiet else nullcontext(),
     ):
+        require_device(merge_options.device)
         if out is not None:
             if missing := why_no_figures():
                 raise PCBError(missing)

@@ -166,13 +166,13 @@ class Agreement:
 
         if self._tokenizer is not None:
             return
-        tokenizer = tokenizer_of(self.base)
+        tokenizer = self._tokenizer_of(self.base)
         length = _CAUSAL_TOKENS if self.causal else _CLASSIFIER_TOKENS
         own = transformers.AutoConfig.from_pretrained(
             self.base, trust_remote_code=self.trust_remote_code
         )
         for name, find in self.experts.items():
-            _require_alike(find(), name, own, self.causal)
+            self._require_alike(find(), name, own, tokenizer)
             if name not in self._lines:
                 require_beginning(tokenizer)
                 continue
@@ -186,9 +186,50 @@ class Agreement:
             self._items[name] = items
         self._tokenizer = tokenizer
 
+    def _tokenizer_of(self, folder: Path) -> Any:
+        return tokenizer_of(folder, trust_remote_code=self.trust_remote_code)
+
+    def _require_alike(
+        self, folder: Path, name: str, base: Any, tokenizer: Any
+    ) -> None:
+        """Refuse an expert whose logits mean something else than the merge's.
+
+        Args:
+            folder: of the expert.
+            name: of the expert.
+            base: configuration of the base.
+            tokenizer: of the base.
+        """
+        import transformers
+
+        config = transformers.AutoConfig.from_pretrained(
+            folder, trust_remote_code=self.trust_remote_code
+        )
+        own, usual = _vocabulary(config), _vocabulary(base)
+        otherwise = "agreement compares the same tokens; give --tasks or --evaluate"
+        if own != usual:
+            raise PCBError(f"{name} has {own} tokens and the base {usual}: {otherwise}")
+        if (folder / "tokenizer_config.json").exists():
+            # Tokens that only one of them has are no obstacle: no text of the base's
+            # tokenizer has one of the expert's.
+            ids, known = self._tokenizer_of(folder).get_vocab(), tokenizer.get_vocab()
+            common = ids.keys() & known.keys()
+            moved = sum(ids[token] != known[token] for token in common)
+            if moved:
+                raise PCBError(
+                    f"{moved} of {len(common)} tokens have another number in {name} "
+                    f"than in the base: {otherwise}"
+                )
+        if not self.causal and config.id2label != base.id2label:
+            raise PCBError(
+                f"the head of {name} has other labels than the base's: agreement "
+                "compares the same labels; give --evaluate"
+            )
+
     def _ask_experts(self) -> None:
         """Get the inputs of every expert and its log-probabilities there, once."""
         self.prepare()
+        expected: dict[str, list[torch.Tensor]] = {}
         for name, find in self.experts.items():
             model = load_model(
                 find(), self.device, trust_remote_code=self.trust_remote_code
@@ -201,11 +242,16 @@ class Agreement:
                     _GENERATED_TOKENS,
                     self.seed,
                 )
-            self._expected[name] = self._kept(name, model, self._items[name])
+            file = self.scratch / f"expert{len(expected)}.f32"
+            expected[name] = self._kept(name, model, self._items[name], file)
             del model
             gc.collect()
+        # All or nothing: a candidate after one that failed here asks again.
+        self._expected = expected
 
-    def _kept(self, name: str, model: Any, items: Sequence[Item]) -> list[torch.Tensor]:
+    def _kept(
+        self, name: str, model: Any, items: Sequence[Item], file: Path
+    ) -> list[torch.Tensor]:
         """The log-probabilities of an expert, in a file mapped into memory.
 
         Float32, because they are subtracted from nearly equal ones.
@@ -218,7 +264,6 @@ class Agreement:
             for i, own in zip(batch, logits, strict=True):
                 if numbers is None:
                     count = sum(item.positions for item in items) * own.shape[-1]
-                    file = self.scratch / f"expert{len(self._expected)}.f32"
                     numbers = mapped(file, count)
                 row = numbers[place : place + own.numel()].view_as(own)
                 place += own.numel()
@@ -268,7 +313,8 @@ def _divergence(expected: torch.Tensor, logits: torch.Tensor) -> float:
     with torch.inference_mode():
         own = logits.log_softmax(-1)
         each = (expected.exp() * (expected - own)).sum(-1)
-        return float(each.double().sum())
+        # It is not negative; its rounding errors may be.
+        return max(float(each.double().sum()), 0.0)
 
 
 def _score(bits: Sequence[float], items: Sequence[Item], metric: str) -> Score:
@@ -285,21 +331,3 @@ def _score(bits: Sequence[float], items: Sequence[Item], metric: str) -> Score:
 
 def _vocabulary(config: Any) -> int:
     return int(config.get_text_config().vocab_size)
-
-
-def _require_alike(folder: Path, name: str, base: Any, causal: bool) -> None:
-    """Refuse an expert whose logits mean something else than the merge's."""
-    import transformers
-
-    config = transformers.AutoConfig.from_pretrained(folder)
-    own, usual = _vocabulary(config), _vocabulary(base)
-    if own != usual:
-        raise PCBError(
-            f"{name} has {own} tokens and the base {usual}: "
-            "agreement compares the same tokens; give --tasks or --evaluate"
-        )
-    if not causal and config.id2label != base.id2label:
-        raise PCBError(
-            f"the head of {name} has other labels than the base's: agreement compares "
-            "the same labels; give --evaluate"
-        )

@@ -119,7 +119,13 @@ def _files(
     show_default=True,
     help="Of the factors on the recipe's weights.",
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--seed",
+    # Of `cma`, which takes no other numbers.
+    type=click.IntRange(0, 2**32 - 2),
+    default=0,
+    show_default=True,
+)
 @add_ray_options
 @add_merge_options
 def search(
@@ -159,8 +165,7 @@ def search(
         raise click.UsageError(
             "choose by one of --agreement (with --inputs), --tasks and --evaluate"
         )
-    if per_group and not budget:
-        raise click.UsageError("--per-group is about weights: give --budget N as well")
+    _require_effect(click.get_current_context(), more, budget)
     merge_options.apply_global_options()  # type: ignore[no-untyped-call]
     quiet = merge_options.quiet
     try:
@@ -181,6 +186,28 @@ def search(
             f"interrupted; the same command goes on with what is in {out}"
         ) from None
     show(report, quiet=quiet)
+
+
+def _require_effect(
+    context: click.Context, more: Mapping[str, Any], budget: int | None
+) -> None:
+    """Refuse options that would do nothing."""
+    by_agreement = not (more["tasks"] or more["evaluate"])
+    weights = "is about weights: give --budget N as well"
+    harness = "is for --tasks"
+    reasons = {
+        "per_group": "" if budget else weights,
+        "bounds": "" if budget else weights,
+        "limit": "" if more["tasks"] else harness,
+        "batch_size": "" if more["tasks"] else harness,
+        "include_path": "" if more["tasks"] else harness,
+        "lower_is_better": "" if more["evaluate"] else "is for --evaluate",
+        "count": "" if by_agreement else "is for --agreement",
+    }
+    given = click.core.ParameterSource.COMMANDLINE
+    for name, reason in reasons.items():
+        if reason and context.get_parameter_source(name) is given:
+            raise click.UsageError(f"--{name.replace('_', '-')} {reason}")
 
 
 def _objective(

@@ -24,6 +24,7 @@ from mergekit_pcb.search.space import recipe_of
 from mergekit_pcb.search.tables import tables, tried_table
 
 BEST, PAGE = "best.yml", "search.html"
+_MARKDOWN, _JSON = "search.md", "search.json"
 _WIDTH = 84
 
 
@@ -36,10 +37,22 @@ def write(report: Report) -> None:
     contents = {
         BEST: best_recipe(report),
         PAGE: page(report.title, _page_body(report, drawn)),
-        "search.md": _as_markdown(report),
-        "search.json": _as_json(report),
+        _MARKDOWN: _as_markdown(report),
+        _JSON: _as_json(report),
     }
     write_report(report.folder, contents, drawn, NAMES)
+
+
+def clear(folder: Path) -> None:
+    """Delete the report of an earlier search, before another begins in its folder."""
+    for name in (
+        BEST,
+        PAGE,
+        _MARKDOWN,
+        _JSON,
+        *(f"{picture}.png" for picture in NAMES),
+    ):
+        (folder / name).unlink(missing_ok=True)
 
 
 def best_recipe(report: Report) -> str:

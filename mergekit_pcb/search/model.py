@@ -56,6 +56,7 @@ class MergedModel:
             if not source_is_merged:
                 self._keys[name] = key
         self._places = self._found()
+        self._require_whole()
         # Whose contributions the weights have.
         self._written: Contributions | None = None
 
@@ -123,6 +124,23 @@ class MergedModel:
     def _found(self) -> dict[str, torch.Tensor]:
         state = self._state()
         return {name: state[key].view(-1) for name, key in self._keys.items()}
+
+    def _require_whole(self) -> None:
+        """Refuse a merge after which some weights of the model would be the base's."""
+        if isinstance(self.model, Mapping):
+            return
+        merged = {place.data_ptr() for place in self._places.values()}
+        left = [
+            name
+            for name, weight in self.model.named_parameters()
+            if weight.data_ptr() not in merged and weight.numel()
+        ]
+        if left:
+            raise PCBError(
+                f"the recipe merges no {left[0]}, which a {type(self.model).__name__} "
+                f"of the base's size has ({len(left)} tensors in all): search takes "
+                "recipes that merge whole models"
+            )
 
     def _require_same_places(self) -> None:
         places = self._found()

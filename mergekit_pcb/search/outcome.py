@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mergekit_pcb.search.others import OtherMerge
-from mergekit_pcb.search.scores import Gap, Scored, gap, loss
+from mergekit_pcb.search.scores import Gap, Scored, gap, loss, mean
 from mergekit_pcb.search.space import Candidate
 
 AnyCandidate = Candidate | OtherMerge
@@ -51,8 +51,8 @@ class Outcome:
 
 
 def number(tried: Tried) -> str:
-    """The score of a candidate as people read it: always a positive number."""
-    return f"{abs(tried.loss):.4g}" if math.isfinite(tried.loss) else "none"
+    """The score of a candidate on the items that choose, as people read it."""
+    return "none" if tried.scored.failed else f"{mean(tried.scored.scores):.4g}"
 
 
 def differences(outcome: Outcome) -> list[tuple[Tried, Gap]]:

@@ -24,6 +24,7 @@ from mergekit_pcb.compare.plan import Plan
 from mergekit_pcb.compare.progress import bars_and_log
 from mergekit_pcb.compare.recipe import model_folder, only_one_at_a_time
 from mergekit_pcb.errors import PCBError
+from mergekit_pcb.output.device import require_device
 from mergekit_pcb.output.error_lines import one_line_errors
 from mergekit_pcb.output.places import require_apart, require_room
 from mergekit_pcb.output.text import size
@@ -35,7 +36,7 @@ from mergekit_pcb.recipes.models import local_folders
 from mergekit_pcb.recipes.reading import recipe_text
 from mergekit_pcb.search.agreement import Agreement
 from mergekit_pcb.search.ahead import OnCluster
-from mergekit_pcb.search.files import write
+from mergekit_pcb.search.files import clear, write
 from mergekit_pcb.search.groups import COUNT
 from mergekit_pcb.search.objective import Objective
 from mergekit_pcb.search.others import OtherMerge, other_merges
@@ -85,13 +86,17 @@ def search_recipe(
     if on is not None:
         require_ray()
     with one_line_errors(recipe, verbose=merge_options.verbosity > 0):
+        if on is None:  # other machines may have what this one has not
+            require_device(merge_options.device)
         text = recipe_text(recipe)
         require_no_errors(check_recipe(text, recipe, "yaml"), recipe)
         document = edits.with_absolute_paths(yaml.safe_load(text))
         inputs = inputs_of(document)
         require_apart(out, itertools.chain(*map(local_folders, inputs.models)))
         if len(inputs.experts) < 2:
-            raise PCBError(f"{recipe} merges one model: there is nothing to choose")
+            raise PCBError(
+                f"{recipe} merges one model beside its base: there is nothing to choose"
+            )
         if inputs.own_vocabulary:
             raise PCBError(
                 f"{recipe} makes a vocabulary of its own, which a model in memory does "
@@ -107,7 +112,14 @@ def search_recipe(
         inputs = replace(inputs, find=partial(model_folder, options))
         start = _for_pcb(document)
         with only_one_at_a_time(out, "search"):
-            task = Task(start, inputs, objective, MergeOptions(**options), per_group)
+            task = Task(
+                document["merge_method"],
+                start,
+                inputs,
+                objective,
+                MergeOptions(**options),
+                per_group,
+            )
             return _searched(recipe, task, out, budget, others, on, seed, quiet=quiet)
 
 
@@ -130,16 +142,16 @@ def _searched(
         merge = stack.enter_context(merge_server(task.for_merges))
         scores_by = task.objective(inputs, scratch)
         counts = scores_by.inputs() if isinstance(scores_by, Agreement) else {}
-        if budget is not None and not _has_plain_weights(task.start):
-            display.say(
-                "A `weight` of the recipe is a gradient or filtered list: it keeps its "
-                "form, and what is tuned are factors on it."
-            )
         if isinstance(scores_by, Agreement):
             with display.working_on("looking at the experts"):
                 scores_by.prepare()
         with display.working_on("planning the merge"):
             bench, merger, groups = task.tools(scratch, merge, scores_by)
+        if budget is not None and not _has_plain_weights(task.start):
+            display.say(
+                "A `weight` of the recipe is a gradient or filtered list: it keeps its "
+                "form, and what is tuned are factors on it."
+            )
         model, workers = merged_size(inputs.base, "float32"), 1
         ahead = None
         if on is not None:
@@ -164,9 +176,12 @@ def _searched(
         )
         plan.evaluations = search.steps
         display.expect(search.steps, plan)
+        # If this search stops, that of an earlier one must not look like its result.
+        clear(out)
         outcome = search.run()
     report = Report(
         recipe=recipe,
+        method=task.method,
         start=task.start,
         folder=out,
         outcome=outcome,

@@ -17,7 +17,7 @@ from mergekit_pcb.search.outcome import (
     differences,
     number,
 )
-from mergekit_pcb.search.scores import Gap, Scored, gap
+from mergekit_pcb.search.scores import Gap, Scored, gap, mean
 from mergekit_pcb.search.space import LAMBDA_FACTORS, PCB, RECIPE
 
 
@@ -27,6 +27,7 @@ class Report:
 
     Attributes:
         recipe: the file.
+        method: of the recipe; the search begins with pcb, whatever it is.
         start: the recipe for pcb that the search began with.
         folder: where the files of the report are.
         outcome: what was found.
@@ -40,6 +41,7 @@ class Report:
     """
 
     recipe: str
+    method: str
     start: edits.Recipe
     folder: Path
     outcome: Outcome
@@ -63,50 +65,74 @@ class Report:
         start = self.outcome.tried[0]
         chosen = dict.fromkeys(t.candidate for t in (start, *leaders))
         found = {t.candidate: t.scored for t in self.outcome.tried}
-        rows = [_row(candidate, found[candidate]) for candidate in chosen]
+        rows = [self._row(candidate, found[candidate]) for candidate in chosen]
         return Scoreboard(Scoreboard([self._base(), *rows]).in_order())
 
     @property
     def shown(self) -> Scoreboard:
         """Start, equal weights and best, on items that did not choose."""
-        return Scoreboard([_row(c, s) for c, s in self.outcome.shown.items()])
+        return Scoreboard([self._row(c, s) for c, s in self.outcome.shown.items()])
+
+    @property
+    def began_with(self) -> str:
+        """What the search began with, in words."""
+        if self.method == PCB:
+            return "the recipe as it stands"
+        return "pcb with its defaults"
 
     def _base(self) -> Row:
         base = self.outcome.base
         return Row(BASE, BASE, base.scores, failed=base.failed)
 
-
-def _row(candidate: AnyCandidate, scored: Scored) -> Row:
-    setting = candidate.setting
-    name, _, density = str(setting).partition(", ")
-    words = [density] if density else []
-    words += str(candidate).removeprefix(str(setting)).lstrip(", ").split(", ")
-    if setting.method == RECIPE:
-        words = ["the recipe as it stands"]
-    label = ", ".join(filter(None, words))
-    method = method_of(candidate)
-    return Row(MERGE, name, scored.scores, method, label, failed=scored.failed)
+    def _row(self, candidate: AnyCandidate, scored: Scored) -> Row:
+        setting = candidate.setting
+        name, _, density = str(setting).partition(", ")
+        words = [density] if density else []
+        words += str(candidate).removeprefix(str(setting)).lstrip(", ").split(", ")
+        if setting.method == RECIPE:
+            words = [self.began_with]
+        label = ", ".join(filter(None, words))
+        method = method_of(candidate)
+        return Row(MERGE, name, scored.scores, method, label, failed=scored.failed)
 
 
 def answer(report: Report) -> str:
-    """The result in one line: what was found, and how sure it is."""
+    """The result in one line: what was found, and how sure it is.
+
+    Numbers are those of the items that are shown; the others have chosen.
+    """
     outcome = report.outcome
-    best, start = outcome.best, outcome.tried[0]
-    text = f"Best: {best.candidate}"
+    best, start = (
+        Tried(t.candidate, outcome.shown[t.candidate])
+        for t in (outcome.best, outcome.tried[0])
+    )
+    named = str(best.candidate)
     if best.candidate.setting.method == RECIPE:
-        text = "Best: the recipe as it stands"
-    text += f": {number(best)} ({_metric(best)})"
+        named = report.began_with
+    text = f"Best: {named}: {number(best)} ({_metric(outcome.best)}"
+    text += ")" if outcome.part == ALL else ", on items that did not choose)"
     if start.candidate != best.candidate and not start.scored.failed:
-        gain = gap(start.scored.scores, best.scored.scores)
-        text += f"; the recipe as it stands {number(start)}, {_against(gain)}"
-    rivals = [(t, g) for t, g in differences(outcome) if _is_rival(t, best)]
+        text += f"; {report.began_with} {number(start)}"
+        if not best.scored.failed:
+            text += f", {_against(gap(start.scored.scores, best.scored.scores))}"
+    rivals = [(t, g) for t, g in differences(outcome) if _is_rival(t, outcome.best)]
     if rivals:
         rival, difference = rivals[0]
+        where = "" if outcome.part == ALL else ", on the items that chose"
         text += (
-            f"; best of another method: {rival.candidate}, {number(rival)}, "
+            f"; best of another method{where}: {rival.candidate}, {number(rival)}, "
             f"{_against(difference)}"
         )
-    return text + "."
+    return f"{text}{_beside_base(outcome)}."
+
+
+def _beside_base(outcome: Outcome) -> str:
+    """What there is to say if no merge is better than the base."""
+    base = outcome.base
+    if base.failed or gap(outcome.best.scored.scores, base.scores).value < 0:
+        return ""
+    where = "" if outcome.part == ALL else ", on the items that chose"
+    return f"; no merge is better than the base, {mean(base.scores):.4g}{where}"
 
 
 def _metric(tried: Tried) -> str:
@@ -133,19 +159,28 @@ def _against(difference: Gap) -> str:
     Example:
         >>> _against(Gap(0.01, 0.002)), _against(Gap(0.001, 0.002))
         ('worse by 0.01 ± 0.002', 'level with it (0.001 ± 0.002)')
+        >>> _against(Gap(-0.01, 0.002))
+        'better by 0.01 ± 0.002'
     """
     value, error = difference
+    word = "worse" if value >= 0 else "better"
     if error is None:
-        return f"worse by {value:.3g}, of unknown error"
-    if value <= 2 * error:
+        return f"{word} by {abs(value):.3g}, of unknown error"
+    if abs(value) <= 2 * error:
         return f"level with it ({value:.3g} ± {error:.2g})"
-    return f"worse by {value:.3g} ± {error:.2g}"
+    return f"{word} by {abs(value):.3g} ± {error:.2g}"
 
 
 def notes(report: Report) -> Iterator[str]:
     """How to read the tables, and what they do not say."""
     outcome = report.outcome
     yield f"{report.evaluated}."
+    if report.method != PCB:
+        yield (
+            f"{Path(report.recipe).name} is a recipe for {report.method}: the search "
+            "began with its models merged by pcb with the defaults; --also "
+            f"{report.method} tries that method as well."
+        )
     if report.inputs:
         counts = sorted(set(report.inputs.values()))
         many = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
@@ -184,9 +219,23 @@ def notes(report: Report) -> Iterator[str]:
             f"mergekit-yaml gives these merges with --random-seed {report.random_seed}."
         )
     yield from outcome.notes
+    yield from _failures(outcome)
+
+
+def _failures(outcome: Outcome) -> Iterator[str]:
+    if outcome.base.failed:
+        yield f"The base could not be scored: {outcome.base.failed}"
     failed = [t for t in outcome.tried if t.scored.failed]
     if failed:
+        many = "candidates" if len(failed) > 1 else "candidate"
         yield (
-            f"{len(failed)} candidates failed, the first, {failed[0].candidate}: "
+            f"{len(failed)} {many} failed, the first, {failed[0].candidate}: "
             f"{failed[0].scored.failed}"
         )
+    if outcome.part != ALL:
+        for candidate, scored in outcome.shown.items():
+            if scored.failed:
+                yield (
+                    f"{candidate} could not be scored on the items that did not "
+                    f"choose: {scored.failed}"
+                )

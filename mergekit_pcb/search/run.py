@@ -141,10 +141,14 @@ class Search:
 
     def _show(self, tried: Tried) -> None:
         best = min(self._tried, key=lambda each: each.loss)
-        last = "failed" if tried.scored.failed else number(tried)
+        reason = tried.scored.failed
+        last = f"failed: {reason}" if reason else number(tried)
+        so_far = "none"
+        if not best.scored.failed:
+            so_far = f"{number(best)}, {best.candidate}"
         self.scorer.display.scored(
-            f"last {last}, best {number(best)}",
-            f"{tried.candidate}: {last}; best so far {number(best)}, {best.candidate}",
+            f"last {number(tried)}, best {number(best)}",
+            f"{tried.candidate}: {last}; best so far {so_far}",
             new=self.scorer.new,
         )
 
@@ -236,9 +240,13 @@ class Search:
         gain = gap(equal.scored.scores, best.scored.scores)
         if gain.value <= (gain.error or 0.0):
             error = "" if gain.error is None else f" ± {gain.error:.2g}"
+            what = f"gained {gain.value:.2g}{error}"
+            why = ", no more than noise"
+            if gain.value < 0:
+                what, why = f"lost {-gain.value:.2g}{error} at least", ""
             notes.append(
-                f"Other weights gained {gain.value:.2g}{error} on the items that "
-                "choose, no more than noise, so the weights of the recipe stay."
+                f"Other weights {what} on the items that choose{why}, so the weights "
+                "of the recipe stay."
             )
             return equal, notes
         return best, notes

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from mergekit_pcb.compare import result_cache as cache
 from mergekit_pcb.compare.evaluation import Score, Scores
 from mergekit_pcb.compare.plan import Plan
 from mergekit_pcb.compare.progress import BarsAndLog
+from mergekit_pcb.compare.results import in_few_words
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.output.progress import Progress
 from mergekit_pcb.search.objective import Objective
@@ -52,6 +54,7 @@ class Scorer:
     _failures: int = field(default=0)
     _failed: dict[Path, str] = field(default_factory=dict)
     _ahead: set[Path] = field(default_factory=set)
+    _shapes: dict[str, Mapping[str, _Shape]] = field(default_factory=dict)
 
     def __call__(
         self, name: str, recipe: Any, part: str, model: Callable[[], Any]
@@ -74,7 +77,8 @@ class Scorer:
             start = time.perf_counter()
             with self.display.working_on(name) as progress:
                 found, trace = scored_by(self.objective, model, part, progress)
-            self.keep(name, recipe, part, found, time.perf_counter() - start, trace)
+            seconds = time.perf_counter() - start
+            found = self.keep(name, recipe, part, found, seconds, trace)
         elif self.new:
             self._ahead.remove(file)
         else:
@@ -89,10 +93,11 @@ class Scorer:
         file = self._file(name, recipe, part)
         if file in self._failed:
             return Scored({}, self._failed[file])
-        found = cache.load(file)
-        if found is None:
+        kept = cache.load(file)
+        if kept is None:
             return None
-        return Scored({t: Score(**score) for t, score in found["scores"].items()})
+        found = Scored({t: Score(**score) for t, score in kept["scores"].items()})
+        return self._like_the_first(found, part)
 
     def keep(
         self,
@@ -104,7 +109,7 @@ class Scorer:
         trace: str = "",
         *,
         ahead: bool = False,
-    ) -> None:
+    ) -> Scored:
         """Keep and log what came of a model; failures are tried again another time.
 
         Args:
@@ -116,10 +121,14 @@ class Scorer:
             trace: a traceback if it failed.
             ahead: whether it was scored elsewhere, and is asked for later.
 
+        Returns:
+            The scores, or why they cannot be compared with those of other models.
+
         Raises:
             PCBError: several in a row failed.
         """
         file = self._file(name, recipe, part)
+        found = self._like_the_first(found, part)
         known = {
             "candidate": name,
             "part": part,
@@ -127,13 +136,15 @@ class Scorer:
             "failed": found.failed,
         }
         self.plan.evaluated(seconds)
-        self._log(known, seconds)
+        # One folder may hold several searches.
+        search = cache.key_of("search", [self.about, self._by(part)])
+        self._log({**known, "search": search}, seconds)
         if ahead:
             self._ahead.add(file)
             self._failures *= bool(found.failed)
         if not found.failed:
             cache.save(file, known)
-            return
+            return found
         self._failed[file] = found.failed
         self.display.failed(trace)
         self._failures += 1
@@ -142,17 +153,69 @@ class Scorer:
                 f"{_IN_A_ROW} candidates in a row could not be scored, the last, "
                 f"{name}: {found.failed}"
             )
+        return found
 
     def _file(self, name: str, recipe: Any, part: str) -> Path:
-        identity = [self.about, recipe, self.objective.identity(part)]
+        identity = [self.about, recipe, self._by(part)]
         return self.folder / "runs" / f"{cache.key_of(name, identity)}.json"
+
+    def _by(self, part: str) -> Any:
+        return self.objective.identity(part)
+
+    def _like_the_first(self, found: Scored, part: str) -> Scored:
+        """The scores, or a failure if they are not those of the first model.
+
+        What an evaluation returns for one model must be comparable with what it
+        returned for another: the same names, directions and items.
+        """
+        if found.failed:
+            return found
+        shape = {task: _shape_of(score) for task, score in found.scores.items()}
+        first = self._shapes.setdefault(part, shape)
+        if shape == first:
+            return found
+        now, before = _differing(shape, first)
+        return Scored(
+            {},
+            f"the evaluation returned {now}, and {before} for the first model: it must "
+            "return the same scores of the same items for every model",
+        )
 
     def _log(self, known: Mapping[str, Any], seconds: float) -> None:
         values = {task: score["value"] for task, score in known["scores"].items()}
         line = {**known, "scores": values, "seconds": round(seconds, 2)}
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "candidates.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps(line, ensure_ascii=False) + "\n")
+        with (self.folder / "candidates.jsonl").open("a+b") as log:
+            # A killed search, or a full disk, may have left half a line.
+            if log.tell() and not _ends_a_line(log):
+                log.write(b"\n")
+            log.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+
+
+def _ends_a_line(file: IO[bytes]) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
+
+
+# Whether high is good, and how many items there are, if they are known.
+_Shape = tuple[bool | None, int | None]
+
+
+def _shape_of(score: Score) -> _Shape:
+    return score.higher_is_better, None if score.items is None else len(score.items)
+
+
+def _differing(now: Mapping[str, _Shape], first: Mapping[str, _Shape]) -> list[str]:
+    """What two evaluations returned, in words: names, or what differs of one."""
+    if set(now) != set(first):
+        return [", ".join(each) or "nothing" for each in (now, first)]
+    task = next(task for task in now if now[task] != first[task])
+    (high, items), (high_before, items_before) = now[task], first[task]
+    if high != high_before:
+        better = {True: "better high", False: "better low", None: "neither"}
+        return [f"{task} as {better[high]}", f"as {better[high_before]}"]
+    counts = ["no" if n is None else str(n) for n in (items, items_before)]
+    return [f"{counts[0]} items of {task}", counts[1]]
 
 
 def scored_by(
@@ -168,9 +231,8 @@ def scored_by(
     """
     try:
         return Scored(_finite(objective(model(), part, progress))), ""
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        return Scored({}, reason), traceback.format_exc()
+    except (Exception, SystemExit) as error:  # what it calls may be a command
+        return Scored({}, in_few_words(error)), traceback.format_exc()
 
 
 def _finite(scores: Scores) -> Scores:
@@ -181,7 +243,13 @@ def _finite(scores: Scores) -> Scores:
 
 
 def loss(scores: Scores) -> float:
-    """One number for some scores, lower is better: the mean over the tasks.
+    """One number for some scores, lower is better: see `mean`."""
+    value = mean(scores)
+    return -value if next(iter(scores.values())).higher_is_better else value
+
+
+def mean(scores: Scores) -> float:
+    """One number for some scores: the mean over the tasks.
 
     Raises:
         PCBError: some are better high and others low, or neither.
@@ -192,8 +260,7 @@ def loss(scores: Scores) -> float:
             "some scores are better high and others low, so that they have no mean: "
             "evaluate by one kind of score"
         )
-    mean = math.fsum(score.value for score in scores.values()) / len(scores)
-    return -mean if directions == {True} else mean
+    return math.fsum(score.value for score in scores.values()) / len(scores)
 
 
 def mean_error(scores: Scores) -> float | None:

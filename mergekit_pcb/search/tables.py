@@ -16,7 +16,7 @@ from mergekit_pcb.recipes import edits
 from mergekit_pcb.search.others import OtherMerge
 from mergekit_pcb.search.outcome import AnyCandidate, Tried, differences, number
 from mergekit_pcb.search.report import Report, method_of
-from mergekit_pcb.search.scores import Gap, Scored, gap, loss, mean_error
+from mergekit_pcb.search.scores import Gap, Scored, gap, mean, mean_error
 from mergekit_pcb.search.space import Candidate, recipe_of
 from mergekit_pcb.search.weights import population
 
@@ -60,7 +60,7 @@ def shown_table(report: Report) -> Table:
 
 
 def _score(scored: Scored) -> Cell:
-    value, error = abs(loss(scored.scores)), mean_error(scored.scores)
+    value, error = mean(scored.scores), mean_error(scored.scores)
     decimals = digits([value], [error])
     return Cell(
         f"{value:.{decimals}f}", "" if error is None else f"± {error:.{decimals}f}"

@@ -87,7 +87,7 @@ def _text_of(line: str, file: Path) -> str:
         raise PCBError(f'{file}: `{shown}` is no JSON object with "text"') from error
 
 
-def tokenizer_of(folder: Path) -> Any:
+def tokenizer_of(folder: Path, *, trust_remote_code: bool = False) -> Any:
     """The tokenizer of a model.
 
     Raises:
@@ -96,7 +96,9 @@ def tokenizer_of(folder: Path) -> Any:
     import transformers
 
     try:
-        return transformers.AutoTokenizer.from_pretrained(folder)
+        return transformers.AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=trust_remote_code
+        )
     except (OSError, ValueError) as error:
         raise PCBError(
             f"{folder} has no tokenizer that transformers can load, which agreement "

@@ -45,13 +45,15 @@ class Task:
     """What is searched, and by what; may be pickled.
 
     Attributes:
-        start: a recipe for pcb.
+        method: of the recipe that is searched.
+        start: the same for pcb.
         inputs: its models.
         objective: makes what scores, from the models and a folder for its files.
         options: as for a merge.
         per_group: what groups of tensors have weights of their own, see `groups_for`.
     """
 
+    method: str
     start: edits.Recipe
     inputs: Inputs
     objective: Callable[[Inputs, Path], Objective]

@@ -38,10 +38,13 @@ class Budget:
                 does not suffice for a population.
         """
         _cma()
+        given = f"--bounds {self.low:g} {self.high:g}"
+        if not 0 <= self.low < self.high < math.inf:
+            raise PCBError(f"{given}: give two numbers from 0, the lower one first")
         if not self.low < 1 < self.high:
             raise PCBError(
-                f"--bounds {self.low:g} {self.high:g} exclude the start: they are "
-                "factors on the weights of the recipe, so 1 must lie between them"
+                f"{given} exclude the start: they are factors on the weights of the "
+                "recipe, so the first must be below 1 and the second above"
             )
         if self.evaluations < population(models):
             raise PCBError(

@@ -198,6 +198,7 @@ def test_bad_use(arguments: tuple[str, str], family: Family, tmp_path: Path) -> 
     assert arguments[0] in result.stderr
 
 
+@pytest.mark.slow
 def test_quiet_is_silent(tmp_path: Path) -> None:
     """No library's warning or bar reaches standard error; both kinds of recipes."""
     base, tuned = save_family(tmp_path, 1)
@@ -220,6 +221,7 @@ def test_quiet_is_silent(tmp_path: Path) -> None:
 _INSPECT = "from mergekit_pcb.inspect.command import inspect; inspect()"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["text", "json"])
 def test_standard_output_that_is_full(
     layout: str, family: Family, tmp_path: Path

@@ -114,7 +114,13 @@ CASES: dict[str, Callable[[], TaskVectors]] = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name == "many models" else [])
+        for name in CASES
+    ],
+)
 def test_screening_leaves_no_trace(name: str, blocks_of) -> None:
     """Whatever survives, the bits are those of torch's operations on everything."""
     vectors = CASES[name]()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 from mergekit import merge_methods
 from mergekit.config import MergeConfiguration
@@ -77,6 +78,7 @@ def test_a_method_without_parameters() -> None:
     assert unknown.fix == "`arcee_fusion` takes no parameters"
 
 
+@pytest.mark.slow
 def test_a_merge_imports_no_tool(tmp_path: Path) -> None:
     """A whole merge with `pcb` needs nothing of the linter and the other tools."""
     base, tuned = save_family(tmp_path / "models", 2)

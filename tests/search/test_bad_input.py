@@ -38,7 +38,9 @@ def constant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]
             ("--budget", "20", "--bounds", "1.2", "3"),
             "--bounds 1.2 3 exclude the start",
         ),
-        (("--budget", "20", "--bounds", "nan", "3"), "exclude the start"),
+        (("--budget", "20", "--bounds", "nan", "3"), "the lower one first"),
+        (("--budget", "20", "--bounds", "3", "0.5"), "the lower one first"),
+        (("--budget", "20", "--bounds", "0.5", "inf"), "the lower one first"),
         (("--budget", "5"), "--budget 5 is less than one population of 6"),
         (("--budget", "8", "--per-group", "kind"), "less than one population of 9"),
     ],
@@ -60,6 +62,65 @@ def test_groups_are_of_weights(tmp_path: Path) -> None:
     result = tiny.invoke(search, file, "--out", tmp_path, "--per-group", "depth")
     assert result.exit_code == 2
     assert "give --budget N as well" in result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--bounds", "1.5", "3"), "--bounds is about weights"),
+        (("--limit", "5"), "--limit is for --tasks"),
+        (("--lower-is-better", "acc"), "--lower-is-better is for --evaluate"),
+        (("--evaluate", "a:b", "--count", "5"), "--count is for --agreement"),
+        (("--seed", "-1"), "-1 is not in the range"),
+        (("--seed", "5000000000"), "is not in the range"),
+    ],
+)
+def test_options_that_would_do_nothing(
+    tmp_path: Path, options: tuple[str, ...], message: str
+) -> None:
+    """They are refused, and not taken for something else."""
+    (tmp_path / "r.yml").write_text("merge_method: pcb")
+    result = tiny.invoke(search, tmp_path / "r.yml", "--out", tmp_path / "o", *options)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert not (tmp_path / "o").exists()
+
+
+def test_slices_of_fewer_layers_are_refused(
+    tmp_path: Path, constant: tuple[str, str]
+) -> None:
+    """What would be scored has the base's other layers, and the merge has not."""
+    _, (base, *tuned) = families.language_models(tmp_path)
+    sources = [
+        {"model": str(model.path), "layer_range": [0, 1]} for model in (base, *tuned)
+    ]
+    recipe = {
+        "merge_method": "pcb",
+        "base_model": str(base.path),
+        "slices": [{"sources": sources}],
+    }
+    file = tiny.write_recipe(recipe, tmp_path / "slices.yml")
+    result = tiny.invoke(search, file, "--out", tmp_path / "out", *constant)
+    line = tiny.error_line(result)
+    assert "merges no model.layers.1." in line
+    assert "search takes recipes that merge whole models" in line
+
+
+def test_a_report_of_an_earlier_search_goes(
+    tmp_path: Path, constant: tuple[str, str]
+) -> None:
+    """If another search stops in its folder, nothing looks like its result."""
+    file, _ = families.language_models(tmp_path)
+    out = tmp_path / "out"
+    assert tiny.invoke(search, file, "--out", out, *constant).exit_code == 0
+    assert (out / "best.yml").exists()
+    module = constant[1].partition(":")[0]
+    source = tmp_path / f"{module}_nan.py"
+    source.write_text("def bad(folder):\n    return {'loss': float('nan')}\n")
+    result = tiny.invoke(search, file, "--out", out, "--evaluate", f"{source.stem}:bad")
+    assert "3 candidates in a row" in tiny.error_line(result)
+    left = {path.name for path in out.iterdir()}
+    assert not left & {"best.yml", "search.html", "search.md", "search.json"}
 
 
 def test_a_gradient_is_spoken_of_once(
@@ -123,6 +184,23 @@ def test_experts_of_other_tokens_are_refused(tmp_path: Path) -> None:
     result = tiny.invoke(search, file, "--out", tmp_path / "out")
     line = tiny.error_line(result)
     assert line.startswith("other has 70 tokens and the base 64")
+    assert not (tmp_path / "out" / "candidates.jsonl").exists()
+
+
+def test_experts_of_the_same_tokens_in_another_order_are_refused(
+    tmp_path: Path,
+) -> None:
+    """Their logits at a number are about another token than the base's."""
+    _, (base, *tuned) = families.language_models(tmp_path)
+    tokenizer = tuned[0].path / "tokenizer.json"
+    content = json.loads(tokenizer.read_text())
+    vocabulary = content["model"]["vocab"]
+    vocabulary["w30"], vocabulary["w31"] = vocabulary["w31"], vocabulary["w30"]
+    tokenizer.write_text(json.dumps(content))
+    recipe = tiny.recipe_of(base, tuned, tokenizer={"source": "base"})
+    file = tiny.write_recipe(recipe, tmp_path / "order.yml")
+    line = tiny.error_line(tiny.invoke(search, file, "--out", tmp_path / "out"))
+    assert line.startswith("2 of 64 tokens have another number in tuned0")
     assert not (tmp_path / "out" / "candidates.jsonl").exists()
 
 

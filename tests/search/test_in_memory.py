@@ -84,6 +84,7 @@ def test_a_function_must_leave_the_dtype(tmp_path: Path, functions: str) -> None
     assert "let it work on copy.deepcopy(model)" in tiny.error_line(result)
 
 
+@pytest.mark.slow
 def test_the_harness_scores_in_memory_as_from_a_folder(tmp_path: Path) -> None:
     """The same numbers of the same items, and no folder for a candidate."""
     pytest.importorskip("lm_eval", reason="needs the extra [eval]")

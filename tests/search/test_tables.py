@@ -50,7 +50,7 @@ def report(*, factors: bool = True) -> Report:
     about: dict[str, Any] = {"evaluated": "By hand", "how_chosen": "", "inputs": {}}
     recipe = tiny.recipe_of("org/base", ["org/a", "org/b"])
     more = {"models": ["a", "b"], "random_seed": 0, "seed": 0, "conditions": {}}
-    return Report("r.yml", recipe, Path(), outcome, **about, **more)
+    return Report("r.yml", "pcb", recipe, Path(), outcome, **about, **more)
 
 
 def test_differences_are_paired() -> None:

@@ -1,0 +1,29 @@
+"""Whether torch can compute on the device that the user names."""
+
+from __future__ import annotations
+
+from mergekit_pcb.errors import PCBError
+
+
+def require_device(name: str | None) -> None:
+    """Refuse a device that torch does not know or cannot reach here.
+
+    Args:
+        name: such as ``cuda:0``; None for the usual one.
+
+    Raises:
+        PCBError: naming the device and the reason.
+    """
+    if not name:
+        return
+    import torch
+
+    try:
+        torch.empty(1, device=name)
+    # A build without CUDA raises AssertionError.
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise PCBError(
+            f"--device {name}: torch cannot compute there ({reason}); leave it out to "
+            "use the processor"
+        ) from error
