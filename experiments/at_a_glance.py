@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from experiments.cases import load
@@ -12,29 +12,36 @@ from mergekit_pcb.compare.scoreboard import MERGE
 SUITES = ("text", "vision1", "vision2", "language")
 GROUP = "3 models"
 
-# Of a comparison by name, in order; empty if it was not measured.
+# Of a comparison by name, in order.
 Lines = dict[str, Line]
 
 
-def table(folder: Path, *, tuned: bool) -> Iterator[str]:
-    """Three models: means and standard errors over seeds, the best merge bold."""
-    columns = {
-        suite: _comparisons(folder, suite, tuned=tuned).get(GROUP, {})
-        for suite in SUITES
-    }
-    return _table(columns, {suite: _digits(suite) for suite in SUITES})
+def table(files: Iterable[Path], *, tuned: bool) -> Iterator[str]:
+    """Three models: means and standard errors over seeds, the best merge bold.
+
+    Args:
+        files: of results; suites without such a comparison have no column.
+        tuned: which half of it.
+    """
+    by_name = {file.name: file for file in files}
+    columns = {}
+    for suite in SUITES:
+        if file := by_name.get(f"{suite}-cross-task.json"):
+            lines = _comparisons(file, suite, tuned=tuned).get(GROUP)
+            columns |= {suite: lines} if lines else {}
+    if columns:
+        yield from _table(columns, {suite: _digits(suite) for suite in columns})
 
 
-def by_size(folder: Path, suite: str) -> Iterator[str]:
+def by_size(file: Path, suite: str) -> Iterator[str]:
     """Nobody tuned: a column for each number of models."""
-    columns = _comparisons(folder, suite, tuned=False)
+    columns = _comparisons(file, suite, tuned=False)
     return _table(columns, dict.fromkeys(columns, _digits(suite)))
 
 
-def _comparisons(folder: Path, suite: str, *, tuned: bool) -> dict[str, Lines]:
-    measured = load(folder / f"{suite}-cross-task.json")
+def _comparisons(file: Path, suite: str, *, tuned: bool) -> dict[str, Lines]:
     found = {}
-    for name, group in groups(measured, tuned=tuned).items():
+    for name, group in groups(load(file), tuned=tuned).items():
         lines = summarise(group, higher_is_better=not suite.startswith("language"))
         found[name] = {line.name: line for line in lines}
     return found
@@ -57,7 +64,7 @@ def _table(columns: Mapping[str, Lines], digits: Mapping[str, int]) -> Iterator[
 
 def _cell(lines: Lines, name: str, digits: int) -> str:
     if name not in lines:
-        return "failed" if lines else ""
+        return "failed"
     line = lines[name]
     best = next(each for each in lines.values() if each.kind == MERGE)
     text = f"{line.mean:.{digits}f}"

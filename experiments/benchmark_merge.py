@@ -15,7 +15,6 @@ The last merges models of equal layers, few and many, with `scope: tensor` and
 
 from __future__ import annotations
 
-import json
 import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -152,7 +151,9 @@ def main(
     click.echo("\n".join(lines))
     kind = "depth" if depths else "merge" if layout == "even" else layout
     kind += "_models" if len(models) > 1 else ""
-    record(markdown or RESULTS / f"benchmark_{kind}.md", lines, found)
+    runs = {k: [run._asdict() for run in v] for k, v in found["runs"].items()}
+    file = markdown or RESULTS / f"benchmark_{kind}.md"
+    merge_runs.record(file, lines, found | {"runs": runs})
 
 
 def count(model: Path) -> int:
@@ -265,19 +266,6 @@ def depth_table(found: dict[str, Any], depths: Sequence[int]) -> list[str]:
         )
     verdict = "yes" if worst <= MOST_MEMORY else "NO"
     return [*lines, "", f"At most {MOST_MEMORY} times as much: {verdict}."]
-
-
-def record(markdown: Path, lines: Sequence[str], found: dict[str, Any]) -> None:
-    """Write the table and all that was found."""
-    versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
-    machine = ", ".join(f"{k} {v}" for k, v in found["machine"].items())
-    size = ", ".join(f"{k} {v}" for k, v in found["size"].items())
-    text = [*lines, "", f"{size}.", "", f"{versions}.", "", f"{machine}.", ""]
-    markdown.parent.mkdir(parents=True, exist_ok=True)
-    markdown.write_text("\n".join(text), encoding="utf-8")
-    runs = {k: [run._asdict() for run in v] for k, v in found["runs"].items()}
-    document = json.dumps(found | {"runs": runs}, indent=1, ensure_ascii=False)
-    markdown.with_suffix(".json").write_text(document + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

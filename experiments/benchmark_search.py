@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
@@ -100,7 +100,7 @@ def main(
         found |= json.loads(run.stdout.splitlines()[-1])
     lines = table(found)
     click.echo("\n".join(lines))
-    record(markdown, lines, found)
+    merge_runs.record(markdown, lines, found)
 
 
 def candidates(folder: Path, repeat: int) -> dict[str, Any]:
@@ -238,19 +238,6 @@ def table(found: dict[str, Any]) -> list[str]:
 
 def _values(run: dict[str, float]) -> list[float]:
     return list(run.values())
-
-
-def record(markdown: Path, lines: Sequence[str], found: dict[str, Any]) -> None:
-    """Write the table and all that was found."""
-    about = [
-        ", ".join(f"{k} {v}" for k, v in found[part].items()) + "."
-        for part in ("size", "versions", "machine")
-    ]
-    markdown.parent.mkdir(parents=True, exist_ok=True)
-    text = "\n".join([*lines, "", "\n\n".join(about), ""])
-    markdown.write_text(text, encoding="utf-8")
-    document = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
-    markdown.with_suffix(".json").write_text(document, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from experiments.cases import opened
 from experiments.suites.suite import Place
@@ -17,8 +18,13 @@ from experiments.suites.suite import Place
 TASKS = ("swedish", "dialogue", "definitions")
 
 
-def language(model_dir: str, split: str) -> dict[str, list[float]]:
-    """Bits per byte of three tasks, an item a document."""
+def language(model: Any, split: str) -> dict[str, list[float]]:
+    """Bits per byte of three tasks, an item a document.
+
+    Args:
+        model: of transformers.
+        split: ``validation`` or ``test``.
+    """
     suite = opened("language", Place(Path(os.environ["SUITES"])))
-    state = suite.state(Path(model_dir))
+    state = model.state_dict()
     return {f"{task} bits_per_byte": suite.scores(state, task, split) for task in TASKS}

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
+from experiments.label_free_candidates import PEERS, SEARCH, UNTUNED
+from experiments.label_free_scores import COUNTS, WHOSE
 from experiments.summary import Measured
 from mergekit_pcb.compare.evaluation import TEST, VALIDATION, standard_error
-from mergekit_pcb.search.space import PCB, TASK_ARITHMETIC
-
-# Inputs of each expert; the validation items give several disjoint draws of the fewer.
-COUNTS = (4, 8, 16, 32, 64)
-UNTUNED = "pcb, untuned"
-# Weights of the peers: those of `compare`.
-PEERS: Mapping[str, Mapping[str, Any]] = {
-    "ties": {"weight": 1.0},
-    "dare_ties": {"weight": 0.4},
-}
-# What `mergekit-pcb search` tries.
-OURS = (PCB, TASK_ARITHMETIC)
 
 # The candidates of one seed.
 Rows = Sequence[Mapping[str, Any]]
@@ -48,41 +38,68 @@ def table(measured: Measured) -> Iterator[str]:
         yield ""
 
 
-def chosen_by_agreement(rows: Rows, count: int) -> list[Mapping[str, Any]]:
-    """What each disjoint draw of so many inputs an expert chooses."""
-    draws = [row["agreement"][str(count)] for row in rows]
-    best = [
-        min(range(len(rows)), key=one.__getitem__) for one in zip(*draws, strict=True)
-    ]
-    return [rows[i] for i in best]
+def chosen(rows: Rows, draws: Callable[[Mapping[str, Any]], Sequence[float]]) -> Rows:
+    """What each draw of inputs chooses: the first row of the fewest bits.
+
+    Args:
+        rows: to choose from.
+        draws: the bits of a row, one for each draw.
+    """
+    by_draw = zip(*map(draws, rows), strict=True)
+    return [rows[min(range(len(rows)), key=bits.__getitem__)] for bits in by_draw]
 
 
-def _choices(boards: Sequence[Rows]) -> Iterator[tuple[str, str, list[float], Any]]:
-    """What is chosen from, by what, the test scores and names of each seed."""
-    yield "pcb", "nothing (untuned)", [rows[0][TEST] for rows in boards], ()
-    ours = _of(boards, OURS)
-    grid = "search's grid"
-    yield grid, "chance", [fmean(row[TEST] for row in rows) for rows in ours], ()
+class _Choice(NamedTuple):
+    """A line of the table: for each seed, the test score and the name of its choice."""
+
+    where: str
+    by: str
+    scores: Sequence[float]
+    names: Sequence[str] = ()
+
+
+def _choices(boards: Sequence[Rows]) -> Iterator[_Choice]:
+    untuned = [rows[0][TEST] for rows in _of(boards, UNTUNED)]
+    yield _Choice("pcb", "nothing (untuned)", untuned)
+    ours, grid = _of(boards, SEARCH), "search's grid"
+    chance = [fmean(row[TEST] for row in rows) for rows in ours]
+    yield _Choice(grid, "chance", chance)
     for count in COUNTS:
-        chosen = [chosen_by_agreement(rows, count) for rows in ours]
-        means = [fmean(row[TEST] for row in draws) for draws in chosen]
-        several = f", mean of {len(chosen[0])} draws" if len(chosen[0]) > 1 else ""
-        names = [rows[0]["candidate"] for rows in chosen] if not several else ()
-        yield grid, f"agreement, {count} inputs{several}", means, names
-    sources = {grid: ours, "all": boards}
-    sources |= {m: _of(boards, [m]) for m in (*OURS, *PEERS)}
+        yield _by_agreement(
+            grid, f"{count} inputs", ours, lambda row, n=count: row["agreement"][str(n)]
+        )
+    for whose in WHOSE:
+        yield _by_agreement(
+            grid,
+            f"{COUNTS[-1]} inputs, {whose}",
+            ours,
+            lambda row, w=whose: row["whose"][w],
+        )
+    sources = {grid: ours}
+    sources |= {f"{each}, 28 tries": _of(boards, each) for each in PEERS}
+    sources |= {"all of these": boards}
     for where, some in sources.items():
         best = [max(rows, key=lambda row: row[VALIDATION]) for rows in some]
         names = [row["candidate"] for row in best]
-        yield where, "labels", [row[TEST] for row in best], names
+        yield _Choice(where, "labels", [row[TEST] for row in best], names)
 
 
-def _of(boards: Sequence[Rows], methods: Sequence[str]) -> list[Rows]:
-    return [[row for row in rows if _method(row) in methods] for rows in boards]
+def _by_agreement(
+    where: str,
+    inputs: str,
+    boards: Sequence[Rows],
+    draws: Callable[[Mapping[str, Any]], Sequence[float]],
+) -> _Choice:
+    each = [chosen(rows, draws) for rows in boards]
+    means = [fmean(row[TEST] for row in rows) for rows in each]
+    if (count := len(each[0])) > 1:
+        return _Choice(where, f"agreement, {inputs}, mean of {count} draws", means)
+    names = [rows[0]["candidate"] for rows in each]
+    return _Choice(where, f"agreement, {inputs}", means, names)
 
 
-def _method(row: Mapping[str, Any]) -> str:
-    return str(row["candidate"]).partition(",")[0].partition(":")[0]
+def _of(boards: Sequence[Rows], source: str) -> list[Rows]:
+    return [[row for row in rows if row["from"] == source] for rows in boards]
 
 
 def _mean_and_error(values: Sequence[float], sign: str = "") -> list[str]:

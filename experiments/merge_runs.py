@@ -11,6 +11,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,7 +82,7 @@ def merge(
     recipe.write_text(json.dumps(recipe_for(models, method, number)))  # JSON is YAML
     options = ["--quiet", "--no-copy-tokenizer", "--out-shard-size", shard_size]
     try:
-        command = [_mergekit_yaml(), str(recipe), str(out), *options]
+        command = [script("mergekit-yaml"), str(recipe), str(out), *options]
         plain = {"MERGEKIT_PCB_NUMBA": "0"} if method.endswith("-plain") else {}
         return measure(command, **plain)
     finally:
@@ -104,13 +105,14 @@ def recipe_for(models: Path, method: str, number: int | None = None) -> dict[str
 
 def imports() -> Usage:
     """What every run takes before it does anything."""
-    return measure([_mergekit_yaml(), "--help"])
+    return measure([script("mergekit-yaml"), "--help"])
 
 
-def _mergekit_yaml() -> str:
-    command = shutil.which("mergekit-yaml", path=sysconfig.get_path("scripts"))
+def script(name: str) -> str:
+    """The path of a command that is installed beside this Python."""
+    command = shutil.which(name, path=sysconfig.get_path("scripts"))
     if command is None:
-        raise click.ClickException("mergekit-yaml is not installed beside this Python")
+        raise click.ClickException(f"{name} is not installed beside this Python")
     return command
 
 
@@ -138,3 +140,16 @@ def conditions() -> dict[str, Any]:
             "load before": round(os.getloadavg()[0], 1),
         },
     }
+
+
+def record(markdown: Path, lines: Sequence[str], found: dict[str, Any]) -> None:
+    """Write a table, what it was measured on, and a JSON file of all that was found."""
+    about = [
+        ", ".join(f"{k} {v}" for k, v in found[part].items()) + "."
+        for part in ("size", "versions", "machine")
+    ]
+    markdown.parent.mkdir(parents=True, exist_ok=True)
+    text = "\n".join([*lines, "", "\n\n".join(about), ""])
+    markdown.write_text(text, encoding="utf-8")
+    document = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+    markdown.with_suffix(".json").write_text(document, encoding="utf-8")

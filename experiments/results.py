@@ -85,18 +85,20 @@ the default is 0.7 sqrt(3 / n) since.
 def render(folder: Path) -> Iterator[str]:
     """Lines of Markdown: a section for each file, in the order of their names."""
     yield _HEAD
-    for tuned in (False, True):
-        yield f"## Three models, {HOW[tuned]}"
-        yield ""
-        yield from at_a_glance.table(folder, tuned=tuned)
-        yield ""
+    for where, files in _files(folder):
+        for tuned in (False, True):
+            if lines := list(at_a_glance.table(files, tuned=tuned)):
+                yield f"## Three models, {HOW[tuned]}{where}"
+                yield ""
+                yield from lines
+                yield ""
     for where, files in _files(folder):
         for file in files:
             suite, table = _parts(file)
             if table == "cross-task" and len(groups(load(file), tuned=False)) > 1:
                 yield f"## {suite}: numbers of models, nobody tuned{where}"
                 yield ""
-                yield from at_a_glance.by_size(file.parent, suite)
+                yield from at_a_glance.by_size(file, suite)
                 yield ""
                 if not where:
                     yield _OLDER
@@ -192,11 +194,10 @@ def _comparisons(measured: Measured, *, higher: bool) -> Iterator[str]:
             if peer and ours and peer.gap is not None:
                 sign = 1 if higher else -1
                 ahead = "ahead of" if sign * peer.gap < 0 else "behind"
-                yield (
-                    f"pcb is {abs(peer.gap):.{digits}f} ± "
-                    f"{peer.gap_error or 0:.{digits}f} {ahead} the best peer here, "
-                    f"{peer.name}."
-                )
+                gap = f"{abs(peer.gap):.{digits}f}"
+                if peer.gap_error is not None:
+                    gap += f" ± {peer.gap_error:.{digits}f}"
+                yield f"pcb is {gap} {ahead} the best peer here, {peer.name}."
                 yield ""
 
 

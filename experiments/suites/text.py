@@ -50,7 +50,7 @@ class Text:
         self.place = place
         self._items: dict[str, texts.Texts] = {}
         self._heads: dict[str, torch.Tensor] = {}
-        self._encoded: dict[tuple[str, str], list] = {}
+        self._encoded: dict[tuple[str, str, int | None], list] = {}
 
     def prepare(self) -> Path:
         """The package's model, without the numbers of positions: no weights."""
@@ -142,24 +142,25 @@ class Text:
         state = {k: w.cpu() for k, w in model.state_dict().items() if k in names}
         _save(state, base, folder)
 
-    def logits(self, state: State, task: str, part: str) -> torch.Tensor:
-        """The (items, labels) logits of weights on a part of a task's items."""
+    def features(
+        self, state: State, task: str, part: str, count: int | None = None
+    ) -> torch.Tensor:
+        """The (items, width) embeddings of the first items of a part, or all."""
         model = self._scratch.eval()
         model.load_state_dict(state, strict=False)
-        _, labels = self._task(task).parts[part]
+        batches = self._batches(task, part, count)
         with (
             torch.inference_mode(),
             torch.autocast(self.place.device, getattr(torch, self.training.precision)),
         ):
-            found = [
-                (chosen, self._embed(model, tokens))
-                for chosen, tokens in self._batches(task, part)
-            ]
-        embedded = torch.cat([vectors for _, vectors in found])
-        order = torch.cat([chosen for chosen, _ in found])
-        logits = torch.empty(len(labels), len(self._heads[task]))
-        logits[order] = SCALE * (embedded @ self._heads[task].T).cpu()
-        return logits
+            embedded = torch.cat([self._embed(model, tokens) for _, tokens in batches])
+        order = torch.cat([chosen for chosen, _ in batches])
+        return embedded[order.argsort()]
+
+    def logits(self, task: str, features: torch.Tensor) -> torch.Tensor:
+        """The (items, labels) logits of a task's head, of features of any items."""
+        self._task(task)
+        return SCALE * (features @ self._heads[task].T).cpu()
 
     def labels(self, task: str, part: str) -> list[int]:
         """The label of each item of a part."""
@@ -167,13 +168,14 @@ class Text:
 
     def scores(self, state: State, task: str, part: str) -> list[float]:
         """Percent right, an item."""
-        return percent_right(self.logits(state, task, part), self.labels(task, part))
+        logits = self.logits(task, self.features(state, task, part))
+        return percent_right(logits, self.labels(task, part))
 
-    def _batches(self, task: str, part: str) -> list:
+    def _batches(self, task: str, part: str, count: int | None) -> list:
         """Batches of texts of about the same length, so that little is padding."""
-        key = task, part
+        key = task, part, count
         if key not in self._encoded:
-            strings, _ = self._task(task).parts[part]
+            strings = self._task(task).parts[part][0][:count]
             order = torch.tensor(
                 sorted(range(len(strings)), key=lambda i: len(strings[i]))
             )

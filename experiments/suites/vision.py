@@ -158,12 +158,19 @@ class Vision:
         fine_tuning(model, plan, loss, training, f"{self.name}: {task}, seed {seed}")
         self._save(model, folder)
 
-    def logits(self, state: State, task: str, part: str) -> torch.Tensor:
-        """The (items, labels) logits of weights on a part of a task's items."""
+    def features(
+        self, state: State, task: str, part: str, count: int | None = None
+    ) -> torch.Tensor:
+        """The (items, channels) features of the first items of a part, or all."""
         pictures, _ = self._task(task).parts[part]
         self._scratch.load_state_dict(state, strict=False)
         with self._scoring():
-            features = self._all_features(self._scratch, pictures)
+            return self._all_features(self._scratch, pictures[:count])
+
+    def logits(self, task: str, features: torch.Tensor) -> torch.Tensor:
+        """The (items, labels) logits of a task's head, of features of any items."""
+        self._task(task)
+        with self._scoring():
             return self._logits(task, features).float().cpu()
 
     def labels(self, task: str, part: str) -> list[int]:
@@ -172,7 +179,8 @@ class Vision:
 
     def scores(self, state: State, task: str, part: str) -> list[float]:
         """Percent right, an item."""
-        return percent_right(self.logits(state, task, part), self.labels(task, part))
+        logits = self.logits(task, self.features(state, task, part))
+        return percent_right(logits, self.labels(task, part))
 
 
 def _trained(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]]:

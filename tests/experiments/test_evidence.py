@@ -113,6 +113,7 @@ def test_untuned_comparison(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("merged/*/model.safetensors"))
 
 
+@pytest.mark.slow
 def test_tuned_comparison_says_what_was_tried(tmp_path: Path) -> None:
     """Six tries for all that have something to try; the chosen one is named."""
     place = Place(tmp_path)

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from experiments import bits_per_byte
 from experiments.flat_merge import merge_by
 from experiments.suites import language, language_texts
 from experiments.suites.evaluation import SuiteEvaluation
@@ -45,6 +46,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     return Place(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_fine_tunes_are_merged_and_scored(place: Place, form: str) -> None:
     """Every form: a fine-tune is better on its text, and mergekit merges them."""
@@ -113,3 +115,23 @@ def test_weights_of_another_model_are_refused(place: Place) -> None:
     suite = Language(place)
     with pytest.raises(ValueError, match="no weights of language"):
         suite.scores({"lm.weight": torch.ones(2)}, "swedish", "test")
+
+
+def test_scores_of_a_model_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `--evaluate` calls: the model's own weights, on the part that is asked."""
+    model = torch.nn.Linear(2, 1, bias=False)
+
+    class Suite:
+        def scores(self, state: dict, task: str, part: str) -> list[float]:
+            assert part == "validation"
+            assert torch.equal(state["weight"], model.weight)
+            return [float(len(task))]
+
+    monkeypatch.setenv("SUITES", str(tmp_path))
+    monkeypatch.setattr(bits_per_byte, "opened", lambda name, place: Suite())
+    assert bits_per_byte.language(model, "validation") == {
+        f"{task} bits_per_byte": [float(len(task))]
+        for task in ("swedish", "dialogue", "definitions")
+    }
