@@ -244,7 +244,7 @@ def test_a_device_that_is_not_there(
     result = call(*words, "--device", "nosuch")
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
-    assert line.startswith("Error: --device nosuch: torch cannot compute there")
+    assert line.startswith("Error: torch cannot compute on the device nosuch here")
     assert not (tmp_path / "out" / "found" / "candidates.jsonl").exists()
 
 

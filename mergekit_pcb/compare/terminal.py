@@ -87,8 +87,8 @@ def terminal_tables(
         if groups[-1] and sum(c.width for c in groups[-1]) + shown.width > space:
             groups.append([])
         groups[-1].append(shown)
-    names = [name for name, *_ in scores_table(scoreboard).rows]
-    alike = len(set(names)) < len(names)
+    # A search has many rows of one name.
+    alike = len({row.name for row in scoreboard.rows}) < len(scoreboard.rows)
     tables = [
         _table(scoreboard, group, width, with_settings=alike or group is groups[0])
         for group in groups

@@ -21,9 +21,9 @@ def require_device(name: str | None) -> None:
     try:
         torch.empty(1, device=name)
     # A build without CUDA raises AssertionError.
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise PCBError(
-            f"--device {name}: torch cannot compute there ({reason}); leave it out to "
-            "use the processor"
+            f"torch cannot compute on the device {name} here ({reason}): leave out "
+            "--device or --cuda to use the processor"
         ) from error

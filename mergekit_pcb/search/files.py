@@ -45,13 +45,8 @@ def write(report: Report) -> None:
 
 def clear(folder: Path) -> None:
     """Delete the report of an earlier search, before another begins in its folder."""
-    for name in (
-        BEST,
-        PAGE,
-        _MARKDOWN,
-        _JSON,
-        *(f"{picture}.png" for picture in NAMES),
-    ):
+    drawn = [f"{name}.png" for name in NAMES]
+    for name in (BEST, PAGE, _MARKDOWN, _JSON, *drawn):
         (folder / name).unlink(missing_ok=True)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mergekit_pcb.compare.evaluation import ALL
+from mergekit_pcb.compare.grids import GRIDS
 from mergekit_pcb.compare.scoreboard import BASE, MERGE, Row, Scoreboard
 from mergekit_pcb.recipes import edits
 from mergekit_pcb.search.others import OtherMerge
@@ -18,7 +19,7 @@ from mergekit_pcb.search.outcome import (
     number,
 )
 from mergekit_pcb.search.scores import Gap, Scored, gap, mean
-from mergekit_pcb.search.space import LAMBDA_FACTORS, PCB, RECIPE
+from mergekit_pcb.search.space import LAMBDA_FACTORS, PCB, RECIPE, TASK_ARITHMETIC
 
 
 @dataclass(frozen=True)
@@ -176,11 +177,13 @@ def notes(report: Report) -> Iterator[str]:
     outcome = report.outcome
     yield f"{report.evaluated}."
     if report.method != PCB:
-        yield (
+        text = (
             f"{Path(report.recipe).name} is a recipe for {report.method}: the search "
-            "began with its models merged by pcb with the defaults; --also "
-            f"{report.method} tries that method as well."
+            "began with its models merged by pcb with the defaults"
         )
+        if report.method in GRIDS and report.method != TASK_ARITHMETIC:
+            text += f"; --also {report.method} tries that method as well"
+        yield f"{text}."
     if report.inputs:
         counts = sorted(set(report.inputs.values()))
         many = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"

@@ -142,13 +142,14 @@ class Search:
     def _show(self, tried: Tried) -> None:
         best = min(self._tried, key=lambda each: each.loss)
         reason = tried.scored.failed
-        last = f"failed: {reason}" if reason else number(tried)
+        last = "failed" if reason else number(tried)
+        told = f"{last}: {reason}" if reason else last
         so_far = "none"
         if not best.scored.failed:
             so_far = f"{number(best)}, {best.candidate}"
         self.scorer.display.scored(
-            f"last {number(tried)}, best {number(best)}",
-            f"{tried.candidate}: {last}; best so far {so_far}",
+            f"last {last}, best {number(best)}",
+            f"{tried.candidate}: {told}; best so far {so_far}",
             new=self.scorer.new,
         )
 

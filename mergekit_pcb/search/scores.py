@@ -137,7 +137,8 @@ class Scorer:
         }
         self.plan.evaluated(seconds)
         # One folder may hold several searches.
-        search = cache.key_of("search", [self.about, self._by(part)])
+        by = self.objective.identity(part)
+        search = cache.key_of("search", [self.about, by])
         self._log({**known, "search": search}, seconds)
         if ahead:
             self._ahead.add(file)
@@ -156,11 +157,8 @@ class Scorer:
         return found
 
     def _file(self, name: str, recipe: Any, part: str) -> Path:
-        identity = [self.about, recipe, self._by(part)]
+        identity = [self.about, recipe, self.objective.identity(part)]
         return self.folder / "runs" / f"{cache.key_of(name, identity)}.json"
-
-    def _by(self, part: str) -> Any:
-        return self.objective.identity(part)
 
     def _like_the_first(self, found: Scored, part: str) -> Scored:
         """The scores, or a failure if they are not those of the first model.

@@ -15,8 +15,8 @@ def test_a_device_that_cannot_be_used(name: str) -> None:
     with pytest.raises(PCBError) as caught:
         require_device(name)
     line = caught.value.message
-    assert line.startswith(f"--device {name}: torch cannot compute there (")
-    assert line.endswith("leave it out to use the processor")
+    assert line.startswith(f"torch cannot compute on the device {name} here (")
+    assert line.endswith("leave out --device or --cuda to use the processor")
     assert "\n" not in line
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 from mergekit_pcb.compare.evaluation import ALL, TEST, VALIDATION
 from mergekit_pcb.compare.loading import load_model
@@ -70,6 +71,49 @@ def test_the_score_is_kl_per_byte(tmp_path: Path) -> None:
         assert score.value == pytest.approx(expected, rel=2e-3)
         assert score.items is not None
         assert sum(score.items) / len(score.items) == pytest.approx(score.value)
+
+
+def test_an_expert_that_failed_is_asked_again(tmp_path: Path) -> None:
+    """What is known of the others is not taken for all there is to know."""
+    _, models = families.language_models(tmp_path)
+    measure = agreement(models, tmp_path)
+    measure.prepare()
+    weights = models[2].path / "model.safetensors"
+    away = weights.rename(tmp_path / "away")
+    base = load_model(models[0].path, "cpu")
+    for _ in range(2):
+        with pytest.raises(OSError, match=r"model\.safetensors"):
+            measure(base, ALL, no_progress)
+    away.rename(weights)
+    assert set(measure(base, ALL, no_progress)) == {"tuned0", "tuned1"}
+
+
+def test_code_of_the_models_is_trusted_if_the_user_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the base and of every expert, for configurations and tokenizers."""
+    _, models = families.language_models(tmp_path)
+    given: list[tuple[str, str, Any]] = []
+    for cls in (transformers.AutoConfig, transformers.AutoTokenizer):
+        original = cls.from_pretrained
+
+        def heard(
+            folder: Any, *words: Any, _original: Any = original, **more: Any
+        ) -> Any:
+            name = _original.__self__.__name__
+            given.append((name, Path(folder).name, more.get("trust_remote_code")))
+            return _original(folder, *words, **more)
+
+        monkeypatch.setattr(cls, "from_pretrained", heard)
+    agreement(models, tmp_path, trust_remote_code=True).prepare()
+    asked = {
+        (cls, model.path.name, True)
+        for cls in ("AutoConfig", "AutoTokenizer")
+        for model in models
+    }
+    assert asked <= set(given)
+    # What a tokenizer asks for by itself says nothing of its own.
+    assert not {each for each in given if each[2] is False}
 
 
 def test_texts_are_the_seeds(tmp_path: Path) -> None:

@@ -204,6 +204,13 @@ def test_three_failures_in_a_row_stop_the_search(
     log = (out / "candidates.jsonl").read_text().splitlines()
     assert [bool(json.loads(each)["failed"]) for each in log] == [True] * 3
     assert not (out / "best.yml").exists()
+    (told,) = [
+        each
+        for each in (out / "log.txt").read_text().splitlines()
+        if each.startswith("start: failed: ")
+    ]
+    assert reason in told
+    assert told.endswith("; best so far none")
 
 
 @pytest.mark.parametrize(
@@ -217,10 +224,11 @@ def test_three_failures_in_a_row_stop_the_search(
 def test_what_cannot_be_done_is_one_line(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
     options: tuple[str, ...],
     message: str,
 ) -> None:
-    """Before any model is loaded."""
+    """Before any model is loaded, or counted."""
     if "--budget" in options:
         pytest.importorskip("cma")
     file, _ = families.language_models(tmp_path)
@@ -228,6 +236,7 @@ def test_what_cannot_be_done_is_one_line(
     families.inputs(tmp_path / "in.txt")
     result = tiny.invoke(search, file, "--out", tmp_path / "out", *options)
     assert message in tiny.error_line(result)
+    assert "models evaluated" not in capfd.readouterr().err
 
 
 def test_one_model_leaves_nothing_to_choose(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mergekit_pcb.compare.evaluation import ALL, TEST, Score, standard_error
+from mergekit_pcb.compare.terminal import terminal_tables
 from mergekit_pcb.search.files import best_recipe
 from mergekit_pcb.search.outcome import Outcome, Tried
 from mergekit_pcb.search.report import Report, answer, notes
@@ -74,8 +75,29 @@ def test_a_recipe_of_another_method_is_not_what_the_search_began_with() -> None:
     made = replace(found(3.0, 2.0, 9.0), method="ties", recipe="t.yml")
     assert "; pcb with its defaults 3, worse" in answer(made)
     assert any("--also ties tries that method" in note for note in notes(made))
+    # Every search tries task_arithmetic, and slerp has no settings to try.
+    for method in ("task_arithmetic", "slerp"):
+        text = next(n for n in notes(replace(made, method=method)) if method in n)
+        assert "--also" not in text
     settings = [row.label for row in made.scoreboard.merges]
     assert "pcb with its defaults" in settings
+
+
+def test_rows_of_one_name_are_told_apart_on_a_narrow_terminal() -> None:
+    """Every part of a table that does not fit says which settings a row has."""
+    tasks = [f"a task with a long name {i}" for i in range(3)]
+    (score,) = scored(2.0).scores.values()
+    other = Candidate(Setting("pcb", 0.7, "tensor"), 1.0)
+    tried = [Tried(c, Scored(dict.fromkeys(tasks, score))) for c in (FOUND, other)]
+    base = Scored(dict.fromkeys(tasks, score))
+    shown = {t.candidate: t.scored for t in tried}
+    outcome = Outcome(tried, tried[0], tried[0], base, shown, ALL)
+    parts, _ = terminal_tables(replace(report(), outcome=outcome).scoreboard, 50)
+    assert len(parts) > 1
+    for part in parts:
+        cells = " ".join(map(str, part.columns[0].cells))
+        assert "density 0.2" in cells
+        assert "density 0.7" in cells
 
 
 def test_every_failure_is_told() -> None:
