@@ -181,7 +181,8 @@ def notes(report: Report) -> Iterator[str]:
             f"{Path(report.recipe).name} is a recipe for {report.method}: the search "
             "began with its models merged by pcb with the defaults"
         )
-        if report.method in GRIDS and report.method != TASK_ARITHMETIC:
+        tried = {TASK_ARITHMETIC, *(t.candidate.setting.method for t in outcome.tried)}
+        if report.method in GRIDS.keys() - tried:
             text += f"; --also {report.method} tries that method as well"
         yield f"{text}."
     if report.inputs:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from mergekit_pcb.compare.evaluation import ALL, TEST, Score, standard_error
 from mergekit_pcb.compare.terminal import terminal_tables
 from mergekit_pcb.search.files import best_recipe
+from mergekit_pcb.search.others import OtherMerge
 from mergekit_pcb.search.outcome import Outcome, Tried
 from mergekit_pcb.search.report import Report, answer, notes
 from mergekit_pcb.search.scores import Scored
@@ -79,6 +80,10 @@ def test_a_recipe_of_another_method_is_not_what_the_search_began_with() -> None:
     for method in ("task_arithmetic", "slerp"):
         text = next(n for n in notes(replace(made, method=method)) if method in n)
         assert "--also" not in text
+    other = Tried(OtherMerge("ties", "", {}), scored(4.0))
+    outcome = replace(made.outcome, tried=[*made.outcome.tried, other])
+    text = next(n for n in notes(replace(made, outcome=outcome)) if "for ties" in n)
+    assert "--also" not in text
     settings = [row.label for row in made.scoreboard.merges]
     assert "pcb with its defaults" in settings
 
