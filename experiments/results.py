@@ -19,6 +19,7 @@ from experiments import (
     auto_lambda,
     fine_tune,
     label_free_table,
+    language_search,
     sampled_projection,
     targets,
 )
@@ -130,6 +131,7 @@ def _section(table: str, measured: Measured, higher: bool) -> Iterator[str]:
         "sensitivity": _sensitivity,
         "control": _control,
         "label-free": label_free_table.table,
+        "search": language_search.table,
         "sampled-projection": sampled_projection.table,
     }[table](measured)
 
@@ -162,6 +164,7 @@ _TABLES = (
     "sensitivity",
     "control",
     "label-free",
+    "search",
 )
 
 
