@@ -59,7 +59,7 @@ def _table(columns: Mapping[str, Lines], digits: Mapping[str, int]) -> Iterator[
         cells = [_cell(each, name, digits[key]) for key, each in columns.items()]
         yield f"| {name} | " + " | ".join(cells) + " |"
     gaps = [_gap(lines, digits[key]) for key, lines in columns.items()]
-    yield "| pcb less the best of other methods | " + " | ".join(gaps) + " |"
+    yield "| pcb minus the best other method | " + " | ".join(gaps) + " |"
 
 
 def _cell(lines: Lines, name: str, digits: int) -> str:

@@ -144,9 +144,7 @@ def test_everything_is_rendered(tmp_path: Path) -> None:
     assert "| della | failed | | | | too random |" in text
     assert "## vision1: cross-task, fine-tunes made on a CPU" in text
     assert "| | 2 models | 3 models |" in text
-    assert (
-        "| pcb less the best of other methods | +3.00 (ties) | +3.00 (ties) |" in text
-    )
+    assert "| pcb minus the best other method | +3.00 (ties) | +3.00 (ties) |" in text
     assert "pcb is 3.50 ± 0.50 ahead of the best peer here, ties." in text
     assert "| without clamp | 71.5000 | +1.0000 | 0.0000 |" in text
     assert "| pcb | 0.1 | 0.90, 74.000 | 1, 75.000 | 75.000 |" in text

@@ -20,7 +20,16 @@ _NEAR_ONE = 0.05
 
 
 def densities(document: Document) -> Iterator[Finding]:
-    """Densities outside [0, 1], and large ones, which leave PCB little to balance."""
+    """Densities outside [0, 1], and large ones, which leave PCB little to balance.
+
+    With lambda as a number both have been chosen together, such as by a search.
+    """
+    chosen = [
+        factor
+        for name, place, parameter in settings(document)
+        if name == "lambda" and parameter is not None
+        for factor in _factors(parameter, place)
+    ]
     for name, place, parameter in settings(document):
         if name != "density" or parameter is None:
             continue
@@ -34,7 +43,7 @@ def densities(document: Document) -> Iterator[Finding]:
                     f"a density is a fraction, and {value:g} keeps {kept}",
                     f"write a number between 0 and 1{meant}",
                 )
-        for leaf, value in points if _is_pcb(document) else ():
+        for leaf, value in points if _is_pcb(document) and not chosen else ():
             if value is not None and value >= _HALF:
                 yield leaf.advice(
                     f"density {leaf.value} leaves PCB little to balance: half of the "
