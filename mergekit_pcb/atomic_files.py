@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import stat
@@ -30,7 +31,7 @@ def unfinished_folder(parent: Path, prefix: str) -> Iterator[Path]:
             other places there without copying.
         prefix: of its name.
     """
-    for other in parent.glob(f"{prefix}*"):
+    for other in parent.glob(f"{glob.escape(prefix)}*"):
         _remove_if_abandoned(other)
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     try:
@@ -60,18 +61,21 @@ def write_file(path: Path, content: str | bytes) -> None:
     """Write a file, and its folder if need be; what fails leaves the old file.
 
     Args:
-        path: is replaced if it exists.
+        path: is replaced if it exists, and keeps its mode; of a link its target is.
         content: text is encoded as UTF-8.
 
     Raises:
         OSError: the disk is full, or the folder may not be written to.
     """
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}-{os.getpid()}")
     try:
         unfinished.write_bytes(
             content.encode("utf-8") if isinstance(content, str) else content
         )
+        if path.exists():
+            shutil.copymode(path, unfinished)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)

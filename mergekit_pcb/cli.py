@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import io
 import signal
+import sys
 import threading
 from types import FrameType
 from typing import NoReturn
@@ -72,6 +74,10 @@ class _LazyGroup(click.Group):
 @click.pass_context
 def main(ctx: click.Context) -> None:
     """PCB-Merging for mergekit: `merge_method: pcb`, and tools around it."""
+    for stream in (sys.stdout, sys.stderr):
+        # Names and marks that a terminal has no letters for must not end a command.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     # Python lets only the main thread say what a signal does.
     if threading.current_thread() is threading.main_thread():
         before = signal.signal(signal.SIGTERM, _interrupt)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
 
-from mergekit_pcb.atomic_files import write_file
+from mergekit_pcb.atomic_files import unfinished_folder, write_file
 
 
 def test_text_and_bytes_are_written_as_they_are(tmp_path: Path) -> None:
@@ -50,3 +51,24 @@ def test_a_failed_replacement_leaves_no_temporary_file(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"report\.md"):
         write_file(tmp_path / "report.md", "text")
     assert [file.name for file in tmp_path.iterdir()] == ["report.md"]
+
+
+def test_a_link_stays_and_its_target_is_written(tmp_path: Path) -> None:
+    """With the mode that it had."""
+    real, link = tmp_path / "real.yml", tmp_path / "link.yml"
+    real.write_text("old")
+    real.chmod(0o600)
+    link.symlink_to(real)
+    write_file(link, "new")
+    assert link.is_symlink()
+    assert real.read_text() == "new"
+    assert real.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_was_left_is_found_whatever_the_name(tmp_path: Path) -> None:
+    """A name is no pattern."""
+    left = tmp_path / ".run[1].unfinished-x"
+    left.mkdir()
+    os.utime(left, (0, 0))
+    with unfinished_folder(tmp_path, ".run[1].unfinished-"):
+        assert not left.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
@@ -308,3 +309,40 @@ def test_merge_needs_no_start_up_file(recipe: Path, tmp_path: Path) -> None:
     result = run(AS_COMMAND, "merge", recipe, out, *QUIET, MERGEKIT_PCB_AUTOLOAD="0")
     assert result.returncode == 0, result.stderr
     assert (out / "config.json").is_file()
+
+
+def test_letters_that_a_terminal_lacks_do_not_end_a_command(tmp_path: Path) -> None:
+    """They are written as escapes."""
+    recipe = tmp_path / "größe\u2013r.yml"
+    recipe.write_text("merge_method: pcb\n")
+    code = [sys.executable, "-c", AS_COMMAND, "check", str(recipe)]
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(code, env=environment, capture_output=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert rb"\u2013r.yml:1:1: error" in done.stdout
+
+
+def test_models_that_may_not_be_read_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By every command that looks into a folder, in one line."""
+    model = tmp_path / "closed" / "model"
+    recipe = tmp_path / "r.yml"
+    recipe.write_text(
+        f"merge_method: ties\nbase_model: {model}\nmodels: [model: {model}]\n"
+    )
+    stat = Path.stat
+
+    def closed(path: Path, **more: Any) -> os.stat_result:
+        if "closed" in path.parts:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, **more)
+
+    monkeypatch.setattr(Path, "stat", closed)
+    for arguments in (["check", recipe], ["convert", recipe], ["init", model, model]):
+        result = CliRunner().invoke(main, [*map(str, arguments)])
+        assert result.exit_code == 1, result.output
+        lines = result.output.splitlines()
+        assert len(lines) == 1
+        assert lines[0].startswith(f"Error: {model}")
+        assert lines[0].endswith("Permission denied")

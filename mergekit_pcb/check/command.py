@@ -104,6 +104,7 @@ def check(
 def _examine_file(path: str, name: str, kind: str) -> Examined:
     from mergekit_pcb.check.linter import Examined, examine
     from mergekit_pcb.errors import PCBError
+    from mergekit_pcb.output.error_lines import one_line_errors
     from mergekit_pcb.recipes.reading import recipe_text
 
     try:
@@ -111,7 +112,8 @@ def _examine_file(path: str, name: str, kind: str) -> Examined:
     except PCBError as error:
         finding = Finding(name, 1, 1, ERROR, error.message, rule="not-text")
         return Examined([finding], [])
-    return examine(text, name, kind)
+    with one_line_errors(name, verbose=False):  # of models that may not be read
+        return examine(text, name, kind)
 
 
 def _coloured(finding: Finding) -> str:

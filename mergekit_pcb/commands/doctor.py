@@ -191,7 +191,7 @@ def _advice(report: dict[str, Any]) -> list[str]:
     elif report["startup_file"] is None:
         advice.append(
             "no start-up file in site-packages (pip's --target and PYTHONPATH put none "
-            "there): pip install --force-reinstall --no-deps mergekit-pcb, or "
+            "there): install again, from the clone or the wheel, without --target, or "
             + way_out
         )
     elif not report["startup_active"]:

@@ -33,8 +33,10 @@ def init(base: str, models: tuple[str, ...], out: Path | None, force: bool) -> N
     """  # noqa: D301 - click wants the character itself
     # mergekit takes seconds to import, which `--help` need not.
     from mergekit_pcb.commands.first_recipe import first_recipe
+    from mergekit_pcb.output.error_lines import one_line_errors
     from mergekit_pcb.output.recipe_file import deliver, require_free
 
     require_free(out, force=force)
-    first = first_recipe(base, models)
+    with one_line_errors(str(out), verbose=False):
+        first = first_recipe(base, models)
     deliver(first.text, out, options=first.options, advice=first.advice)

@@ -21,6 +21,7 @@ from mergekit_pcb.compare.methods import (
     require_known,
     take_over,
 )
+from mergekit_pcb.compare.result_cache import identity_of
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.plugin.parameters import AUTO
 from mergekit_pcb.recipes import edits
@@ -58,17 +59,24 @@ class Inputs:
         own_vocabulary: whether merges have other tokens than the base, or in another
             order.
         find: gives the folder of a model.
+        adapter_dtype: in which adapters are added to their base.
     """
 
     base: ModelReference
     experts: Mapping[str, ModelReference]
     own_vocabulary: bool = False
     find: Callable[[ModelReference], Path] = lambda model: Path(model.local_path())
+    adapter_dtype: str | None = None
 
     @property
     def models(self) -> list[ModelReference]:
         """All models, the base first."""
         return [self.base, *self.experts.values()]
+
+    def identity_of(self, model: ModelReference) -> list[Any]:
+        """What tells a model from others, and from itself before it was changed."""
+        found = identity_of(model)
+        return found if model.lora is None else [*found, self.adapter_dtype]
 
 
 @dataclass(frozen=True)
@@ -194,6 +202,8 @@ def _candidate(
     own = draft["merge_method"] == spec.name
     draft["merge_method"] = spec.name
     dropped = [] if own else take_over(draft, recipe["merge_method"], spec.name, known)
+    # A file of statistics is one of the recipe's own density and scope.
+    edits.drop(draft, "statistics")
     values = {"scope": name.partition(":")[2] or "tensor", **setting}
     for place in ("", spec.name, name):
         values |= fixed.get(place, {})
@@ -229,7 +239,8 @@ def _keep_base_out(
     elif scale is not None:
         if not edits.mix_base_in(draft, base, scale):
             raise PCBError(
-                f"weights by layer cannot be swept for {name}: leave the method out "
+                "weights by layer, below 0 or all 0 cannot be swept for "
+                f"{name}: leave the method out "
                 "(--methods), or give it a plain weight (--set)"
             )
     elif not (own and edits.lists(draft, base)):
@@ -243,6 +254,11 @@ def _require_valid_sweep(swept: Swept, methods: Mapping[str, MergeMethod]) -> No
         for name, tried in values.items():
             specs = [p for m in meant for p in m.spec.parameters if p.name == name]
             for value in tried:
+                if isinstance(value, (list, dict)):
+                    raise PCBError(
+                        f"--sweep {name}: {value} differs by layer or tensor, and only "
+                        "single values can be swept: give a recipe with it by --recipe"
+                    )
                 if specs:
                     _require_valid(specs[0], value, place or "--sweep")
                 elif not isinstance(value, (int, float)):  # the scale of linear

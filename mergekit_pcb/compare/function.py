@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -75,8 +76,7 @@ class Function:
 
     def identity(self, part: str) -> Any:
         """The function's name, and the text of the file it is in."""
-        file = inspect.getsourcefile(inspect.unwrap(self._function))
-        source = Path(file).read_bytes() if file else b""
+        source = _source_of(self._function)
         digest = hashlib.sha256(source).hexdigest()
         lower = sorted(self.lower_is_better)
         return [self.where, digest, lower, self._options(part)]
@@ -176,6 +176,20 @@ def _item(name: str, value: Any) -> tuple[float, ...]:
         ) from error
 
 
+def _source_of(function: Any) -> bytes:
+    """The text of the file that a function, or an object that is called, is from."""
+    while isinstance(function, partial):
+        function = function.func
+    function = inspect.unwrap(function)
+    if not inspect.isroutine(function):
+        function = type(function)
+    try:
+        file = inspect.getsourcefile(function)
+    except TypeError:  # built in
+        return b""
+    return Path(file).read_bytes() if file else b""
+
+
 def _imported(where: str) -> Callable[..., Any]:
     module, _, name = where.partition(":")
     if not (module and name):
@@ -185,8 +199,12 @@ def _imported(where: str) -> Callable[..., Any]:
         sys.path.insert(0, here)
     try:
         function: Any = getattr(importlib.import_module(module), name, None)
-    except ImportError as error:
-        raise PCBError(f"cannot import {module}: {error}") from error
+    except Exception as error:  # of the user's own code
+        name_it = ""
+        if module.endswith(".py") or "/" in module:
+            name_it = f"; write the module's name, such as {Path(module).stem}:{name}"
+        text = f"{type(error).__name__}: {error}"
+        raise PCBError(f"cannot import {module}: {text}{name_it}") from error
     if not callable(function):
         raise PCBError(f"{module} has no function `{name}`")
     found: Callable[..., Any] = function

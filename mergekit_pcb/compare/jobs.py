@@ -99,7 +99,7 @@ def run_job(workbench: Workbench, job: Job) -> Done:
         scores = workbench.evaluation(folder, job.part, lambda _: None)
         seconds = round(time.perf_counter() - start, 3)
         return Done(scores, cost=cost, seconds=seconds)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # of a command that is called
         return Done({}, in_few_words(error), traceback.format_exc(), cost)
     finally:
         shutil.rmtree(merged, ignore_errors=True)

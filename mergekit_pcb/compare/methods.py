@@ -130,6 +130,11 @@ def take_over(
     same to it. Returns the names of the others.
     """
     dropped = edits.drop_unknown(draft, known - _OWN_PARAMETERS)
+    if edits.mentions(draft, "weight"):
+        # Models that have none mean what the source takes for them.
+        for parameter in find_method(source).spec.parameters:
+            if parameter.name == "weight" and not parameter.required:
+                edits.set_default(draft, "weight", parameter.default)
     weight = _DEFAULTS.get(target, {}).get("weight")
     if weight and "weight" not in _DEFAULTS.get(source, {}):
         edits.scale_weights(draft, weight)

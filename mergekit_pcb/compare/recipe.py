@@ -109,7 +109,11 @@ def compare_recipe(
             require_device(MergeOptions(**options).device)
         if any(model.lora is not None for model in inputs.models):
             options.setdefault("lora_merge_cache", str((out / "adapters").resolve()))
-        inputs = replace(inputs, find=partial(model_folder, options))
+        inputs = replace(
+            inputs,
+            find=partial(model_folder, options),
+            adapter_dtype=options.get("lora_merge_dtype"),
+        )
         try:
             merges = candidates(document, methods, fixed, swept)
         except PCBError as error:

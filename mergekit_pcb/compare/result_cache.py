@@ -17,6 +17,9 @@ from mergekit_pcb.atomic_files import write_file
 from mergekit_pcb.recipes.models import local_folders, located
 
 _PACKAGES = ("mergekit", "torch", "transformers")
+# Of the readable part of a file's name: systems take 255 bytes in all, and a
+# character may have 4.
+_MOST_CHARACTERS = 50
 
 
 def load(file: Path) -> dict[str, Any] | None:
@@ -37,7 +40,8 @@ def key_of(name: str, about: Any) -> str:
     """A file name for what is called ``name`` and depends on ``about``."""
     text = json.dumps(about, sort_keys=True, default=str)
     readable = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
-    return f"{readable}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return f"{readable[:_MOST_CHARACTERS]}-{digest}"
 
 
 @cache

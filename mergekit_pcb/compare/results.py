@@ -226,7 +226,7 @@ class Results:
             self.keep_scores(model, part, scores, seconds())
             # As it is read from the file, where items are rounded.
             return self.known(model, part) or ({}, "its scores cannot be read")
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # of a command that is called
             if len(self.plan.evaluation_seconds) == timed_before:
                 self.plan.evaluated(None)
             self.display.failed(traceback.format_exc())
@@ -238,13 +238,13 @@ class Results:
         if isinstance(model, Candidate):
             return model.name, self._merge_identity(model)
         name, reference = model
-        return name, cache.identity_of(reference)
+        return name, self.inputs.identity_of(reference)
 
     def _about_score(self, identity: Any, part: str) -> list[Any]:
         return [identity, self.evaluation.identity(part), cache.versions()]
 
     def _merge_identity(self, candidate: Candidate) -> list[Any]:
-        found = [cache.identity_of(model) for model in self.inputs.models]
+        found = [self.inputs.identity_of(model) for model in self.inputs.models]
         return [candidate.recipe, found, self.merge_options, cache.versions()]
 
     def _result_file(self, kind: str, key: str) -> Path:

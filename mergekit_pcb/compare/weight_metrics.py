@@ -42,8 +42,8 @@ class WeightMetrics:
     def identity(self, part: str) -> Any:
         """The models that are compared with."""
         inputs = self.inputs
-        experts = [[name, str(model)] for name, model in inputs.experts.items()]
-        return [str(inputs.base), experts, inputs.own_vocabulary]
+        models = [inputs.identity_of(model) for model in inputs.models]
+        return [models, list(inputs.experts), inputs.own_vocabulary]
 
     def __call__(self, model: Path, part: str, progress: Progress) -> Scores:
         """Read all models once, tensor by tensor."""

@@ -41,11 +41,13 @@ def convert(recipe: str, out: Path | None, force: bool, base: str | None) -> Non
     """  # noqa: D301 - click wants the character itself
     # mergekit takes seconds to import, which `--help` need not.
     from mergekit_pcb.convert.conversion import convert_recipe
+    from mergekit_pcb.output.error_lines import one_line_errors
     from mergekit_pcb.output.recipe_file import deliver, require_free
     from mergekit_pcb.recipes.reading import recipe_text
 
     require_free(out, force=force)
     name = "stdin" if recipe == "-" else recipe
-    converted = convert_recipe(recipe_text(recipe), name, base)
+    with one_line_errors(name, verbose=False):
+        converted = convert_recipe(recipe_text(recipe), name, base)
     advice = [f"{found.message}; {found.fix}" for found in converted.findings]
     deliver(converted.text, out, command=converted.command, advice=advice)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import re
 import tempfile
@@ -42,11 +41,13 @@ def complete_or_absent(out_path: Path) -> Iterator[Path]:
         raise PCBError(f"{out_path} is a file; the output must be a folder")
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
+        with _publishing():  # what fails should fail before the work
+            pass
         with unfinished_folder(target.parent, f".{name}.unfinished-") as hidden:
             yield hidden / name
             # mergekit completes some architectures into a second folder beside the
             # first, which it then removes.
-            with _publishing(target):
+            with _publishing():
                 for written in sorted(hidden.iterdir()):
                     if written.is_dir():
                         own = written.name == name
@@ -67,10 +68,13 @@ def _is_full(error: Exception) -> bool:
     return os.strerror(errno.ENOSPC) in str(error)
 
 
-def _publishing(target: Path) -> FileLock:
-    """Held by one process of this machine at a time for the same target."""
-    digest = hashlib.sha256(str(target).encode()).hexdigest()[:16]
-    return FileLock(Path(tempfile.gettempdir()) / f"mergekit-pcb-{digest}.lock")
+def _publishing() -> FileLock:
+    """Held by one process of this user at a time.
+
+    The file belongs to the user, because others may not open it.
+    """
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    return FileLock(Path(tempfile.gettempdir()) / f"mergekit-pcb-{user}.lock")
 
 
 def _publish(source: Path, target: Path) -> None:

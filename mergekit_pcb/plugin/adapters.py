@@ -21,11 +21,14 @@ from mergekit_pcb.plugin.checkpoint_files import checkpoint_problem, file_proble
 
 # Says of what a merged copy was made.
 _ORIGIN = "mergekit_pcb_origin.json"
+# What a model has for its texts, as transformers names the files.
 _TOKENIZER = (
     "tokenizer*",
     "special_tokens_map.json",
+    "added_tokens.json",
     "vocab*",
     "merges.txt",
+    "chat_template*",
     "*.model",
 )
 
@@ -118,7 +121,11 @@ def _copy_tokenizer(model: ModelReference, folder: Path) -> None:
     """Give a merged copy a tokenizer: the adapter's own if it has one."""
     assert model.lora is not None
     for part in (model.model, model.lora):
-        source = Path(part.path)
-        for pattern in _TOKENIZER if source.is_dir() else ():
-            for file in source.glob(pattern):
-                shutil.copyfile(file, folder / file.name)
+        copy_tokenizer(Path(part.path), folder)
+
+
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Copy the files of a tokenizer from one folder, if it is one here, to another."""
+    for pattern in _TOKENIZER if source.is_dir() else ():
+        for file in filter(Path.is_file, source.glob(pattern)):
+            shutil.copyfile(file, target / file.name)

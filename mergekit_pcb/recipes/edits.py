@@ -132,18 +132,22 @@ def drop_unknown(recipe: Recipe, known: set[str]) -> list[str]:
 
 
 def scale_weights(recipe: Recipe, mean: float) -> None:
-    """Scale the weights of the models so that their mean is ``mean``.
+    """Scale the weights of the models so that the mean of their sizes is ``mean``.
 
-    Nothing is done if a weight differs by layer.
+    That of the base stays. Nothing is done if a weight differs by layer.
     """
     weights = values_of(recipe, "weight")
     if not all(isinstance(weight, (int, float)) for weight in weights):
         return
-    if not sum(weights):
+    total = sum(map(abs, weights))
+    if not total:
         return
-    factor = mean * len(weights) / sum(weights)
-    for parameters in _parameters(recipe):
-        if "weight" in parameters:
+    factor = mean * len(weights) / total
+    base = base_of(recipe)
+    for place in _mappings(recipe):
+        parameters = place.get("parameters") or {}
+        is_base = "model" in place and located(place["model"]) == base
+        if "weight" in parameters and not is_base:
             scaled = plain(parameters["weight"]) * factor
             parameters["weight"] = float(f"{scaled:.6g}")
 
@@ -186,20 +190,26 @@ def mix_base_in(recipe: Recipe, base: ModelReference, scale: float) -> bool:
     """Make an average of models the base plus ``scale`` times its change.
 
     The weights come to add up to ``scale`` and the base gets the rest, which is what
-    lambda does for methods that have one. Returns whether plain weights allow it.
+    lambda does for methods that have one. Returns whether the weights allow it: they
+    must be plain, not below 0, and not all 0.
     """
     weights = values_of(recipe, "weight", 1.0)
-    if not all(isinstance(weight, (int, float)) for weight in weights):
+    if not all(isinstance(weight, (int, float)) and weight >= 0 for weight in weights):
+        return False
+    left = iter(weights)
+    merged = []
+    for entries in groups(recipe):
+        experts = [entry for entry in entries if located(entry["model"]) != base]
+        merged.append([(entry, float(next(left))) for entry in experts])
+    totals = [sum(weight for _, weight in group) for group in merged]
+    if not all(totals):
         return False
     weigh_base(recipe, base, 1 - scale)
     if scale == 1:
         return True
-    left = iter(weights)
-    for entries in groups(recipe):
-        experts = [entry for entry in entries if located(entry["model"]) != base]
-        own = [float(next(left)) for _ in experts]
-        for entry, weight in zip(experts, own, strict=True):
-            _update(entry, {"weight": weight / sum(own) * scale})
+    for group, total in zip(merged, totals, strict=True):
+        for entry, weight in group:
+            _update(entry, {"weight": weight / total * scale})
     for parameters in _parameters(recipe):
         parameters.pop("normalize", None)
     _update(recipe, {"normalize": False})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,20 +16,14 @@ from mergekit_pcb.output.command_line import hide_options_of_writing, words
 from mergekit_pcb.suggestions import did_you_mean
 
 
-def _files(
+def _pairs(
     _: click.Context, __: click.Parameter, values: Sequence[str]
-) -> dict[str, Path]:
-    files = {}
+) -> Sequence[str]:
     for pair in values:
-        name, equals, path = pair.partition("=")
-        if not (equals and name.strip() and path.strip()):
+        name, _equals, path = pair.partition("=")
+        if not (name.strip() and path.strip()):
             raise click.BadParameter(f"write NAME=FILE, not `{pair}`")
-        if name.strip() in files:
-            raise click.BadParameter(
-                f"{name.strip()} has two files: write all its inputs into one"
-            )
-        files[name.strip()] = Path(path.strip())
-    return files
+    return values
 
 
 @click.command(cls=PrettyPrintHelp)
@@ -48,8 +42,8 @@ def _files(
 )
 @click.option(
     "--inputs",
-    "files",
-    callback=_files,
+    "pairs",
+    callback=_pairs,
     multiple=True,
     metavar="NAME=FILE",
     help="Inputs of an expert for --agreement, one a line (or .jsonl with the key "
@@ -161,7 +155,7 @@ def search(
     from mergekit_pcb.search.weights import Budget
 
     ways = [bool(more["tasks"]), bool(more["evaluate"])]
-    if sum(ways) > 1 or (any(ways) and (more["agreement"] or more["files"])):
+    if sum(ways) > 1 or (any(ways) and (more["agreement"] or more["pairs"])):
         raise click.UsageError(
             "choose by one of --agreement (with --inputs), --tasks and --evaluate"
         )
@@ -241,15 +235,10 @@ def _objective(
             options={"batch_size": more["batch_size"], "device": options.device},
         )
         return ByModel(harness)
-    for name in more["files"]:
-        if name not in inputs.experts:
-            known = did_you_mean(name, inputs.experts)
-            hint = known or f"models: {', '.join(inputs.experts)}"
-            raise PCBError(f"--inputs: the recipe has no model `{name}`; {hint}")
     agreement = Agreement(
         base(),
         {name: partial(inputs.find, model) for name, model in inputs.experts.items()},
-        more["files"],
+        _files(more["pairs"], inputs.experts),
         more["count"] or 0,
         seed,
         options.device or "cpu",
@@ -264,6 +253,25 @@ def _objective(
             "the merge worse"
         )
     return agreement
+
+
+def _files(pairs: Sequence[str], experts: Collection[str]) -> dict[str, Path]:
+    """The file of each expert that has one, from NAME=FILE."""
+    files: dict[str, Path] = {}
+    for pair in pairs:
+        # A name may have the character, too.
+        cuts = [i for i, character in enumerate(pair) if character == "="]
+        names = [pair[:cut].strip() for cut in cuts]
+        name = next((n for n in reversed(names) if n in experts), names[0])
+        if name not in experts:
+            hint = did_you_mean(name, experts) or f"models: {', '.join(experts)}"
+            raise PCBError(f"--inputs: the recipe has no model `{name}`; {hint}")
+        if name in files:
+            raise PCBError(
+                f"--inputs: {name} has two files: write all its inputs into one"
+            )
+        files[name] = Path(pair[cuts[names.index(name)] + 1 :].strip())
+    return files
 
 
 hide_options_of_writing(search)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -80,14 +81,17 @@ class _Totals:
     products: Any
     squares: Any
 
-    def automatic(self) -> float:
+    def automatic(self, weight: float) -> float:
+        """The lambda, where models have this weight on average."""
         moved = self.squares > 0
         if not moved.any():
             return 1.0
         models = int(moved.sum())
-        kept = float((self.products[moved] / self.squares[moved]).mean())
+        if not weight:
+            return 1.0
         # The weights are in the products; of whom the parts are does not matter.
-        return auto_lambda([kept / models] * models, [1.0] * models)
+        kept = float((self.products[moved] / self.squares[moved]).mean()) / weight
+        return auto_lambda([kept / models] * models, [weight] * models)
 
 
 def contributions(
@@ -120,6 +124,7 @@ def contributions(
     # Those of pcb have one more, by which the sum of the others is divided.
     rows = count + is_pcb(setting) if by_model else 1
     totals = _Totals(np.zeros(count), np.zeros(count))
+    weight = fmean(abs(w) for each in found.values() for w in each.weights)
     # The order of results may differ, and with it the last bit of a sum.
     for _, each in sorted(found.items()):
         totals.products += each.products
@@ -139,5 +144,5 @@ def contributions(
         own_scale={name: each.scale for name, each in found.items()},
         own_weights={name: each.weights for name, each in found.items()},
         units={name: each.unit for name, each in found.items()},
-        automatic=1.0 if by_model else totals.automatic(),
+        automatic=1.0 if by_model else totals.automatic(weight),
     )

@@ -65,6 +65,10 @@ def mapped(file: Path, count: int) -> torch.Tensor:
     """
     if not file.exists() and hasattr(os, "posix_fallocate"):
         # A full disk is an error here; when mapped memory is written, it is a signal.
-        with file.open("wb") as new:
-            os.posix_fallocate(new.fileno(), 0, count * _FLOAT32)
+        try:
+            with file.open("wb") as new:
+                os.posix_fallocate(new.fileno(), 0, count * _FLOAT32)
+        except OSError:
+            file.unlink()
+            raise
     return torch.from_file(str(file), shared=True, size=count, dtype=torch.float32)

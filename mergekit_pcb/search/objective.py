@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,16 +11,7 @@ from typing import Any, Protocol
 from mergekit_pcb.compare.disk import merged_size
 from mergekit_pcb.compare.evaluation import Evaluation, Scores
 from mergekit_pcb.output.progress import Progress
-
-# What a merged model has from its base besides the weights.
-_COMPANIONS = (
-    "tokenizer*",
-    "special_tokens_map.json",
-    "vocab*",
-    "merges.txt",
-    "chat_template*",
-    "*.model",
-)
+from mergekit_pcb.plugin.adapters import copy_tokenizer
 
 
 class Objective(Protocol):
@@ -132,12 +123,7 @@ class ByFolder(_ByEvaluation):
         folder = self.scratch / "candidate"
         try:
             model.save_pretrained(folder)
-            for file in _companions(self.base()):
-                shutil.copy(file, folder)
+            copy_tokenizer(self.base(), folder)
             return self.evaluation(folder, part, progress)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _companions(folder: Path) -> Sequence[Path]:
-    return [file for pattern in _COMPANIONS for file in folder.glob(pattern)]

@@ -109,7 +109,11 @@ def search_recipe(
         options: dict[str, Any] = merge_options.model_dump()
         if options.get("lora_merge_cache") is None:
             options |= folders
-        inputs = replace(inputs, find=partial(model_folder, options))
+        inputs = replace(
+            inputs,
+            find=partial(model_folder, options),
+            adapter_dtype=merge_options.lora_merge_dtype,
+        )
         start = _for_pcb(document)
         with only_one_at_a_time(out, "search"):
             task = Task(
@@ -165,7 +169,7 @@ def _searched(
         display.say(f"Needs up to {size(room)} of disk while it works, and {memory}.")
         require_room(scratch, room, "the files of a search")
         about = [
-            [cache.identity_of(model) for model in inputs.models],
+            [inputs.identity_of(model) for model in inputs.models],
             cache.versions(),
             task.device,
         ]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from mergekit_pcb.compare import result_cache as cache
-from mergekit_pcb.compare.evaluation import Score, Scores
+from mergekit_pcb.compare.evaluation import Score, Scores, standard_error
 from mergekit_pcb.compare.plan import Plan
 from mergekit_pcb.compare.progress import BarsAndLog
 from mergekit_pcb.compare.results import in_few_words
@@ -288,10 +288,7 @@ def gap(first: Scores, second: Scores) -> Gap:
 
 def _error(a: Score, b: Score) -> float | None:
     if a.items and b.items and len(a.items) == len(b.items) > 1:
-        each = [x - y for x, y in zip(a.items, b.items, strict=True)]
-        mean = math.fsum(each) / len(each)
-        spread = math.fsum((x - mean) ** 2 for x in each) / (len(each) - 1)
-        return math.sqrt(spread / len(each))
+        return standard_error([x - y for x, y in zip(a.items, b.items, strict=True)])
     if a.error is None or b.error is None:
         return None
     return math.hypot(a.error, b.error)

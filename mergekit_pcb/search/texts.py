@@ -63,7 +63,8 @@ def lines_of(file: Path, count: int, seed: int) -> list[str]:
     """
     content = read_small_file(file, _MOST_BYTES)
     try:
-        lines = content.decode("utf-8").splitlines()
+        # Not `splitlines`: other separators are characters of a text.
+        lines = content.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise PCBError(f"{file} is not UTF-8 text: save it as UTF-8") from error
     lines = [line.strip() for line in lines]

@@ -118,6 +118,41 @@ def test_a_method_that_adds_up_keeps_proportions_of_weights() -> None:
     assert weights_of(only(document, "pcb")) == [1.0, 1.0, 1.0]
 
 
+def test_a_model_without_a_weight_means_the_default() -> None:
+    """Of the method that the recipe is for: proportions stay."""
+    models = weighted(0.5, 0.5, 0.5)
+    del models[0]["parameters"]
+    found = only(recipe("pcb", models=models), "task_arithmetic")
+    # 1 to 0.5 to 0.5, with a mean of 0.4.
+    assert weights_of(found) == pytest.approx([0.6, 0.3, 0.3])
+
+
+@pytest.mark.parametrize(
+    ("weights", "of_pcb"), [((0.5, -1.0), (0.66667, -1.33333)), ((1, -1), (1, -1))]
+)
+def test_a_model_that_is_subtracted_stays_so(weights: Any, of_pcb: Any) -> None:
+    """Sizes are scaled, and the base's own weight is left alone."""
+    models = weighted(*weights)
+    base = {"model": MODELS[0], "parameters": {"weight": [0.0, 1.0]}}
+    found = only(recipe("ties", models=[*models, base]), "pcb")
+    assert weights_of(found)[:2] == pytest.approx(of_pcb, rel=1e-4)
+    assert weights_of(found)[2:] == [[0.0, 1.0]]
+
+
+@pytest.mark.parametrize("weights", [(1, -1, 1), (0, 0, 0), ([0, 1], 1, 1)])
+def test_weights_that_cannot_be_averaged_into_the_base(weights: Any) -> None:
+    """The scale of an average is by weights that add up."""
+    swept = automatic_sweep(["linear"])
+    with pytest.raises(PCBError, match="by layer, below 0 or all 0 cannot be swept"):
+        candidates(recipe(models=weighted(*weights)), ["linear"], swept=swept)
+
+
+def test_statistics_belong_to_the_recipe_alone() -> None:
+    """Those of `scope: model` are of no use to another scope or density."""
+    found = candidates(recipe(statistics="a.json", scope="model"), ["pcb", "pcb:model"])
+    assert all("statistics" not in c.recipe["parameters"] for c in found)
+
+
 def test_gradients_are_left_alone() -> None:
     """A weight by layer goes to every method as it is."""
     document = recipe("pcb", models=weighted([0.0, 1.0], 1.0, 1.0))
@@ -322,6 +357,10 @@ def test_what_is_set_beats_the_recipe_and_the_nearest_place_wins() -> None:
         ({"swept": {"": {"lamda": [1.0]}}}, "did you mean `lambda`?"),
         ({"swept": {"": {"lambda": ["a", "b"]}}}, "lambda is 'a': "),
         ({"swept": {"linear": {"scale": ["a", 1]}}}, "scale is 'a'"),
+        (
+            {"swept": {"pcb": {"density": [[0.1, 0.3], [0.2, 0.4]]}}},
+            "[0.1, 0.3] differs by layer or tensor, and only single values can be",
+        ),
         (
             {"swept": {"ties": {"lambda": ["auto", 1]}}},
             "ties: lambda is 'auto': only pcb takes it; write pcb.lambda=auto",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -144,12 +145,39 @@ def test_values_that_are_no_score(value: Any, message: str) -> None:
         ("nocolon", "write `module:function`"),
         ("no_such_module:f", "cannot import no_such_module"),
         ("json:no_such", "json has no function `no_such`"),
+        ("./scores.py:f", "write the module's name, such as scores:f"),
     ],
 )
 def test_a_function_that_is_not_there(where: str, message: str) -> None:
     """A wrong name is one line."""
     with pytest.raises(PCBError, match=message):
         Function(where)
+
+
+def test_a_module_with_a_mistake(module_of: Callable[[str], str]) -> None:
+    """It is the user's own code, so its error is the reason."""
+    with pytest.raises(PCBError, match="SyntaxError"):
+        Function(f"{module_of('def f(:')}:f")
+    with pytest.raises(PCBError, match="ZeroDivisionError: division by zero"):
+        Function(f"{module_of('1 / 0')}:f")
+
+
+def test_what_is_called_need_not_be_a_plain_function(
+    module_of: Callable[[str], str],
+) -> None:
+    """Its identity is that of the file that it was written in."""
+    text = """
+from functools import partial
+class Of:
+    def __call__(self, folder): return {"a": 1.0}
+def f(folder, more): return {"a": more}
+o, p = Of(), partial(f, more=2.0)
+"""
+    module = module_of(text)
+    digests = {name: Function(f"{module}:{name}").identity(ALL)[1] for name in "fop"}
+    assert set(digests.values()) == {hashlib.sha256(text.encode()).hexdigest()}
+    assert Function(f"{module}:p")(Path(), ALL, ignore)["a"].value == 2.0
+    assert Function("math:sqrt").identity(ALL), "which has no file"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from mergekit_pcb.compare.columns import row_settings
 from mergekit_pcb.compare.evaluation import ALL, TEST, VALIDATION, Score
 from mergekit_pcb.compare.merge_process import Cost
 from mergekit_pcb.compare.recipe import only_one_at_a_time
-from mergekit_pcb.compare.result_cache import identity_of
+from mergekit_pcb.compare.result_cache import identity_of, key_of
 from mergekit_pcb.compare.run import Comparison
 from mergekit_pcb.compare.scoreboard import Row
 from mergekit_pcb.errors import PCBError
@@ -302,6 +302,28 @@ def test_a_setting_that_fails_does_not_win(tmp_path: Path) -> None:
     tried = named(rows, "pcb").tried
     assert tried[2].failed == "ValueError: it talks nonsense"
     assert tried[1].chosen
+
+
+def test_an_evaluation_that_exits_is_one_that_failed(tmp_path: Path) -> None:
+    """What it calls may be a command, whose end must not be ours."""
+
+    class Leaving(ByLambda):
+        def __call__(self, model: Path, part: str, progress: object) -> Any:
+            if (model / "recipe.yml").exists() and "ties" in model.name:
+                raise SystemExit(0)
+            return super().__call__(model, part, progress)
+
+    rows, _ = comparison(tmp_path, Leaving()).run()
+    assert named(rows, "ties").failed == "SystemExit: 0"
+    assert not named(rows, "pcb").failed
+
+
+def test_names_of_files_have_a_length_that_systems_take() -> None:
+    """Whatever is compared; the digest tells them apart."""
+    long = "weights " + ", ".join(["0.123"] * 99)
+    keys = {key_of(long, 1), key_of(long, 2), key_of(long + "4", 1)}
+    assert len(keys) == 2, "the name is for people"
+    assert all(len(key) < 100 for key in keys)
 
 
 def test_no_model_can_be_evaluated(tmp_path: Path) -> None:

@@ -69,3 +69,21 @@ def test_experts_that_are_the_base_have_no_measures(tmp_path: Path) -> None:
     for name in ("base", "a", "b"):
         tiny.save_llama(tmp_path / name, tiny.llama_weights())
     assert WeightMetrics(inputs_at(tmp_path))(tmp_path / "a", ALL, ignore) == {}
+
+
+def test_measures_are_of_the_experts_as_they_are(tmp_path: Path) -> None:
+    """Another model in a folder of the same name is another, and an adapter's dtype."""
+    for seed, name in enumerate(("base", "a", "b")):
+        tiny.save_llama(tmp_path / name, tiny.fine_tune(tiny.llama_weights(), seed))
+    measures = WeightMetrics(inputs_at(tmp_path))
+    before = measures.identity(ALL)
+    assert measures.identity(ALL) == before
+    (tmp_path / "a").rename(tmp_path / "before")
+    tiny.save_llama(tmp_path / "a", tiny.fine_tune(tiny.llama_weights(), 9))
+    assert measures.identity(ALL) != before
+    adapted = located(f"{tmp_path}/base+{tmp_path}/a")
+    plain, half = (
+        inputs_at(tmp_path, adapter_dtype=dtype) for dtype in (None, "bfloat16")
+    )
+    assert plain.identity_of(adapted) != half.identity_of(adapted)
+    assert plain.identity_of(plain.base) == half.identity_of(plain.base)

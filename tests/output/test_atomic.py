@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -161,3 +163,14 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> No
     with complete_or_absent(out) as unfinished:
         unfinished.mkdir()
     assert hidden() == []
+
+
+def test_a_lock_that_cannot_be_had_is_found_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not at the end, when there is a model to lose; it is each user's own."""
+    assert str(os.getuid()) in Path(atomic._publishing().lock_file).name
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "no" / "folder" / "file"))
+    (tmp_path / "no").write_text("")
+    with pytest.raises(OSError, match="no"), complete_or_absent(tmp_path / "merged"):
+        raise AssertionError("not reached")

@@ -119,3 +119,14 @@ def test_what_a_killed_run_left_is_removed(
     shutil.rmtree(folder)
     merged(model, options)
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_a_copy_has_the_chat_template(
+    adapter: tuple[ModelReference, MergeOptions],
+) -> None:
+    """Which transformers writes as a file of its own."""
+    template = "{{ 'hello' }}{{ messages }}"
+    base = Path(adapter[0].model.path)
+    (base / "chat_template.jinja").write_text(template)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(merged(*adapter))
+    assert tokenizer.chat_template == template

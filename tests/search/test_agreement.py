@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import math
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,6 +19,7 @@ from mergekit_pcb.compare.evaluation import ALL, TEST, VALIDATION
 from mergekit_pcb.compare.loading import load_model
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.search.agreement import Agreement
+from mergekit_pcb.search.mapped import mapped
 from mergekit_pcb.search.texts import SKIPPED, generated, lines_of
 from tests import tiny
 from tests.search import families
@@ -170,6 +174,33 @@ def test_lines_of_json(tmp_path: Path) -> None:
     file.write_text('{"txt": "a"}\n')
     with pytest.raises(PCBError, match='no JSON object with "text"'):
         lines_of(file, 8, 0)
+
+
+@pytest.mark.parametrize("name", ["in.jsonl", "in.txt"])
+def test_an_input_is_a_line_of_the_file(tmp_path: Path, name: str) -> None:
+    """Separators that are characters of a text split none; a mark begins none."""
+    texts = [f"one\u2028line\x85of {i}" for i in range(4)]
+    lines = texts
+    if name.endswith("l"):
+        lines = [json.dumps({"text": text}, ensure_ascii=False) for text in texts]
+    file = tmp_path / name
+    file.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    assert sorted(lines_of(file, 8, 0)) == texts
+
+
+def test_a_full_disk_leaves_no_file_to_write_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory mapped on a file that has no room ends the process."""
+
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    for _ in range(2):
+        with pytest.raises(OSError, match="No space"):
+            mapped(tmp_path / "expert.f32", 9)
+        assert not list(tmp_path.iterdir())
 
 
 def test_other_vocabularies_are_refused(tmp_path: Path) -> None:

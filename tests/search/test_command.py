@@ -11,7 +11,7 @@ import torch
 import yaml
 from mergekit.scripts import run_yaml
 
-from mergekit_pcb.search import run, scores
+from mergekit_pcb.search import command, run, scores
 from mergekit_pcb.search.command import search
 from mergekit_pcb.search.space import DENSITIES, LAMBDA_FACTORS
 from mergekit_pcb.search.weights import population
@@ -219,6 +219,7 @@ def test_three_failures_in_a_row_stop_the_search(
         (("--budget", "20"), "needs labels or real inputs"),
         (("--inputs", "tund0=in.txt"), "did you mean `tuned0`?"),
         (("--inputs", "tuned0=none.txt"), "No such file"),
+        (("--inputs", "tuned0=a", "--inputs", "tuned0 = b"), "has two files"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(
@@ -237,6 +238,15 @@ def test_what_cannot_be_done_is_one_line(
     result = tiny.invoke(search, file, "--out", tmp_path / "out", *options)
     assert message in tiny.error_line(result)
     assert "models evaluated" not in capfd.readouterr().err
+
+
+def test_a_model_may_have_an_equals_sign_in_its_name() -> None:
+    """The longest name that the recipe has is meant."""
+    pairs = ["lr=3e-5=a=b.txt", "lr = in.txt"]
+    assert command._files(pairs, ["lr", "lr=3e-5"]) == {
+        "lr=3e-5": Path("a=b.txt"),
+        "lr": Path("in.txt"),
+    }
 
 
 def test_one_model_leaves_nothing_to_choose(tmp_path: Path) -> None:

@@ -139,6 +139,25 @@ def test_statistics_of_a_file_are_of_one_setting() -> None:
     assert "statistics" not in found["parameters"]
 
 
+@pytest.mark.parametrize("weight", [0.1, 1.0, 10.0, -1.0])
+@pytest.mark.parametrize("method", [PCB, TASK_ARITHMETIC])
+def test_a_factor_on_all_weights_changes_no_candidate(
+    tmp_path: Path, method: str, weight: float
+) -> None:
+    """Lambda makes up for it, whatever its bounds are at weights of 1."""
+    base, tuned = tiny.save_family(tmp_path, 3, head=False)
+    setting = Setting(method, *((0.2, "tensor") if method == PCB else ()))
+
+    def automatic(weight: float) -> float:
+        recipe = tiny.recipe_of(base, tuned, parameters={"weight": weight})
+        return Both(tmp_path, recipe).bench.contributions(setting).automatic
+
+    expected = automatic(1.0) / abs(weight)
+    if weight < 0:  # all are subtracted: there is nothing that is kept
+        expected = 1.0
+    assert automatic(weight) == pytest.approx(expected, rel=1e-3)
+
+
 def test_auto_of_the_whole_model_keeps_the_target(tmp_path: Path) -> None:
     """At that lambda the merge keeps the target of the task vectors, on average."""
     both = Both(tmp_path, family_recipe(tmp_path, torch.float32))
