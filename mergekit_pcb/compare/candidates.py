@@ -105,6 +105,9 @@ class Candidate:
 def inputs_of(recipe: edits.Recipe) -> Inputs:
     """The models that a recipe merges.
 
+    Args:
+        recipe: as the user wrote it; links name models, and are resolved.
+
     Raises:
         PCBError: it names no base, or nothing else.
     """
@@ -115,14 +118,17 @@ def inputs_of(recipe: edits.Recipe) -> Inputs:
             "fine-tuned from (methods that take none are run without it)"
         )
     entries = [entry for group in edits.groups(recipe) for entry in group]
-    models = dict.fromkeys(located(entry["model"]) for entry in entries)
+    models: dict[ModelReference, str] = {}
+    for entry in entries:
+        named = str(located(entry["model"], keep_links=True))
+        models.setdefault(located(entry["model"]), named)
     models.pop(base, None)
     if not models:
         raise PCBError(
             f"the recipe has no model beside the base, {base}: list the models that "
             "were fine-tuned from it under `models:`"
         )
-    names = short_names([str(model) for model in models])
+    names = short_names(list(models.values()))
     experts = dict(zip(names, models, strict=True))
     return Inputs(base, experts, has_own_vocabulary(recipe, base))
 

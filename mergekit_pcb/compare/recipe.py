@@ -100,8 +100,8 @@ def compare_recipe(
     with one_line_errors(recipe, verbose=False):
         text = recipe_text(recipe)
         require_no_errors(check_recipe(text, recipe, "yaml"), recipe)
-        document = with_absolute_paths(yaml.safe_load(text))
-        inputs = inputs_of(document)
+        written = yaml.safe_load(text)
+        document, inputs = with_absolute_paths(written), inputs_of(written)
         require_apart(out, itertools.chain(*map(local_folders, inputs.models)))
         # Methods that draw at random must draw the same when they run again.
         options = {"random_seed": 0, **(merge_options or {})}

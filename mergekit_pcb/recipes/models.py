@@ -9,6 +9,7 @@ resolved, so that equal references are equal models.
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,17 @@ def reference(value: Any) -> ModelReference:
         ) from error
 
 
-def located(value: Any) -> ModelReference:
-    """A model, from text, the long form or a reference, with local paths resolved."""
+def located(value: Any, *, keep_links: bool = False) -> ModelReference:
+    """A model, from text, the long form or a reference, with local paths resolved.
+
+    Args:
+        value: the model.
+        keep_links: make paths absolute only, for the name that links give a model.
+    """
     model = reference(value)
-    parts = {"model": _resolved(model.model)}
+    parts = {"model": _resolved(model.model, keep_links)}
     if model.lora is not None:
-        parts["lora"] = _resolved(model.lora)
+        parts["lora"] = _resolved(model.lora, keep_links)
     return model.model_copy(update=parts)
 
 
@@ -109,8 +115,9 @@ def local_folders(model: ModelReference) -> list[Path]:
     return [path for path in found if path.exists()]
 
 
-def _resolved(path: ModelPath) -> ModelPath:
+def _resolved(path: ModelPath, keep_links: bool) -> ModelPath:
     local = Path(path.path).expanduser()
     if not local.exists():
         return path
-    return path.model_copy(update={"path": str(local.resolve())})
+    whole = os.path.abspath(local) if keep_links else local.resolve()  # noqa: PTH100
+    return path.model_copy(update={"path": str(whole)})

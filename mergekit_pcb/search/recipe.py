@@ -90,8 +90,8 @@ def search_recipe(
             require_device(merge_options.device)
         text = recipe_text(recipe)
         require_no_errors(check_recipe(text, recipe, "yaml"), recipe)
-        document = edits.with_absolute_paths(yaml.safe_load(text))
-        inputs = inputs_of(document)
+        written = yaml.safe_load(text)
+        document, inputs = edits.with_absolute_paths(written), inputs_of(written)
         require_apart(out, itertools.chain(*map(local_folders, inputs.models)))
         if len(inputs.experts) < 2:
             raise PCBError(

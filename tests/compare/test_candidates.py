@@ -437,6 +437,19 @@ def test_two_spellings_of_a_folder_are_one_model(
     assert config.base_model == inputs.base
 
 
+def test_a_link_names_its_model(tmp_path: Path) -> None:
+    """As the recipe does; the model is the one that it leads to."""
+    for name in ("base", "run1/checkpoint-500", "run2/checkpoint-500"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "math").symlink_to(tmp_path / "run1" / "checkpoint-500")
+    models = [{"model": str(tmp_path / m)} for m in ("math", "run2/checkpoint-500")]
+    document = recipe(models=models) | {"base_model": str(tmp_path / "base")}
+    inputs = inputs_of(document)
+    assert list(inputs.experts) == ["math", "checkpoint-500"]
+    found = Path(inputs.experts["math"].model.path)
+    assert found == tmp_path / "run1" / "checkpoint-500"
+
+
 def test_an_adapter_keeps_its_two_parts(tmp_path: Path) -> None:
     """Both paths of a model with an adapter become absolute; a revision stays."""
     for name in ("base", "adapter"):
