@@ -13,11 +13,12 @@ import yaml
 from mergekit.options import PrettyPrintHelp
 from mergekit.scripts import run_yaml
 
-from mergekit_pcb.compare.candidates import METHODS, Inputs
+from mergekit_pcb.compare.candidates import METHODS
 from mergekit_pcb.compare.evaluation import Evaluation
 from mergekit_pcb.compare.function import Function
 from mergekit_pcb.compare.grids import automatic_sweep
 from mergekit_pcb.compare.harness import Harness
+from mergekit_pcb.compare.inputs import Inputs
 from mergekit_pcb.compare.ray_options import add_ray_options, ray_of
 from mergekit_pcb.compare.recipe import compare_recipe
 from mergekit_pcb.compare.run import KEEP

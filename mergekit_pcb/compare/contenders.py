@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from mergekit_pcb.check.linter import check_recipe
-from mergekit_pcb.compare.candidates import Candidate, Inputs, settings_in_words
+from mergekit_pcb.compare.candidates import Candidate, settings_in_words
+from mergekit_pcb.compare.inputs import Inputs
 from mergekit_pcb.compare.methods import find_method
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.plugin.parameters import SCOPES

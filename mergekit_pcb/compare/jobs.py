@@ -13,8 +13,8 @@ from uuid import uuid4
 
 from mergekit.common import ModelReference
 
-from mergekit_pcb.compare.candidates import Inputs
 from mergekit_pcb.compare.evaluation import Evaluation, Scores
+from mergekit_pcb.compare.inputs import Inputs
 from mergekit_pcb.compare.merge_process import Cost, MergeServer
 from mergekit_pcb.compare.results import in_few_words
 

@@ -19,20 +19,13 @@ from mergekit.options import MergeOptions
 from mergekit_pcb.atomic_files import unfinished_folder
 from mergekit_pcb.check.linter import check_recipe
 from mergekit_pcb.compare.ahead import run_ahead
-from mergekit_pcb.compare.candidates import (
-    METHODS,
-    Fixed,
-    Inputs,
-    Swept,
-    candidates,
-    has_own_vocabulary,
-    inputs_of,
-)
+from mergekit_pcb.compare.candidates import METHODS, Fixed, Swept, candidates
 from mergekit_pcb.compare.cluster import Ray, cluster, require_ray
 from mergekit_pcb.compare.contenders import contenders
 from mergekit_pcb.compare.disk import merged_size
 from mergekit_pcb.compare.evaluation import Evaluation
 from mergekit_pcb.compare.files import write
+from mergekit_pcb.compare.inputs import Inputs, has_own_vocabulary, inputs_of
 from mergekit_pcb.compare.merge_process import merge_here, merge_server
 from mergekit_pcb.compare.progress import BarsAndLog, bars_and_log
 from mergekit_pcb.compare.report import Report

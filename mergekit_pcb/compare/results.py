@@ -15,8 +15,9 @@ from mergekit.common import ModelReference
 
 from mergekit_pcb.atomic_files import write_file
 from mergekit_pcb.compare import result_cache as cache
-from mergekit_pcb.compare.candidates import Candidate, Inputs
+from mergekit_pcb.compare.candidates import Candidate
 from mergekit_pcb.compare.evaluation import Evaluation, Score, Scores
+from mergekit_pcb.compare.inputs import Inputs
 from mergekit_pcb.compare.merge_process import Cost
 from mergekit_pcb.compare.plan import Plan, timed
 from mergekit_pcb.compare.progress import BarsAndLog

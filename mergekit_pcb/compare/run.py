@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 from mergekit.common import ModelReference
 
-from mergekit_pcb.compare.candidates import Candidate, Inputs
+from mergekit_pcb.compare.candidates import Candidate
 from mergekit_pcb.compare.evaluation import ALL, TEST, VALIDATION, Evaluation
+from mergekit_pcb.compare.inputs import Inputs
 from mergekit_pcb.compare.plan import Plan
 from mergekit_pcb.compare.progress import BarsAndLog
 from mergekit_pcb.compare.results import Merge, Results

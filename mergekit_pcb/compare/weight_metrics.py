@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from mergekit.io import LazyTensorLoader
 
-from mergekit_pcb.compare.candidates import Inputs
 from mergekit_pcb.compare.evaluation import Score, Scores
+from mergekit_pcb.compare.inputs import Inputs
 from mergekit_pcb.compare.tensors import architecture_weights, tensors_of
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.kernel.metrics import Metrics, measure, total

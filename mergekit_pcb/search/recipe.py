@@ -16,9 +16,10 @@ from mergekit.options import MergeOptions
 from mergekit_pcb.atomic_files import unfinished_folder, write_file
 from mergekit_pcb.check.linter import check_recipe
 from mergekit_pcb.compare import result_cache as cache
-from mergekit_pcb.compare.candidates import Inputs, candidates, inputs_of
+from mergekit_pcb.compare.candidates import candidates
 from mergekit_pcb.compare.cluster import Ray, cluster, require_ray
 from mergekit_pcb.compare.disk import merged_size
+from mergekit_pcb.compare.inputs import Inputs, inputs_of
 from mergekit_pcb.compare.merge_process import merge_server
 from mergekit_pcb.compare.plan import Plan
 from mergekit_pcb.compare.progress import bars_and_log

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from mergekit.options import MergeOptions
 
 from mergekit_pcb.atomic_files import write_file
-from mergekit_pcb.compare.candidates import Inputs
+from mergekit_pcb.compare.inputs import Inputs
 from mergekit_pcb.compare.loading import load_model
 from mergekit_pcb.compare.results import Merge
 from mergekit_pcb.recipes import edits

@@ -11,8 +11,9 @@ import yaml
 from mergekit.config import MergeConfiguration
 
 from mergekit_pcb.check.linter import check_recipe
-from mergekit_pcb.compare.candidates import METHODS, Candidate, candidates, inputs_of
+from mergekit_pcb.compare.candidates import METHODS, Candidate, candidates
 from mergekit_pcb.compare.grids import automatic_sweep
+from mergekit_pcb.compare.inputs import inputs_of
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.plugin.parameters import DEFAULT_DENSITY, DEFAULT_LAMBDA
 from mergekit_pcb.recipes.edits import with_absolute_paths

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from mergekit_pcb.compare.candidates import inputs_of
 from mergekit_pcb.compare.command import compare
 from mergekit_pcb.compare.contenders import contenders
 from mergekit_pcb.compare.function import Function
+from mergekit_pcb.compare.inputs import inputs_of
 from mergekit_pcb.compare.recipe import compare_recipe
 from mergekit_pcb.errors import PCBError
 from tests import tiny

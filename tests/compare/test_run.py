@@ -14,9 +14,10 @@ import pytest
 import yaml
 from safetensors.torch import save_file
 
-from mergekit_pcb.compare.candidates import candidates, inputs_of
+from mergekit_pcb.compare.candidates import candidates
 from mergekit_pcb.compare.columns import row_settings
 from mergekit_pcb.compare.evaluation import ALL, TEST, VALIDATION, Score
+from mergekit_pcb.compare.inputs import inputs_of
 from mergekit_pcb.compare.merge_process import Cost
 from mergekit_pcb.compare.recipe import only_one_at_a_time
 from mergekit_pcb.compare.result_cache import identity_of, key_of

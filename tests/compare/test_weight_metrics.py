@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from safetensors.torch import save_file
 
-from mergekit_pcb.compare.candidates import Inputs
 from mergekit_pcb.compare.evaluation import ALL
+from mergekit_pcb.compare.inputs import Inputs
 from mergekit_pcb.compare.weight_metrics import WeightMetrics
 from mergekit_pcb.recipes.models import located
 from tests import tiny
