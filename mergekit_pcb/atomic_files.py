@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import shutil
@@ -67,13 +68,21 @@ def write_file(path: Path, content: str | bytes) -> None:
     Raises:
         OSError: the disk is full, or the folder may not be written to.
     """
-    path = path.resolve()
+    data = content
+    if isinstance(data, str):
+        # Names of files may hold what is no text.
+        data = data.encode("utf-8", "backslashreplace")
+    try:
+        path = path.resolve()
+    except RuntimeError as error:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from error
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        path.write_bytes(data)  # a pipe or a device stays one
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}-{os.getpid()}")
     try:
-        unfinished.write_bytes(
-            content.encode("utf-8") if isinstance(content, str) else content
-        )
+        unfinished.write_bytes(data)
         if path.exists():
             shutil.copymode(path, unfinished)
         unfinished.replace(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
 
@@ -72,3 +73,27 @@ def test_what_was_left_is_found_whatever_the_name(tmp_path: Path) -> None:
     os.utime(left, (0, 0))
     with unfinished_folder(tmp_path, ".run[1].unfinished-"):
         assert not left.exists()
+
+
+def test_a_pipe_stays_a_pipe(tmp_path: Path) -> None:
+    """What is no file is written to, not replaced."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_file(pipe, "text")
+    assert os.read(reader, 9) == b"text"
+    os.close(reader)
+    assert pipe.is_fifo()
+
+
+def test_links_in_a_circle_are_an_error_of_the_system(tmp_path: Path) -> None:
+    """On every version of Python."""
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(OSError, match="symbolic links"):
+        write_file(tmp_path / "loop", "text")
+
+
+def test_names_that_are_no_text_do_not_stop_a_report(tmp_path: Path) -> None:
+    """Python reads them with surrogates, which UTF-8 has no bytes for."""
+    write_file(tmp_path / "a.json", '{"name": "\udcff"}')
+    assert json.loads((tmp_path / "a.json").read_text()) == {"name": "\udcff"}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mergekit_pcb.output.text import echo
 from mergekit_pcb.printable import printable
 from mergekit_pcb.recipes.findings import ADVICE, ERROR, Finding
 
@@ -96,7 +97,7 @@ def check(
     if layout == "json":
         lines = [_json(findings)]
     for line in lines:
-        click.echo(line)
+        echo(line)
     if any(strict or finding.severity == ERROR for finding in findings):
         ctx.exit(1)
 
@@ -104,7 +105,6 @@ def check(
 def _examine_file(path: str, name: str, kind: str) -> Examined:
     from mergekit_pcb.check.linter import Examined, examine
     from mergekit_pcb.errors import PCBError
-    from mergekit_pcb.output.error_lines import one_line_errors
     from mergekit_pcb.recipes.reading import recipe_text
 
     try:
@@ -112,8 +112,11 @@ def _examine_file(path: str, name: str, kind: str) -> Examined:
     except PCBError as error:
         finding = Finding(name, 1, 1, ERROR, error.message, rule="not-text")
         return Examined([finding], [])
-    with one_line_errors(name, verbose=False):  # of models that may not be read
+    try:
         return examine(text, name, kind)
+    except OSError as error:  # of a model's folder
+        reason = f"{error.filename}: {error.strerror}"
+        return Examined([Finding(name, 1, 1, ERROR, reason, rule="unreadable")], [])
 
 
 def _coloured(finding: Finding) -> str:

@@ -57,14 +57,15 @@ def merge(
     out = Path(out_path)
     with one_line_errors(config_file, verbose=verbose):
         _require_pcb()
-        require_device(MergeOptions(**options).device)
+        parsed = MergeOptions(**options)
+        require_device(parsed.device, multi_gpu=parsed.multi_gpu)
         options_for_shapes = ("allow_crimes", "unsafe_truncate_embeddings")
         any_shape = any(options[name] for name in options_for_shapes)
         config, models = _checked(config_file, any_shape=any_shape)
         located_models = map(located, models)
         inputs = [path for model in located_models for path in local_folders(model)]
         require_apart(out, inputs)
-        merge_adapters(config.referenced_models(), MergeOptions(**options))
+        merge_adapters(config.referenced_models(), parsed)
         with (
             _saving_statistics(save_statistics),
             complete_or_absent(out) as unfinished,

@@ -19,6 +19,10 @@ from mergekit_pcb.output.table import Cell
 
 NOTHING = "–"
 WINNER = "★"
+# Times the median: what is larger does not decide how many decimals are shown.
+_FAR = 1000
+# Numbers from here on are written with an exponent.
+_LONG = 1e7
 _ARROWS = {True: " ↑", False: " ↓", None: ""}
 
 
@@ -226,6 +230,10 @@ def digits(values: Iterable[float | None], errors: Iterable[float | None] = ()) 
     known = sorted({abs(value) for value in values if value is not None})
     if not known:
         return 3
+    # A merge that went wrong must not hide how the others differ.
+    known = [
+        value for value in known if value <= _FAR * known[len(known) // 2]
+    ] or known
     usual = 3 if known[-1] < 10 else 1 if known[-1] < 1000 else 0
     if 0 < known[-1] < 0.1:
         usual = 2 - math.floor(math.log10(known[-1]))
@@ -249,4 +257,8 @@ def mean_digits(scoreboard: Scoreboard) -> int:
 
 
 def _decimals(count: int, sign: str = "") -> Callable[[float], str]:
-    return f"{{:{sign}.{count}f}}".format
+    def text(value: float) -> str:
+        form = f".{count}f" if abs(value) < _LONG else ".3g"
+        return f"{value:{sign}{form}}"
+
+    return text

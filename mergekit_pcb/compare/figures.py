@@ -33,6 +33,8 @@ _CURVES = (
 # Two of the shared colours: a red orange, and a blue.
 _PCB, _OTHER = "C5", "C0"
 _PANELS = 5
+# Beyond it matplotlib finds no ticks; such a score is that of a merge that diverged.
+LARGEST_DRAWN = 1e12
 _WIDTH = 9.4
 
 
@@ -89,6 +91,7 @@ def _draw_bars(axes: Axes, rows: Sequence[Row], panel: Column) -> None:
     start = 0.0 if base is None or panel.higher_is_better is None else base
     # None becomes NaN, which is not drawn.
     values = np.array([panel.value(row) for row in rows], dtype=float)
+    values[np.abs(values) > LARGEST_DRAWN] = np.nan
     errors = np.array([panel.error(r) if panel.error else None for r in rows], float)
     grey, merged = rcParams["axes.edgecolor"], {True: _PCB, False: _OTHER}
     bars = axes.barh(
@@ -191,7 +194,8 @@ def _best_by_value(
     for tried in row.tried:
         value = _at(tried, parameter)
         score = validation.score(Row(MERGE, row.name, tried.scores))
-        if isinstance(value, (int, float)) and score is not None:
+        drawn = score is not None and abs(score) <= LARGEST_DRAWN
+        if isinstance(value, (int, float)) and score is not None and drawn:
             points.setdefault(value, []).append((score, tried.chosen))
     pick = min if validation.direction is False else max
     return [(v, *pick(points[v], key=itemgetter(0))) for v in sorted(points)]

@@ -185,9 +185,9 @@ def _source_of(function: Any) -> bytes:
         function = type(function)
     try:
         file = inspect.getsourcefile(function)
-    except TypeError:  # built in
+        return Path(file).read_bytes() if file else b""
+    except (TypeError, OSError):  # built in, or not from a file
         return b""
-    return Path(file).read_bytes() if file else b""
 
 
 def _imported(where: str) -> Callable[..., Any]:
@@ -199,7 +199,7 @@ def _imported(where: str) -> Callable[..., Any]:
         sys.path.insert(0, here)
     try:
         function: Any = getattr(importlib.import_module(module), name, None)
-    except Exception as error:  # of the user's own code
+    except (Exception, SystemExit) as error:  # of the user's own code
         name_it = ""
         if module.endswith(".py") or "/" in module:
             name_it = f"; write the module's name, such as {Path(module).stem}:{name}"

@@ -112,7 +112,9 @@ def bars_and_log(folder: Path, *, quiet: bool) -> Iterator[BarsAndLog]:
     with (
         # A copy, because it will mean something else during each step.
         os.fdopen(os.dup(_STANDARD_ERROR), "w", encoding="utf-8") as screen,
-        (folder / "log.txt").open("a", encoding="utf-8", buffering=1) as log,
+        (folder / "log.txt").open(
+            "a", encoding="utf-8", errors="backslashreplace", buffering=1
+        ) as log,
         new_bars(Console(file=screen), hidden=quiet) as bars,
     ):
         yield BarsAndLog(bars, log)

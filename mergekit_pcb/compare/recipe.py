@@ -99,7 +99,8 @@ def compare_recipe(
         # Methods that draw at random must draw the same when they run again.
         options = {"random_seed": 0, **(merge_options or {})}
         if on is None:  # other machines may have what this one has not
-            require_device(MergeOptions(**options).device)
+            parsed = MergeOptions(**options)
+            require_device(parsed.device, multi_gpu=parsed.multi_gpu)
         if any(model.lora is not None for model in inputs.models):
             options.setdefault("lora_merge_cache", str((out / "adapters").resolve()))
         inputs = replace(
@@ -180,12 +181,8 @@ def _ahead(comparison: Comparison, on: Ray, size: float, display: BarsAndLog) ->
 
 
 @contextmanager
-def only_one_at_a_time(out: Path, command: str = "compare") -> Iterator[None]:
+def only_one_at_a_time(out: Path) -> Iterator[None]:
     """Keep other processes from working in the same folder.
-
-    Args:
-        out: the folder.
-        command: that works there, for the message.
 
     Raises:
         PCBError: another one does.
@@ -197,8 +194,8 @@ def only_one_at_a_time(out: Path, command: str = "compare") -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise PCBError(
-            f"another `mergekit-pcb {command}` is working in {out}: wait until it is "
-            "done, or choose another --out"
+            f"another `mergekit-pcb compare` or `search` is working in {out}: wait "
+            "until it is done, or choose another --out"
         ) from None
     try:
         yield

@@ -107,7 +107,7 @@ def inspect(
         one_line_errors(recipe, verbose=merge_options.verbosity > 0),
         _silent_libraries() if merge_options.quiet else nullcontext(),
     ):
-        require_device(merge_options.device)
+        require_device(merge_options.device, multi_gpu=merge_options.multi_gpu)
         if out is not None:
             if missing := why_no_figures():
                 raise PCBError(missing)

@@ -9,13 +9,15 @@ from contextlib import contextmanager
 
 import click
 import yaml
-from huggingface_hub.errors import HFValidationError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from mergekit.config import MergeConfiguration
 from pydantic import ValidationError
 from safetensors import SafetensorError
 
 from mergekit_pcb.errors import PCBError
 
+# Of the hub's HTTP client, whose name changes from version to version: no network.
+_NO_ANSWER: type[Exception] = HfHubHTTPError.__mro__[1]
 # What a bad recipe, a bad checkpoint or a full disk raises somewhere below. Any other
 # exception is a defect, whose traceback is worth more than a line.
 _EXPECTED = (
@@ -24,6 +26,7 @@ _EXPECTED = (
     OSError,
     MemoryError,
     SafetensorError,
+    _NO_ANSWER,
     yaml.YAMLError,
 )
 

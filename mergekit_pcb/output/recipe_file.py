@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +25,13 @@ def require_free(out: Path | None, *, force: bool) -> None:
     Raises:
         PCBError: the file exists.
     """
-    if out is not None and out.exists() and not force:
+    try:
+        taken = out is not None and out.exists() and not force
+    except OSError as error:
+        raise PCBError(f"{out}: {error.strerror}") from error
+    except RuntimeError as error:
+        raise PCBError(f"{out}: {os.strerror(errno.ELOOP)}") from error
+    if taken:
         raise PCBError(f"{out} exists: choose another --out, or add --force")
 
 

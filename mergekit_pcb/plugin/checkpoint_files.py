@@ -167,7 +167,7 @@ def _index_problem(index: Path) -> str | None:
         files = set(json.loads(index.read_bytes())["weight_map"].values())
     except (ValueError, TypeError, KeyError, AttributeError):
         return f"{index} is not an index of weights (no weight_map): {_AGAIN}"
-    problems = (file_problem(index.parent / str(file)) for file in sorted(files))
+    problems = (file_problem(index.parent / file) for file in sorted(map(str, files)))
     return next(filter(None, problems), None)
 
 

@@ -7,6 +7,7 @@ computed while the sample is drawn, not by their names.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterable
 from contextvars import ContextVar
@@ -175,12 +176,27 @@ def _mismatch(content: StatisticsFile, needed: StatisticsFile) -> str | None:
         for density in ours.statistics:
             if density not in theirs.statistics:
                 return f"it knows nothing of {ours.name} at density {density:g}"
+    if _is_damaged(content):
+        return "it is damaged: write it again with --save-statistics"
     known = {entry.density for entry in content.projections}
     for entry in needed.projections:
         if entry.density not in known:
             densities = ", ".join(f"{r:g}" for r in entry.density)
             return f"it knows nothing of one tensor with the densities {densities}"
     return None
+
+
+def _is_damaged(content: StatisticsFile) -> bool:
+    statistics = [s for entry in content.models for s in entry.statistics.values()]
+    return any(
+        math.isnan(number) or low < 0 or high < low
+        for low, high, *others in statistics
+        for number in (low, high, *others)
+    ) or any(
+        len(entry.projections) != len(content.models)
+        or not all(map(math.isfinite, entry.projections))
+        for entry in content.projections
+    )
 
 
 def read(path: Path) -> StatisticsFile:

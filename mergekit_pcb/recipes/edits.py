@@ -147,9 +147,10 @@ def scale_weights(recipe: Recipe, mean: float) -> None:
     for place in _mappings(recipe):
         parameters = place.get("parameters") or {}
         is_base = "model" in place and located(place["model"]) == base
-        if "weight" in parameters and not is_base:
-            scaled = plain(parameters["weight"]) * factor
-            parameters["weight"] = float(f"{scaled:.6g}")
+        weight = plain(parameters.get("weight"))
+        # Another value, such as a gradient, is none that a model takes.
+        if isinstance(weight, (int, float)) and not is_base:
+            parameters["weight"] = float(f"{weight * factor:.6g}")
 
 
 def without_base(recipe: Recipe, *, keep_entries: bool) -> None:

@@ -88,7 +88,7 @@ def search_recipe(
         require_ray()
     with one_line_errors(recipe, verbose=merge_options.verbosity > 0):
         if on is None:  # other machines may have what this one has not
-            require_device(merge_options.device)
+            require_device(merge_options.device, multi_gpu=merge_options.multi_gpu)
         text = recipe_text(recipe)
         require_no_errors(check_recipe(text, recipe, "yaml"), recipe)
         written = yaml.safe_load(text)
@@ -116,7 +116,7 @@ def search_recipe(
             adapter_dtype=merge_options.lora_merge_dtype,
         )
         start = _for_pcb(document)
-        with only_one_at_a_time(out, "search"):
+        with only_one_at_a_time(out):
             task = Task(
                 document["merge_method"],
                 start,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,7 @@ def lines_of(file: Path, count: int, seed: int) -> list[str]:
     content = read_small_file(file, _MOST_BYTES)
     try:
         # Not `splitlines`: other separators are characters of a text.
-        lines = content.decode("utf-8-sig").split("\n")
+        lines = re.split("\r\n|\r|\n", content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise PCBError(f"{file} is not UTF-8 text: save it as UTF-8") from error
     lines = [line.strip() for line in lines]

@@ -188,6 +188,7 @@ def test_every_rule_has_a_wrong_recipe() -> None:
     }
     assert set(RULES) - found == {
         "not-text",
+        "unreadable",
         "different-models",
         "unknown-module",
         "damaged-files",
@@ -205,3 +206,52 @@ def test_every_method_has_a_right_recipe() -> None:
     for path in (RECIPES / "right").glob("*.yml"):
         used |= {d["merge_method"] for d in yaml.safe_load_all(path.read_text())}
     assert {m.spec.name for m in registered_methods()} - used <= {"ram"}
+
+
+FILTERS_FOR_ALL = """
+merge_method: linear
+base_model: org/math
+models:
+  - model: org/math
+    parameters:
+      weight:
+        - {filter: self_attn, value: 0.5}
+        - {filter: mlp, value: 0.5}
+        - {filter: norm, value: 0.1}
+        - {filter: embed_tokens, value: 0.2}
+        - {filter: lm_head, value: 0.1}
+  - model: org/code
+    parameters:
+      weight: [{filter: model, value: 0.5}, {filter: lm_head, value: 1.0}]
+"""
+NAME_IN_A_FOLDER = """
+name: first/soup
+merge_method: karcher
+base_model: org/math
+models:
+  - model: org/math
+  - model: org/code
+---
+merge_method: pcb
+base_model: org/base
+models:
+  - model: first/soup
+  - model: org/chat
+tokenizer:
+  source: base
+  tokens:
+    "<|im_end|>": {source: first/soup}
+"""
+
+
+@pytest.mark.parametrize("text", [FILTERS_FOR_ALL, NAME_IN_A_FOLDER])
+def test_unusual_recipes_that_mergekit_merges(text: str) -> None:
+    """Filters that match all tensors of a Llama; a merge in a folder of its own."""
+    assert check_recipe(text, "r.yml") == []
+
+
+def test_filters_that_no_model_is_covered_by() -> None:
+    """One tensor without a value is enough for mergekit to stop."""
+    text = FILTERS_FOR_ALL.replace("filter: norm", "filter: nrm")
+    findings = check_recipe(text, "r.yml")
+    assert any("match no filter of `weight`" in f.message for f in findings)

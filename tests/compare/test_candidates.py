@@ -140,6 +140,12 @@ def test_a_model_that_is_subtracted_stays_so(weights: Any, of_pcb: Any) -> None:
     assert weights_of(found)[2:] == [[0.0, 1.0]]
 
 
+def test_a_gradient_that_no_model_takes_is_left_alone() -> None:
+    """Every model has a weight of its own."""
+    document = recipe("ties", models=weighted(0.5, 0.5, 0.5), weight=[0.0, 1.0])
+    assert weights_of(only(document, "pcb")) == [1.0, 1.0, 1.0]
+
+
 @pytest.mark.parametrize("weights", [(1, -1, 1), (0, 0, 0), ([0, 1], 1, 1)])
 def test_weights_that_cannot_be_averaged_into_the_base(weights: Any) -> None:
     """The scale of an average is by weights that add up."""

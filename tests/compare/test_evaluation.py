@@ -158,6 +158,8 @@ def test_a_module_with_a_mistake(module_of: Callable[[str], str]) -> None:
     """It is the user's own code, so its error is the reason."""
     with pytest.raises(PCBError, match="SyntaxError"):
         Function(f"{module_of('def f(:')}:f")
+    with pytest.raises(PCBError, match="SystemExit: 0"):
+        Function(f"{module_of('import sys; sys.exit(0)')}:f")
     with pytest.raises(PCBError, match="ZeroDivisionError: division by zero"):
         Function(f"{module_of('1 / 0')}:f")
 
@@ -178,6 +180,7 @@ o, p = Of(), partial(f, more=2.0)
     assert set(digests.values()) == {hashlib.sha256(text.encode()).hexdigest()}
     assert Function(f"{module}:p")(Path(), ALL, ignore)["a"].value == 2.0
     assert Function("math:sqrt").identity(ALL), "which has no file"
+    assert Function("os.path:join").identity(ALL), "whose file is not there"
 
 
 @pytest.mark.parametrize(

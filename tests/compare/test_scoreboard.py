@@ -400,3 +400,21 @@ def test_a_row_that_failed_is_in_every_file(tmp_path: Path) -> None:
     text = (tmp_path / "comparison.md").read_text(encoding="utf-8")
     assert r"| della | failed: no epsilon \| fits | – | – |" in text
     assert "no epsilon | fits" in (tmp_path / "comparison.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize("far", [52345.6, 1e300, 1.7e308])
+def test_a_merge_that_diverged_hides_nothing(tmp_path: Path, far: float) -> None:
+    """The others keep their decimals, and the report has its pictures."""
+    low = (False,)
+    rows = [
+        row(BASE, "base", 10.31, higher=low),
+        row(MERGE, "ties", 10.05, higher=low),
+        row(MERGE, "pcb", 10.14, higher=low),
+        row(MERGE, "linear", far, higher=low),
+    ]
+    assert "by 0.09" in answer(Scoreboard(rows))
+    write(report_of(rows, folder=tmp_path))
+    text = (tmp_path / "comparison.md").read_text(encoding="utf-8")
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert max(len(cell) for line in table for cell in line.split("|")) < 30
+    assert (tmp_path / "scores.png").exists()

@@ -25,3 +25,12 @@ def test_devices_that_can_be_used() -> None:
     require_device(None)
     require_device("cpu")
     assert torch.empty(1).device.type == "cpu"
+
+
+def test_several_accelerators_where_there_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else mergekit asks for the kind of what is not there."""
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: None)
+    with pytest.raises(PCBError, match="leave out --multi-gpu or --gpu-rich"):
+        require_device(None, multi_gpu=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -141,6 +142,26 @@ def test_files_that_are_none(
         file.write_bytes(content)
     line = refusal(recipe(family, statistics=str(file)), tmp_path)
     assert line == reason.format(file=file)
+
+
+@pytest.mark.parametrize("damage", ["NaN", "negative", "projections"])
+def test_damaged_numbers(
+    damage: str, family: tuple[Model, list[Model]], tmp_path: Path
+) -> None:
+    """They would end in a merge of nonsense, or in a traceback."""
+    file = tmp_path / "statistics.json"
+    save(family, file)
+    content = json.loads(file.read_text())
+    (statistics,) = content["models"][0]["statistics"].values()
+    if damage == "NaN":
+        statistics[2] = math.nan
+    elif damage == "negative":
+        statistics[0] = -1
+    else:
+        content["projections"][0]["projections"].pop()
+    file.write_text(json.dumps(content))
+    line = refusal(recipe(family, statistics=str(file)), tmp_path)
+    assert line.endswith("it is damaged: write it again with --save-statistics")
 
 
 @pytest.mark.parametrize(

@@ -176,15 +176,16 @@ def test_lines_of_json(tmp_path: Path) -> None:
         lines_of(file, 8, 0)
 
 
+@pytest.mark.parametrize("end", ["\r\n", "\n", "\r"])
 @pytest.mark.parametrize("name", ["in.jsonl", "in.txt"])
-def test_an_input_is_a_line_of_the_file(tmp_path: Path, name: str) -> None:
+def test_an_input_is_a_line_of_the_file(tmp_path: Path, name: str, end: str) -> None:
     """Separators that are characters of a text split none; a mark begins none."""
     texts = [f"one\u2028line\x85of {i}" for i in range(4)]
     lines = texts
     if name.endswith("l"):
         lines = [json.dumps({"text": text}, ensure_ascii=False) for text in texts]
     file = tmp_path / name
-    file.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    file.write_bytes(b"\xef\xbb\xbf" + end.join(lines).encode())
     assert sorted(lines_of(file, 8, 0)) == texts
 
 

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from mergekit_pcb.check.rules import (
     checkpoints,
+    densities,
     filters,
     habits,
     inputs,
@@ -55,7 +56,8 @@ _RULES: dict[str, Callable[[Document], Iterator[Finding]]] = {
     "dtype": output.wrong_dtypes,
     "tokenizer": output.wrong_tokenizers,
     "chat-template": output.wrong_chat_template,
-    "density": habits.densities,
+    "density": densities.densities,
+    "epsilon": densities.epsilons,
     "no-effect": habits.flags,
     "weight-sum": habits.weights,
     "union-tokenizer": habits.union_tokenizer,
@@ -70,6 +72,7 @@ _FILE_RULES: dict[str, Callable[[Sequence[Document]], Iterator[Finding]]] = {
 
 RULES = {
     "not-text": "A file that is no text, or too large for a recipe.",
+    "unreadable": "Models in folders that may not be looked into.",
     "yaml-syntax": "Text that is not valid YAML.",
     "duplicate-key": "Keys that are written twice, of which the last counts.",
     "wrong-document": "Documents that are empty, too many, or for another command.",

@@ -224,6 +224,8 @@ def typed(place: Place, annotation: Any) -> Iterator[tuple[Place, type[BaseModel
     # A mapping may also be written as one text, as models are: `owner/name`.
     if models and not isinstance(place.value, list):
         chosen = max(models, key=lambda kind: _likeness(place, kind))
+        if isinstance(place.value, str) and ModelReference in models:
+            chosen = ModelReference
         yield place, chosen
         for name, field in chosen.model_fields.items():
             if (child := place.get(name)) is not None:

@@ -28,13 +28,22 @@ _FOR_EXAMPLE = "write a piece of their names, such as `mlp` or `self_attn`"
 
 def uncovered(document: Document) -> Iterator[Finding]:
     """Filtered lists that leave some tensors with the default, or with no value."""
+    names = _tensor_names(document)
+    # Of models that are not here, those of any that mergekit knows.
+    models = _known_models() if names is None else [names]
     for group in document.groups:
         for parameter in document.parameters.values():
             for source in group.owners(parameter):
                 found = group.sources(source, parameter.name)
                 entries = [entry for place in found for entry in place.items or [place]]
-                if found and all(map(_filter, entries)):
+                filters = [*map(_filter, entries)]
+                if found and not any(_match_all(filters, model) for model in models):
                     yield from _left_over(parameter, found[0])
+
+
+def _match_all(filters: Sequence[str], names: str) -> bool:
+    """Whether each of some joined names contains one of the filters."""
+    return all(any(text in name for text in filters) for name in names.splitlines())
 
 
 def _filter(entry: Place) -> str:
@@ -174,8 +183,16 @@ def _numbered(text: str) -> str:
 @functools.cache
 def _known_names() -> str:
     """The names in all of mergekit's architectures, joined; numbers are 0."""
-    names: set[str] = set()
+    names = {name for model in _known_models() for name in model.splitlines()}
+    return "\n".join(sorted(names))
+
+
+@functools.cache
+def _known_models() -> list[str]:
+    """The names in each of mergekit's architectures, joined; numbers are 0."""
+    models = []
     for architecture in JSON_ARCHITECTURES:
+        names: set[str] = set()
         for module in architecture.modules.values():
             known = module.architecture
             if isinstance(known, JsonModuleArchitecture):
@@ -183,4 +200,6 @@ def _known_names() -> str:
                 weights = [*parts.pre_weights, *parts.layer_templates.weights]
                 for weight in (*weights, *parts.post_weights):
                     names.add(f"{module.weight_prefix or ''}{weight.name}")
-    return "\n".join(sorted(_numbered(re.sub(r"\$\{.*?\}", "0", n)) for n in names))
+        plain = [_numbered(re.sub(r"\$\{.*?\}", "0", name)) for name in names]
+        models.append("\n".join(sorted(plain)))
+    return [model for model in models if model]

@@ -14,42 +14,7 @@ from mergekit_pcb.plugin.parameters import AUTO, NO_EFFECT
 from mergekit_pcb.recipes.findings import Finding
 from mergekit_pcb.recipes.positions import Place
 
-# From here on inter-balancing keeps coordinates where a model disagrees with the sum.
-_HALF = 0.5
 _NEAR_ONE = 0.05
-
-
-def densities(document: Document) -> Iterator[Finding]:
-    """Densities outside [0, 1], and large ones, which leave PCB little to balance.
-
-    With lambda as a number both have been chosen together, such as by a search.
-    """
-    chosen = [
-        factor
-        for name, place, parameter in settings(document)
-        if name == "lambda" and parameter is not None
-        for factor in _factors(parameter, place)
-    ]
-    for name, place, parameter in settings(document):
-        if name != "density" or parameter is None:
-            continue
-        leaves = [leaf for _, points in values(place) for leaf in points]
-        points = [(leaf, _number(parameter, leaf.value)) for leaf in leaves]
-        for leaf, value in points:
-            if value is not None and not 0 <= value <= 1:
-                kept = "everything" if value > 1 else "nothing"
-                meant = f", for example {value / 100:g}" if 2 <= value <= 100 else ""
-                yield leaf.advice(
-                    f"a density is a fraction, and {value:g} keeps {kept}",
-                    f"write a number between 0 and 1{meant}",
-                )
-        for leaf, value in points if _is_pcb(document) and not chosen else ():
-            if value is not None and value >= _HALF:
-                yield leaf.advice(
-                    f"density {leaf.value} leaves PCB little to balance: half of the "
-                    "coordinates or more compete",
-                    f"write `{parameter.default}`, the default",
-                )
 
 
 def lists_by_model(document: Document) -> Iterator[Finding]:
@@ -84,19 +49,19 @@ def flags(document: Document) -> Iterator[Finding]:
 def weights(document: Document) -> Iterator[Finding]:
     """Weights of PCB that change nothing, or that make the merge weaker."""
     parameter, scale = (document.parameters.get(n) for n in ("weight", "lambda"))
-    if parameter is None or scale is None or not _is_pcb(document):
+    if parameter is None or scale is None or not is_pcb(document):
         return
     for group in document.groups:
         chosen = [group.sources(source, "weight")[:1] for source in group.non_base]
         places = [place for found in chosen for place in found]
-        numbers = [_number(parameter, place.value) or 0.0 for place in places]
+        numbers = [number_of(parameter, place.value) or 0.0 for place in places]
         count = len(group.non_base)
         if len(numbers) != count or count < 2:
             continue
         equal = len(set(numbers)) == 1 and numbers[0] not in (0.0, parameter.default)
         total_is_one = min(numbers) > 0 and abs(sum(numbers) - 1) < _NEAR_ONE
         scales = group.sources(None, "lambda")[:1]
-        factors = [f for place in scales for f in _factors(scale, place)]
+        factors = [f for place in scales for f in factors_of(scale, place)]
         if factors and (total_is_one or (equal and 0 < numbers[0] < 1)):
             times = f"{count / sum(numbers):.3g}"
             yield places[0].advice(
@@ -113,10 +78,10 @@ def weights(document: Document) -> Iterator[Finding]:
             )
 
 
-def _factors(parameter: ParameterSpec, place: Place) -> list[float]:
+def factors_of(parameter: ParameterSpec, place: Place) -> list[float]:
     """The numbers in a setting, which `auto` is none of."""
     points = [point for _, points in values(place) for point in points]
-    found = [_number(parameter, point.value) for point in points]
+    found = [number_of(parameter, point.value) for point in points]
     return [number for number in found if number is not None]
 
 
@@ -136,7 +101,7 @@ def union_tokenizer(document: Document) -> Iterator[Finding]:
             "makes up embedding rows for tokens that a model lacks",
             "write `source: base` there, or `source: union` if it is meant",
         )
-    if chosen is not None and chosen.value == "union" and _is_pcb(document):
+    if chosen is not None and chosen.value == "union" and is_pcb(document):
         yield chosen.advice(
             "`union` makes up embedding rows for tokens that a model lacks, and PCB "
             "lets them compete",
@@ -144,11 +109,13 @@ def union_tokenizer(document: Document) -> Iterator[Finding]:
         )
 
 
-def _is_pcb(document: Document) -> bool:
+def is_pcb(document: Document) -> bool:
+    """Whether a recipe is for pcb."""
     return document.spec is not None and document.spec.name == "pcb"
 
 
-def _number(parameter: ParameterSpec, value: object) -> float | None:
+def number_of(parameter: ParameterSpec, value: object) -> float | None:
+    """A value as a number, if it is one that the method takes."""
     try:
         validated = parameter.validate(value)
     except Exception:  # a refused value is a finding of its own

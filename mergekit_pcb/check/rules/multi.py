@@ -40,7 +40,8 @@ def wrong_names(documents: Sequence[Document]) -> Iterator[Finding]:
 
 def _no_folder(name: str) -> tuple[str, str] | None:
     """Why mergekit-multi could not name a merge's folder so, and refer to it."""
-    if re.fullmatch(r"[\w.-]+", name) and name.strip("."):
+    parts = name.split("/")  # a folder may lie in another
+    if all(re.fullmatch(r"[\w.-]+", part) and part.strip(".") for part in parts):
         return None
     plain = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "first-merge"
     why = "`@` and `+` begin a revision and an adapter"
