@@ -93,7 +93,8 @@ def table(measured: Measured) -> Iterator[str]:
             error = standard_error(numbers)
             cells.append(f"{fmean(numbers):{sign}.4f}")
             cells.append("" if error is None else f"{error:.4f}")
-        cells.append("; ".join(rows[key]["settings"] for rows in boards))
+        settings = [rows[key]["settings"] for rows in boards]
+        cells.append("; ".join(filter(None, settings)))
         yield f"| {' | '.join(cells)} |"
     ranks = ", ".join(f"{found['rank correlation']:.2f}" for _, found in measured)
     yield ""
