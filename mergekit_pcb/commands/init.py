@@ -37,6 +37,6 @@ def init(base: str, models: tuple[str, ...], out: Path | None, force: bool) -> N
     from mergekit_pcb.output.recipe_file import deliver, require_free
 
     require_free(out, force=force)
-    with one_line_errors(str(out), verbose=False):
+    with one_line_errors(str(out or "recipe.yml"), verbose=False):
         first = first_recipe(base, models)
     deliver(first.text, out, options=first.options, advice=first.advice)

@@ -34,7 +34,7 @@ _CURVES = (
 _PCB, _OTHER = "C5", "C0"
 _PANELS = 5
 # Beyond it matplotlib finds no ticks; such a score is that of a merge that diverged.
-LARGEST_DRAWN = 1e12
+_LARGEST_DRAWN = 1e12
 _WIDTH = 9.4
 
 
@@ -91,7 +91,7 @@ def _draw_bars(axes: Axes, rows: Sequence[Row], panel: Column) -> None:
     start = 0.0 if base is None or panel.higher_is_better is None else base
     # None becomes NaN, which is not drawn.
     values = np.array([panel.value(row) for row in rows], dtype=float)
-    values[np.abs(values) > LARGEST_DRAWN] = np.nan
+    values[np.abs(values) > _LARGEST_DRAWN] = np.nan
     errors = np.array([panel.error(r) if panel.error else None for r in rows], float)
     grey, merged = rcParams["axes.edgecolor"], {True: _PCB, False: _OTHER}
     bars = axes.barh(
@@ -194,8 +194,9 @@ def _best_by_value(
     for tried in row.tried:
         value = _at(tried, parameter)
         score = validation.score(Row(MERGE, row.name, tried.scores))
-        drawn = score is not None and abs(score) <= LARGEST_DRAWN
-        if isinstance(value, (int, float)) and score is not None and drawn:
+        if score is None or abs(score) > _LARGEST_DRAWN:
+            continue
+        if isinstance(value, (int, float)):
             points.setdefault(value, []).append((score, tried.chosen))
     pick = min if validation.direction is False else max
     return [(v, *pick(points[v], key=itemgetter(0))) for v in sorted(points)]

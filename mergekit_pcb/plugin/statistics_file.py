@@ -176,8 +176,6 @@ def _mismatch(content: StatisticsFile, needed: StatisticsFile) -> str | None:
         for density in ours.statistics:
             if density not in theirs.statistics:
                 return f"it knows nothing of {ours.name} at density {density:g}"
-    if _is_damaged(content):
-        return "it is damaged: write it again with --save-statistics"
     known = {entry.density for entry in content.projections}
     for entry in needed.projections:
         if entry.density not in known:
@@ -210,7 +208,7 @@ def read(path: Path) -> StatisticsFile:
     except PCBError as error:
         raise PCBError(f"statistics file {error.message}") from error
     try:
-        return StatisticsFile.model_validate_json(content)
+        found = StatisticsFile.model_validate_json(content)
     except ValidationError as error:
         if any(each["loc"] == ("version",) for each in error.errors()):
             raise PCBError(
@@ -218,6 +216,9 @@ def read(path: Path) -> StatisticsFile:
                 "again with --save-statistics"
             ) from error
         raise PCBError(f"{path} is not a statistics file of mergekit-pcb") from error
+    if _is_damaged(found):
+        raise PCBError(f"{path} is damaged: write it again with --save-statistics")
+    return found
 
 
 def _write(path: Path, content: StatisticsFile) -> None:

@@ -161,7 +161,7 @@ def test_damaged_numbers(
         content["projections"][0]["projections"].pop()
     file.write_text(json.dumps(content))
     line = refusal(recipe(family, statistics=str(file)), tmp_path)
-    assert line.endswith("it is damaged: write it again with --save-statistics")
+    assert line == f"{file} is damaged: write it again with --save-statistics"
 
 
 @pytest.mark.parametrize(

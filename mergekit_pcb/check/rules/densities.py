@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mergekit_pcb.check.rules.document import Document
-from mergekit_pcb.check.rules.habits import factors_of, is_pcb, number_of
 from mergekit_pcb.check.rules.parameters import settings
-from mergekit_pcb.check.rules.values import values
+from mergekit_pcb.check.rules.values import factors_of, number_of, values
 from mergekit_pcb.recipes.findings import Finding
 
 # From here on inter-balancing keeps coordinates where a model disagrees with the sum.
@@ -44,7 +43,7 @@ def densities(document: Document) -> Iterator[Finding]:
             yield leaf.advice(
                 f"a density is a fraction, and {value:g} keeps {kept}", fix
             )
-        for leaf, value in points if is_pcb(document) and not chosen else ():
+        for leaf, value in points if document.is_pcb and not chosen else ():
             if value is not None and value >= _HALF:
                 yield leaf.advice(
                     f"density {leaf.value} leaves PCB little to balance: half of the "

@@ -89,6 +89,11 @@ class Document:
         return RawPyTorchMergeConfig if self.kind == PYTORCH else MergeConfiguration
 
     @property
+    def is_pcb(self) -> bool:
+        """Whether the recipe is for pcb."""
+        return self.spec is not None and self.spec.name == "pcb"
+
+    @property
     def name(self) -> str | None:
         """What mergekit-multi calls the merge."""
         place = self.root.get("name")

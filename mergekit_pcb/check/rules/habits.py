@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mergekit.merge_methods.base import ParameterScope, ParameterSpec
+from mergekit.merge_methods.base import ParameterScope
 
 from mergekit_pcb.check.rules.document import PYTORCH, Document
 from mergekit_pcb.check.rules.parameters import settings
 from mergekit_pcb.check.rules.structure import is_misspelt
-from mergekit_pcb.check.rules.values import SCALARS, values
+from mergekit_pcb.check.rules.values import SCALARS, factors_of, number_of
 from mergekit_pcb.plugin.parameters import AUTO, NO_EFFECT
 from mergekit_pcb.recipes.findings import Finding
-from mergekit_pcb.recipes.positions import Place
 
 _NEAR_ONE = 0.05
 
@@ -49,7 +48,7 @@ def flags(document: Document) -> Iterator[Finding]:
 def weights(document: Document) -> Iterator[Finding]:
     """Weights of PCB that change nothing, or that make the merge weaker."""
     parameter, scale = (document.parameters.get(n) for n in ("weight", "lambda"))
-    if parameter is None or scale is None or not is_pcb(document):
+    if parameter is None or scale is None or not document.is_pcb:
         return
     for group in document.groups:
         chosen = [group.sources(source, "weight")[:1] for source in group.non_base]
@@ -78,13 +77,6 @@ def weights(document: Document) -> Iterator[Finding]:
             )
 
 
-def factors_of(parameter: ParameterSpec, place: Place) -> list[float]:
-    """The numbers in a setting, which `auto` is none of."""
-    points = [point for _, points in values(place) for point in points]
-    found = [number_of(parameter, point.value) for point in points]
-    return [number for number in found if number is not None]
-
-
 def union_tokenizer(document: Document) -> Iterator[Finding]:
     """A union of vocabularies: one not asked for, or one that PCB has compete."""
     settings = document.root.get("tokenizer")
@@ -101,23 +93,9 @@ def union_tokenizer(document: Document) -> Iterator[Finding]:
             "makes up embedding rows for tokens that a model lacks",
             "write `source: base` there, or `source: union` if it is meant",
         )
-    if chosen is not None and chosen.value == "union" and is_pcb(document):
+    if chosen is not None and chosen.value == "union" and document.is_pcb:
         yield chosen.advice(
             "`union` makes up embedding rows for tokens that a model lacks, and PCB "
             "lets them compete",
             "write `base` unless the added tokens are needed",
         )
-
-
-def is_pcb(document: Document) -> bool:
-    """Whether a recipe is for pcb."""
-    return document.spec is not None and document.spec.name == "pcb"
-
-
-def number_of(parameter: ParameterSpec, value: object) -> float | None:
-    """A value as a number, if it is one that the method takes."""
-    try:
-        validated = parameter.validate(value)
-    except Exception:  # a refused value is a finding of its own
-        return None
-    return validated if isinstance(validated, float) else None

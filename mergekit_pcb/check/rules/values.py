@@ -118,6 +118,22 @@ def values(place: Place) -> Iterator[tuple[Place, Sequence[Place]]]:
             yield from values(item)
 
 
+def factors_of(parameter: ParameterSpec, place: Place) -> list[float]:
+    """The numbers in a setting, which `auto` is none of."""
+    points = [point for _, points in values(place) for point in points]
+    found = [number_of(parameter, point.value) for point in points]
+    return [number for number in found if number is not None]
+
+
+def number_of(parameter: ParameterSpec, value: object) -> float | None:
+    """A value as a number, if it is one that the method takes."""
+    try:
+        validated = parameter.validate(value)
+    except Exception:  # a refused value is a finding of its own
+        return None
+    return validated if isinstance(validated, float) else None
+
+
 def wrong_values(document: Document) -> Iterator[Finding]:
     """Parameter values that the merge method refuses."""
     for _, place, parameter in settings(document):
