@@ -72,10 +72,10 @@ def write_file(path: Path, content: str | bytes) -> None:
     if isinstance(data, str):
         # Names of files may hold what is no text.
         data = data.encode("utf-8", "backslashreplace")
-    try:
-        path = path.resolve()
-    except RuntimeError as error:
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from error
+    # Not Path.resolve, which tells of links in a circle before Python 3.13 only.
+    path = Path(os.path.realpath(path))
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
     if path.exists() and not (path.is_file() or path.is_dir()):
         path.write_bytes(data)  # a pipe or a device stays one
         return

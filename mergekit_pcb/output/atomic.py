@@ -37,7 +37,8 @@ def complete_or_absent(out_path: Path) -> Iterator[Path]:
     """
     name = out_path.absolute().name
     target = out_path.resolve()
-    if target.exists() and not target.is_dir():
+    # From Python 3.13 on, links in a circle are resolved to one of them.
+    if os.path.lexists(target) and not target.is_dir():
         raise PCBError(f"{out_path} is a file; the output must be a folder")
     target.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -26,6 +26,16 @@ def test_the_output_cannot_be_a_file(tmp_path: Path) -> None:
         raise AssertionError("not reached")
 
 
+def test_the_output_cannot_be_a_link_to_itself(tmp_path: Path) -> None:
+    """Found before any work is done, on every version of Python."""
+    (tmp_path / "merged").symlink_to(tmp_path / "merged")
+    with (
+        pytest.raises((PCBError, RuntimeError), match="merged"),
+        complete_or_absent(tmp_path / "merged"),
+    ):
+        raise AssertionError("not reached")
+
+
 def test_the_output_may_be_a_link(tmp_path: Path) -> None:
     """A link to a folder stays a link, and the model is named after the link."""
     (tmp_path / "disk").mkdir()
