@@ -15,7 +15,8 @@ from mergekit_pcb.errors import PCBError
 from mergekit_pcb.plugin.parameters import DEFAULT_DENSITY, DEFAULT_LAMBDA
 from mergekit_pcb.recipes.findings import ERROR
 from mergekit_pcb.recipes.models import in_one_line, located, named
-from mergekit_pcb.suggestions import misspelt, quoted
+from mergekit_pcb.recipes.near_paths import near_paths
+from mergekit_pcb.suggestions import quoted
 
 _DTYPE = "bfloat16"
 _MOST_BYTES = 50_000_000
@@ -147,7 +148,7 @@ def _require_there(name: str) -> None:
     """
     for part in _parts(name):
         if part.startswith(("/", "./", "../", "~")) and not Path(part).exists():
-            near = _neighbours(part)
+            near = near_paths(part)
             hint = f"did you mean {quoted(near, 'or')}?" if near else "mend the path"
             if part.startswith("~") and not near:
                 hint = f"write {Path(part).expanduser()}"
@@ -157,7 +158,7 @@ def _require_there(name: str) -> None:
 def _near_names(name: str) -> Iterator[str]:
     """Names taken for the hub's that a folder here nearly has."""
     for part in _parts(name):
-        if not Path(part).exists() and (near := _neighbours(part)):
+        if not Path(part).exists() and (near := near_paths(part)):
             yield (
                 f"{part} is taken for a model on the hub; did you mean the folder "
                 f"{quoted(near, 'or')}?"
@@ -167,13 +168,3 @@ def _near_names(name: str) -> Iterator[str]:
 def _parts(name: str) -> list[str]:
     """The paths of a model and its adapter."""
     return [name] if Path(name).exists() else name.split("+")
-
-
-def _neighbours(path: str) -> list[str]:
-    """Folders beside a path that does not exist, with nearly the same name."""
-    parent = Path(path).expanduser().parent
-    try:
-        folders = sorted(entry.name for entry in parent.iterdir() if entry.is_dir())
-    except OSError:
-        return []
-    return [str(parent / name) for name in misspelt(Path(path).name, folders)]

@@ -373,6 +373,32 @@ def test_missing_adapter_folder() -> None:
 
 
 @pytest.mark.parametrize(
+    ("written", "problem", "meant"),
+    [
+        ("./mahts", "error: the folder `./mahts` does not exist", "`./maths`"),
+        (
+            "./maths+./mahts",
+            "error: the adapter folder `./mahts` does not exist",
+            "`./maths`",
+        ),
+        (
+            "mahts",
+            "advice: `mahts` is taken for a model on the hub",
+            "the folder `maths`",
+        ),
+    ],
+)
+def test_near_folders_are_named(written: str, problem: str, meant: str) -> None:
+    """What was meant is one of the folders beside it; the fix passes."""
+    _folder("maths")
+    text = "models:\n  - model: {}\nmerge_method: passthrough\n"
+    found = _lines(text.format(written))
+    assert f"r.yml:2:12: {problem}; did you mean {meant}?" in found
+    assert not _lines(text.format("./maths"))
+    assert not _lines(text.format("maths"))
+
+
+@pytest.mark.parametrize(
     ("name", "is_there"),
     [
         *((name, True) for name in ("c++", "me@lab", "a+b@c", "x@y@z")),

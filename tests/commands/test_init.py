@@ -132,7 +132,9 @@ def test_one_line_errors(tmp_path: Path) -> None:
         result = run(*arguments, "--out", "recipe.yml")
         assert error_line(result).startswith(line), (arguments, result.output)
         assert not Path("recipe.yml").exists()
-    assert "`models/tuned0` or `models/tuned1`" in run("a/b", "./models/tuned").output
+    assert (
+        "`./models/tuned0` or `./models/tuned1`" in run("a/b", "./models/tuned").output
+    )
 
 
 def test_near_names_are_notes(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from mergekit.common import ModelPath, ModelReference
 from mergekit_pcb.check.rules.document import PYTORCH, WEIGHT_FILES, Document
 from mergekit_pcb.recipes.findings import Finding
 from mergekit_pcb.recipes.models import as_written, in_one_line
+from mergekit_pcb.recipes.near_paths import near_paths
 from mergekit_pcb.recipes.positions import Place
-from mergekit_pcb.suggestions import did_you_mean
+from mergekit_pcb.suggestions import did_you_mean, quoted
 
 _LOCAL = re.compile(r"[.~]{1,2}[/\\]|[/\\]|[A-Za-z]:[/\\]|~$")
 _WHOLE_FOLDERS = ", and mergekit-yaml reads whole model folders"
@@ -150,6 +151,11 @@ def _wrong_hub_name(place: Place, path: str) -> Iterator[Finding]:
         if path.endswith(WEIGHT_FILES):
             message = f"`{path}` looks like a file{_WHOLE_FOLDERS}"
             yield place.error(message, _NAME_ITS_FOLDER)
+        elif near := near_paths(path):
+            yield place.advice(
+                f"`{path}` is taken for a model on the hub",
+                f"did you mean the folder {quoted(near, 'or')}?",
+            )
     except HFValidationError:
         fix = "write `owner/name`, or `./folder` for a folder"
         if url := re.match(r"(?:https?://)?(?:hf\.co|huggingface\.co)/(.+)", path):
@@ -169,6 +175,10 @@ def _missing(place: Place, path: str, what: str) -> Finding:
             "in the folder where it runs",
             f"write `{beside.resolve()}` or run mergekit there",
         )
+    near = near_paths(path, files=what == "file")
     return place.error(
-        f"the {what} `{path}` does not exist", "mend the path, or the folder it is in"
+        f"the {what} `{path}` does not exist",
+        f"did you mean {quoted(near, 'or')}?"
+        if near
+        else "mend the path, or the folder it is in",
     )
