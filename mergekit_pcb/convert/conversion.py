@@ -83,8 +83,9 @@ def convert_recipe(text: str, file: str, base: str | None = None) -> Converted:
         comments.append(comment)
     new = with_values(text, recipes, comments)
     if new is None:
-        lost = "Written anew, without the comments of the recipe that it was made from."
-        comments[0] = f"{lost}\n{comments[0]}".rstrip()
+        if "#" in text:
+            lost = "Written anew, without the comments of the recipe it was made from."
+            comments[0] = f"{lost}\n{comments[0]}".rstrip()
         new = in_yaml(recipes, comments)
     return _checked(new, file, examined.documents[0].kind)
 
@@ -139,11 +140,11 @@ def _convert(
     found = _found(recipe)
     weights = edits.values_of(recipe, "weight", 1.0)
     recipe["merge_method"] = "pcb"
-    kept = set() if _all_equal(weights) else {"weight"}
-    edits.drop_unknown(recipe, kept)
+    kept = not _only_a_factor(weights)
+    edits.drop_unknown(recipe, {"weight"} if kept else set())
     _drop_parameters_of_base(recipe)
     _drop_empty(recipe)
-    notes += _about_weights(weights, mentioned="weight" in found, kept=bool(kept))
+    notes += _about_weights(weights, mentioned="weight" in found, kept=kept)
     return notes + list(_about_the_rest(found, spec.name))
 
 
@@ -184,6 +185,21 @@ def _settle_base(
     if before is None or located(given) != before:
         edits.without_base(recipe, keep_entries=True)
         recipe["base_model"] = as_written(given)
+        _require_equal_layers(recipe, given, file)
+        edits.add_base_to_slices(recipe, as_written(given))
+
+
+def _require_equal_layers(
+    recipe: edits.Recipe, base: ModelReference, file: str
+) -> None:
+    for entries in edits.groups(recipe):
+        layers = [entry.get("layer_range") for entry in entries]
+        if not _all_equal(layers) and not any(_is(e, located(base)) for e in entries):
+            raise PCBError(
+                f"{file}: a slice takes other layers from each model, so those of the "
+                f"base are not known: add `model: {in_one_line(base)}` to its "
+                "`sources:`, with its `layer_range` and `weight: 0`"
+            )
 
 
 def _require_no_negative_weights(recipe: edits.Recipe, method: str, file: str) -> None:
@@ -207,6 +223,14 @@ def _numbers(value: Any) -> Iterator[float]:
             yield from _numbers(item)
     elif isinstance(value, (int, float)):
         yield float(value)
+
+
+def _only_a_factor(weights: Sequence[Any]) -> bool:
+    """Whether weights are the same for all models, and 0 nowhere.
+
+    Such weights change nothing with ``lambda: auto``. Where all are 0, the base stays.
+    """
+    return _all_equal(weights) and all(_numbers(weights[0]))
 
 
 def _all_equal(values: Sequence[Any]) -> bool:

@@ -33,7 +33,7 @@ from mergekit_pcb.plugin.adapters import merge_adapters
 from mergekit_pcb.plugin.graph_scope import pcb_tasks
 from mergekit_pcb.plugin.input_tensors import require_input_tensors
 from mergekit_pcb.plugin.planner_patch import require_plain_file_names
-from mergekit_pcb.recipes.edits import groups
+from mergekit_pcb.recipes.edits import add_base_to_slices, groups
 from mergekit_pcb.recipes.findings import require_no_errors
 from mergekit_pcb.recipes.models import local_folders, located
 from mergekit_pcb.recipes.reading import recipe_text
@@ -168,10 +168,7 @@ def _replace_base(data: dict[str, Any], base: str) -> None:
     data["base_model"] = base
     for piece in _slices(data):
         piece.pop("base_model", None)
-        sources = piece["sources"]
-        # mergekit adds a base that is not listed to models, but not to slices.
-        if all(source["model"] != base for source in sources):
-            sources.append({"model": base, "layer_range": sources[0]["layer_range"]})
+    add_base_to_slices(data, base)
 
 
 def _layered(

@@ -172,6 +172,23 @@ def without_base(recipe: Recipe, *, keep_entries: bool) -> None:
             entries[:] = [e for e in entries if located(e["model"]) != base]
 
 
+def add_base_to_slices(recipe: Recipe, base: Any) -> None:
+    """List the base in each slice that does not, as mergekit does in ``models`` only.
+
+    Args:
+        recipe: changed in place.
+        base: as recipes write it. It gets the layers of a slice's first model.
+    """
+    for place in _mappings(recipe):
+        sources = place.get("sources")
+        if isinstance(sources, list) and all(
+            located(source["model"]) != located(base) for source in sources
+        ):
+            # Copied, or YAML would write one as a reference to the other.
+            layers = list(sources[0]["layer_range"])
+            sources.append({"model": base, "layer_range": layers})
+
+
 def weigh_base(recipe: Recipe, base: ModelReference, weight: float) -> None:
     """Give the base a weight of its own in every average.
 

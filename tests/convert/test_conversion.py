@@ -183,6 +183,54 @@ def test_equal_weights_go(method: str) -> None:
     assert "weight (0.5): removed, since it is the same for all models" in got
 
 
+@pytest.mark.parametrize(
+    "weight", ["0", "[0, 1]", "[{filter: mlp, value: 0}, {value: 1}]"]
+)
+def test_weights_of_0_stay(weight: str) -> None:
+    """They are no common factor: where all are 0, the merge is the base."""
+    text = re.sub("weight: 0.[36]", f"weight: {weight}", TIES)
+    models = yaml.safe_load(convert_recipe(text, "ties.yml").text)["models"]
+    expected = yaml.safe_load(weight)
+    assert [model["parameters"] for model in models] == [{"weight": expected}] * 2
+
+
+SLICES = """\
+merge_method: linear
+parameters: {weight: 1}
+slices:
+- sources:
+  - {model: org/math, layer_range: [0, 4]}
+  - {model: org/code, layer_range: [0, 4]}
+- sources:
+  - {model: org/math, layer_range: [4, 8]}
+  - {model: org/code, layer_range: [4, 8]}
+"""
+
+
+def test_the_base_is_added_to_slices() -> None:
+    """Mergekit adds it to `models` only."""
+    text = convert_recipe(SLICES, "linear.yml", "org/base").text
+    assert "&" not in text  # YAML's sign for what is referred to
+    assert "Written anew" not in text  # there were no comments to lose
+    got = yaml.safe_load(text)
+    for piece, layers in zip(got["slices"], ([0, 4], [4, 8]), strict=True):
+        assert piece["sources"][-1] == {"model": "org/base", "layer_range": layers}
+        assert len(piece["sources"]) == 3
+
+
+def test_slices_of_other_layers_say_what_to_add() -> None:
+    """Which layers the base has there is not known; the fix passes."""
+    other = "{model: org/code, layer_range: [2, 6]}"
+    text = SLICES.replace("{model: org/code, layer_range: [4, 8]}", other)
+    fix = "add `model: org/base` to its `sources:`, with its `layer_range` and `weight"
+    with pytest.raises(PCBError, match=re.escape(fix)):
+        convert_recipe(text, "linear.yml", "org/base")
+    base = "{model: org/base, layer_range: [4, 8], parameters: {weight: 0}}"
+    mended = text.replace(other, f"{other}\n  - {base}")
+    second = yaml.safe_load(convert_recipe(mended, "l.yml", "org/base").text)["slices"]
+    assert second[1]["sources"][-1] == {"model": "org/base", "layer_range": [4, 8]}
+
+
 def test_weights_by_layer_and_filter_stay() -> None:
     """They are copied as they are."""
     weight = "[{filter: mlp, value: [0.5, 1]}, {value: 0}]"
@@ -270,7 +318,7 @@ def test_a_text_that_cannot_be_changed_is_written_anew() -> None:
     """An alias whose anchor goes: the values are right, the comments are gone."""
     text = (
         "models:\n"
-        "  - model: org/math\n"
+        "  - model: org/math  # the stronger one\n"
         "    parameters: {density: &w 0.5, weight: 0.2}\n"
         "  - {model: org/code, parameters: {weight: *w}}\n"
         "merge_method: ties\n"
