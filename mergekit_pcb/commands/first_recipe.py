@@ -14,7 +14,7 @@ from mergekit_pcb.check.linter import check_recipe
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.plugin.parameters import DEFAULT_DENSITY, DEFAULT_LAMBDA
 from mergekit_pcb.recipes.findings import ERROR
-from mergekit_pcb.recipes.models import in_one_line, located, named
+from mergekit_pcb.recipes.models import in_one_line, located, named, with_home
 from mergekit_pcb.recipes.near_paths import near_paths
 from mergekit_pcb.suggestions import quoted
 
@@ -151,7 +151,7 @@ def _require_there(name: str) -> None:
             near = near_paths(part)
             hint = f"did you mean {quoted(near, 'or')}?" if near else "mend the path"
             if part.startswith("~") and not near:
-                hint = f"write {Path(part).expanduser()}"
+                hint = f"write {with_home(part)}"
             raise PCBError(f"there is no folder {part}: {hint}")
 
 

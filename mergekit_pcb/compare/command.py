@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 from mergekit.options import PrettyPrintHelp
 from mergekit.scripts import run_yaml
 
@@ -19,6 +18,7 @@ from mergekit_pcb.compare.function import Function
 from mergekit_pcb.compare.grids import automatic_sweep
 from mergekit_pcb.compare.harness import Harness
 from mergekit_pcb.compare.inputs import Inputs
+from mergekit_pcb.compare.pairs import arguments, pairs, sweeps
 from mergekit_pcb.compare.ray_options import add_ray_options, ray_of
 from mergekit_pcb.compare.recipe import compare_recipe
 from mergekit_pcb.compare.run import KEEP
@@ -27,25 +27,6 @@ from mergekit_pcb.compare.weight_metrics import WeightMetrics
 from mergekit_pcb.output.command_line import words
 from mergekit_pcb.output.device import require_device
 from mergekit_pcb.plugin.parameters import AUTO
-from mergekit_pcb.recipes.edits import plain
-
-
-def _pairs(
-    _: click.Context, option: click.Parameter, values: Sequence[str]
-) -> list[tuple[str, Any]]:
-    pairs: list[tuple[str, Any]] = []
-    for pair in values:
-        if pair == AUTO and option.name == "sweep":
-            pairs.append((AUTO, None))
-            continue
-        name, equals, text = pair.partition("=")
-        if not (equals and name.strip() and text.strip()):
-            raise click.BadParameter(f"write NAME=VALUE, not `{pair}`")
-        try:
-            pairs.append((name.strip(), yaml.safe_load(text)))
-        except yaml.YAMLError as error:
-            raise click.BadParameter(f"`{text}` is not a value") from error
-    return pairs
 
 
 @click.command(cls=PrettyPrintHelp)
@@ -68,14 +49,14 @@ def _pairs(
 @click.option(
     "--set",
     "fixed",
-    callback=_pairs,
+    callback=pairs,
     multiple=True,
     metavar="[METHOD.]NAME=VALUE",
     help="A parameter, for one method or for all that know it.",
 )
 @click.option(
     "--sweep",
-    callback=_pairs,
+    callback=sweeps,
     multiple=True,
     metavar="auto | [METHOD.]NAME=A,B,…",
     help="Values to choose from. `auto`: every method has six settings of its own. "
@@ -116,12 +97,13 @@ def _pairs(
 @click.option("--apply-chat-template", is_flag=True, help="Ask as in a conversation.")
 @click.option(
     "--model-args",
+    callback=arguments,
     metavar="NAME=VALUE,…",
     help="For the harness's model, such as dtype=bfloat16.",
 )
 @click.option(
     "--metric",
-    callback=_pairs,
+    callback=pairs,
     multiple=True,
     metavar="TASK=NAME",
     help="The metric of a task.  [default: the first that it lists]",
@@ -154,8 +136,8 @@ def compare(
     recipe: str,
     out: Path,
     methods: Sequence[str],
-    fixed: Sequence[tuple[str, Any]],
-    sweep: Sequence[tuple[str, Any]],
+    fixed: Mapping[str, Any],
+    sweep: Mapping[str, Sequence[Any]],
     recipes: Sequence[Path],
     keep: str,
     quiet: bool,
@@ -214,19 +196,19 @@ _MERGEKIT_OPTIONS = [p for p in run_yaml.main.params if p.name not in _NOT_PASSE
 compare.params += _MERGEKIT_OPTIONS
 
 
-def _by_place(pairs: Iterable[tuple[str, Any]]) -> dict[str, dict[str, Any]]:
+def _by_place(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     places: dict[str, dict[str, Any]] = {}
-    for name, value in pairs:
+    for name, value in values.items():
         place, _, parameter = name.rpartition(".")
         places.setdefault(place, {})[parameter] = value
     return places
 
 
 def _swept(
-    pairs: Sequence[tuple[str, Any]], methods: Sequence[str]
+    sweep: Mapping[str, Sequence[Any]], methods: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    given = _by_place((n, _listed(values)) for n, values in pairs if n != AUTO)
-    if all(name != AUTO for name, _ in pairs):
+    given = _by_place({name: sweep[name] for name in sweep if name != AUTO})
+    if AUTO not in sweep:
         return given
     if "" in given:
         raise click.UsageError(
@@ -234,13 +216,6 @@ def _swept(
             "--sweep ties.lambda=…"
         )
     return automatic_sweep(methods) | given
-
-
-def _listed(value: Any) -> list[Any]:
-    if isinstance(value, str):
-        value = [yaml.safe_load(word) for word in value.split(",") if word.strip()]
-    values = [plain(each) for each in (value if isinstance(value, list) else [value])]
-    return [each for n, each in enumerate(values) if each not in values[:n]]
 
 
 def _evaluation(more: Mapping[str, Any], inputs: Inputs) -> Evaluation:
@@ -253,20 +228,16 @@ def _evaluation(more: Mapping[str, Any], inputs: Inputs) -> Evaluation:
         )
     if not more["tasks"]:
         return WeightMetrics(inputs)
-    arguments = {}
-    for pair in (more["model_args"] or "").split(","):
-        name, equals, value = pair.partition("=")
-        if equals:
-            arguments[name.strip()] = yaml.safe_load(value)
+    model_args = dict(more["model_args"])
     if more.get("trust_remote_code"):
-        arguments["trust_remote_code"] = True
+        model_args["trust_remote_code"] = True
     return Harness(
         more["tasks"],
         validation_tasks=more["validation_tasks"] or (),
-        metrics={task: str(metric) for task, metric in more["metric"]},
+        metrics={task: str(metric) for task, metric in more["metric"].items()},
         include_path=more["include_path"],
         limit=more["limit"],
-        model_args=arguments,
+        model_args=model_args,
         tokenizer=lambda: inputs.find(inputs.base),
         options={
             name: more[name]

@@ -9,7 +9,7 @@ from pathlib import Path
 from mergekit_pcb.compare.budget import SCALE
 from mergekit_pcb.compare.candidates import in_word
 from mergekit_pcb.compare.columns import WINNER, mean_digits, row_name
-from mergekit_pcb.compare.scoreboard import BASE, MERGE, Row, Scoreboard
+from mergekit_pcb.compare.scoreboard import BASE, MERGE, MOST_SHARE, Row, Scoreboard
 from mergekit_pcb.plugin.parameters import AUTO
 
 
@@ -123,7 +123,8 @@ def notes(report: Report) -> Iterator[str]:
         )
         yield (
             "% of own expert: for each task, the score in percent of that of the "
-            "expert that is best on it (inverted where lower is better), averaged."
+            "expert that is best on it (inverted where lower is better, and "
+            f"{MOST_SHARE:.0f} at most), averaged."
         )
         yield (
             "To the best peer: the mean less that of the best merge by another method. "

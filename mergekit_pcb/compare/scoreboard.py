@@ -12,6 +12,9 @@ from mergekit_pcb.compare.evaluation import Scores, standard_error
 
 BASE, EXPERT, MERGE = "base", "expert", "merge"
 
+MOST_SHARE = 1000.0
+"""Percent of an expert's score that count at most: an error may be 0."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -106,14 +109,18 @@ class Scoreboard:
         """A score in percent of that of the expert that is best on the task.
 
         Where lower is better it is the other way round, so that 100 is as good as the
-        expert and more is better. None where a ratio means nothing.
+        expert and more is better, up to `MOST_SHARE`. None where a ratio means nothing.
         """
         own, higher = self._own[task], self.higher_is_better(task)
         if own is None or higher is None or task not in row.scores:
             return None
         value = row.scores[task].value
         over, under = (value, own) if higher else (own, value)
-        return 100 * over / under if over >= 0 and under > 0 else None
+        if over < 0 or under < 0 or (higher and not own):
+            return None
+        if not under:  # no error at all
+            return MOST_SHARE if over else 100.0
+        return min(100 * over / under, MOST_SHARE)
 
     def mean(self, row: Row) -> float | None:
         """Mean over the tasks, if they all have the same direction."""

@@ -192,7 +192,9 @@ def in_parallel(
     if len(spans) == 1:
         with one_torch_thread():
             return [work(iter(spans))]
-    workers = min(tensor.workers, len(spans))
+    # Before torch is told to use one thread only.
+    most = tensor.workers
+    workers = min(most, len(spans))
     queue = deque(spans)
 
     def next_spans() -> Iterator[slice]:
@@ -209,11 +211,15 @@ def in_parallel(
             # After an error or Ctrl-C the others need not go on.
             queue.clear()
 
+    def run_in_thread() -> T:
+        torch.set_num_threads(1)
+        return run()
+
     with one_torch_thread():
         if workers == 1:
             return [run()]
-        pool = _pool(tensor.workers, os.getpid())
-        others = [pool.submit(run) for _ in range(workers - 1)]
+        pool = _pool(most - 1, os.getpid())
+        others = [pool.submit(run_in_thread) for _ in range(workers - 1)]
         try:
             mine = run()
         finally:
@@ -224,7 +230,7 @@ def in_parallel(
 @functools.cache
 def _pool(workers: int, process: int) -> ThreadPoolExecutor:
     """Threads for all tensors. A forked process has none of those of its parent."""
-    return ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+    return ThreadPoolExecutor(workers)
 
 
 @contextmanager

@@ -79,30 +79,33 @@ def _publishing() -> FileLock:
 
 
 def _publish(source: Path, target: Path) -> None:
-    """Move a folder into place; weights replace those there before, or none do."""
+    """Move a folder into place; its files replace those there before, or none do."""
     if not target.exists():
         source.replace(target)
         return
     replaced = source.with_name(f"{source.name}.replaced")
-    replaced.mkdir()
+    moved: list[tuple[Path, Path]] = []
+
+    def move(file: Path, place: Path) -> None:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        file.replace(place)
+        moved.append((file, place))
+
     stale = _weight_files(target) if _weight_files(source) else []
+    new = [file for file in sorted(source.rglob("*")) if not file.is_dir()]
     try:
         for file in stale:
-            file.replace(replaced / file.name)
-        _move(source, target)
+            move(file, replaced / file.name)
+        for file in new:
+            within = file.relative_to(source)
+            if (target / within).is_file():
+                move(target / within, replaced / within)
+            move(file, target / within)
     except BaseException:
-        for file in replaced.iterdir():
-            file.replace(target / file.name)
+        for file, place in reversed(moved):
+            place.replace(file)
         raise
 
 
 def _weight_files(folder: Path) -> list[Path]:
     return [file for file in folder.iterdir() if _WEIGHTS.fullmatch(file.name)]
-
-
-def _move(source: Path, target: Path) -> None:
-    if not source.is_dir() or not target.exists():
-        source.replace(target)
-        return
-    for entry in sorted(source.iterdir()):
-        _move(entry, target / entry.name)

@@ -1,4 +1,4 @@
-"""What is wrong with a checkpoint's files, told without reading any weights."""
+"""What is wrong with a checkpoint's files, told without reading weights if possible."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import stat
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,30 +19,43 @@ _POINTER = b"version https://git-lfs.github.com/spec/"
 # Headers of the largest models are some ten megabytes.
 _LARGEST_HEADER = 200_000_000
 _AGAIN = "download it again"
-# What safetensors calls the dtypes of torch that tell weights from other tensors.
+# What safetensors calls the dtypes of torch.
 _SAFETENSORS_NAMES = {
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.float32: "F32",
+    torch.float64: "F64",
     torch.int8: "I8",
     torch.uint8: "U8",
     torch.int16: "I16",
     torch.int32: "I32",
     torch.int64: "I64",
+    torch.uint16: "U16",
+    torch.uint32: "U32",
+    torch.uint64: "U64",
     torch.bool: "BOOL",
     torch.float8_e4m3fn: "F8_E4M3",
     torch.float8_e5m2: "F8_E5M2",
 }
 
 
-def checkpoint_problem(path: Path) -> str | None:
+def checkpoint_problem(path: Path, *, thorough: bool = False) -> str | None:
     """The first thing that is wrong with a model folder's or file's weights.
+
+    Args:
+        path: of the folder or file.
+        thorough: read the whole of files that do not say how long they are, which
+            versions of torch before 1.6 wrote.
 
     Returns:
         One line with the file, what is wrong, and the fix; None if nothing is.
     """
     if not path.is_dir():
-        return file_problem(path)
+        return file_problem(path, thorough=thorough)
     file = _first_file(path)
     if file is not None:
-        return _index_problem(file) if file.suffix == ".json" else file_problem(file)
+        examine = _index_problem if file.suffix == ".json" else file_problem
+        return examine(file, thorough=thorough)
     return f"{path} has no weights: there is neither {' nor '.join(_NAMES)} in it"
 
 
@@ -62,7 +76,7 @@ def _first_file(folder: Path) -> Path | None:
     return None
 
 
-def file_problem(path: Path) -> str | None:
+def file_problem(path: Path, *, thorough: bool = False) -> str | None:
     """What is wrong with one weight file; as for `checkpoint_problem`."""
     unreadable = _unreadable(path)
     if unreadable:
@@ -84,11 +98,14 @@ def file_problem(path: Path) -> str | None:
         return f"{path} is cut off: {_AGAIN}"
     if start[:2] not in (b"PK", b"\x80\x02"):
         return f"{path} is not a checkpoint of torch: {_AGAIN}"
-    return None
+    return _pickle_problem(path) if thorough and start[:2] != b"PK" else None
 
 
 class StoredTensor(NamedTuple):
-    """What a file says of a tensor: its dtype, such as ``BF16``, shape, and bytes."""
+    """What a file says of a tensor: its dtype, shape, and bytes.
+
+    A dtype has the name that safetensors gives it, such as ``BF16``.
+    """
 
     dtype: str
     shape: tuple[int, ...]
@@ -102,16 +119,7 @@ def stored_tensors(path: Path) -> dict[str, StoredTensor] | None:
         ValueError: it is named like a safetensors file and is none.
     """
     if path.suffix.lower() == ".safetensors":
-        header, _ = _header(path)
-        header.pop("__metadata__", None)
-        return {
-            name: StoredTensor(
-                entry["dtype"],
-                tuple(entry["shape"]),
-                entry["data_offsets"][1] - entry["data_offsets"][0],
-            )
-            for name, entry in header.items()
-        }
+        return _header(path)[0]
     content = _without_weights(path)
     if content is None:
         return None
@@ -150,16 +158,30 @@ def wrapped_problem(path: Path) -> str | None:
 def _without_weights(path: Path) -> dict[Any, Any] | None:
     try:
         content = torch.load(path, map_location="meta", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError):
+    except Exception:  # of any kind; who reads the weights will say what is wrong
         return None
     return content if isinstance(content, dict) else None
+
+
+def _pickle_problem(path: Path) -> str | None:
+    """The problem that a file of torch before 1.6 ends early, if it does."""
+    try:
+        torch.load(path, map_location="meta", weights_only=True)
+    except (EOFError, IndexError, struct.error):
+        return f"{path} is cut off: {_AGAIN}"
+    except RuntimeError as error:
+        if "unexpected EOF" in str(error):
+            return f"{path} is cut off: {_AGAIN}"
+    except pickle.UnpicklingError:  # it holds other things than weights
+        pass
+    return None
 
 
 def _has_tensors(content: dict[Any, Any]) -> bool:
     return any(isinstance(value, torch.Tensor) for value in content.values())
 
 
-def _index_problem(index: Path) -> str | None:
+def _index_problem(index: Path, *, thorough: bool) -> str | None:
     unreadable = _unreadable(index)
     if unreadable:
         return f"{index} {unreadable}"
@@ -167,7 +189,8 @@ def _index_problem(index: Path) -> str | None:
         files = set(json.loads(index.read_bytes())["weight_map"].values())
     except (ValueError, TypeError, KeyError, AttributeError):
         return f"{index} is not an index of weights (no weight_map): {_AGAIN}"
-    problems = (file_problem(index.parent / file) for file in sorted(map(str, files)))
+    shards = [index.parent / file for file in sorted(map(str, files))]
+    problems = (file_problem(shard, thorough=thorough) for shard in shards)
     return next(filter(None, problems), None)
 
 
@@ -196,8 +219,8 @@ def _kind(mode: int) -> str:
     return "a pipe" if stat.S_ISFIFO(mode) else "a device or socket"
 
 
-def _header(path: Path) -> tuple[dict[str, Any], int]:
-    """The header of a safetensors file, and the size that it announces.
+def _header(path: Path) -> tuple[dict[str, StoredTensor], int]:
+    """The tensors in the header of a safetensors file, and the size that it announces.
 
     Raises:
         ValueError: says what the file is instead.
@@ -211,11 +234,14 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
         raise ValueError("is cut off in its header")
     try:
         header = json.loads(text)
-        ends = [
-            entry["data_offsets"][1]
-            for name, entry in header.items()
-            if name != "__metadata__"
-        ]
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        header.pop("__metadata__", None)
+        ends = [0]
+        tensors = {}
+        for name, entry in header.items():
+            start, end = entry["data_offsets"]
+            shape = tuple(entry["shape"])
+            tensors[name] = StoredTensor(str(entry["dtype"]), shape, end - start)
+            ends.append(end)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError("is not a safetensors file") from error
-    return header, 8 + length + max(ends, default=0)
+    return tensors, 8 + length + max(ends)

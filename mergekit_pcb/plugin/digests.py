@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import zlib
 from collections.abc import Hashable, Sequence
@@ -13,7 +14,7 @@ from mergekit.merge_methods import TensorGroup
 
 from mergekit_pcb.kernel.order_statistics import NotFiniteError
 from mergekit_pcb.kernel.task_vectors import TaskVectors, all_finite
-from mergekit_pcb.plugin.tensor_groups import ChangedError, name_of
+from mergekit_pcb.plugin.tensor_groups import ChangedError, name_of, task_vectors
 
 # The sample has one coordinate in this many, at least and at most so many.
 _RATE = 512
@@ -82,9 +83,12 @@ def sample_counts(sizes: Sequence[int]) -> list[int]:
     """How many coordinates of each tensor are in the sample of a domain."""
     total = sum(sizes)
     count = max(min(total // _RATE, SAMPLE_MOST), _LEAST)
+    # The sums are rounded, so that parts of less than one coordinate are not all lost.
+    ends = [round(count * end / total) for end in itertools.accumulate(sizes)]
     # Of each tensor at least `_LEAST` are drawn, which may be less than its part.
     return [
-        min(round(count * size / total), max(size // _RATE, _LEAST)) for size in sizes
+        min(end - start, max(size // _RATE, _LEAST))
+        for size, start, end in zip(sizes, [0, *ends], ends, strict=False)
     ]
 
 
@@ -109,23 +113,20 @@ def _checksum(flat: torch.Tensor) -> int:
 
 
 def require_digests(
-    group: TensorGroup,
-    vectors: TaskVectors,
-    models: Sequence[Hashable],
-    digests: Sequence[bytes],
+    group: TensorGroup, models: Sequence[Hashable], digests: Sequence[bytes]
 ) -> None:
     """Check that a tensor's inputs are what they were when statistics were computed.
 
     Args:
         group: inputs of the tensor.
-        vectors: their task vectors.
-        models: ids of the models of the task vectors.
+        models: ids of the models, in the order of the digests.
         digests: of each model then.
 
     Raises:
         ChangedError: a model, or the base, has changed.
+        NotFiniteError: a task vector in the sample holds NaN or infinity.
     """
-    now = draw(vectors, name_of(group)).digests
+    now = draw(task_vectors(group, models), name_of(group)).digests
     for model, before, after in zip(models, digests, now, strict=True):
         if before != after:
             raise ChangedError(f"the weights of {model}, or of the base, were")

@@ -104,7 +104,10 @@ def require_input_tensors(
 def _tensors_in(shard: Path) -> dict[str, StoredTensor] | None:
     if problem := file_problem(shard):
         raise PCBError(problem)
-    return stored_tensors(shard)
+    found = stored_tensors(shard)
+    if found is None and (problem := file_problem(shard, thorough=True)):
+        raise PCBError(problem)
+    return found
 
 
 def require_weights(stored: Mapping[str, str], dtype: str | None) -> None:

@@ -49,7 +49,7 @@ def _opening(original: Any) -> Any:
         except PCBError:
             raise
         except Exception as error:
-            problem = checkpoint_problem(Path(path))
+            problem = checkpoint_problem(Path(path), thorough=True)
             if problem is None:
                 problem = f"{path} cannot be opened: {_one_line(error)}"
             raise PCBError(problem) from error
@@ -74,7 +74,7 @@ def _reading(original: Any) -> Any:
             if shard is None:  # an alias, or a tensor that the model does not have
                 raise
             path = Path(self.index.base_path, shard)
-            problem = file_problem(path) or missing_tensor(path, key)
+            problem = file_problem(path, thorough=True) or missing_tensor(path, key)
             if problem is None and isinstance(error, KeyError):
                 problem = wrapped_problem(path)
             if problem is None and self.lazy_unpickle and path.suffix != ".safetensors":

@@ -163,21 +163,27 @@ class PCBMerge(GroupMergeMethod):
             )
 
         def merge_by_model(group: TensorGroup) -> torch.Tensor:
-            if model_statistics is None:
-                raise PCBError(_NO_STATISTICS)
-            models, of_models = zip(*model_statistics, strict=True)
-            vectors = task_vectors(group, models)
-            if input_digests is not None:
-                require_digests(group, vectors, models, input_digests)
             return merge_tensor(
-                vectors,
+                task_vectors(group, models),
                 of_models,
                 [weight.get(model, DEFAULT_WEIGHT) for model in models],
                 scale=scale,
                 inter=inter,
             )
 
-        merge = merge_by_tensor if parameters["scope"] == "tensor" else merge_by_model
+        def require_unchanged(group: TensorGroup) -> None:
+            require_digests(group, models, input_digests or ())
+
+        merge = merge_by_tensor
+        if parameters["scope"] == "model":
+            if model_statistics is None:
+                raise PCBError(_NO_STATISTICS)
+            models, of_models = zip(*model_statistics, strict=True)
+            merge = merge_by_model
+            if input_digests is not None:
+                # Apart from the merge, so that it sees what the first pass saw: a
+                # sample may miss an infinity that the merge meets.
+                on_finite_inputs(group, require_unchanged)
         merged, infinite = on_finite_inputs(group, merge)
         merged = merged.view(base.shape)
         return merged if infinite is None else torch.where(infinite, base, merged)

@@ -181,20 +181,19 @@ def add_statistics(
         for group, bound in zip(groups, parameters, strict=True)
         if bound["scope"] == "model" and group.non_base
     ]
+    if not members:
+        return
     request = StatisticsRequest.of([bound for _, bound in members])
     tensors = [task_vectors(group, request.models) for group, _ in members]
-    filled = {
-        name_of(group): tensor
-        for (group, _), tensor in zip(members, tensors, strict=True)
-        if tensor.size
-    }
+    names = [name_of(group) for group, _ in members]
+    filled = [i for i, tensor in enumerate(tensors) if tensor.size]
     if filled:
         # The sample of `graph_scope`, so that lambda has the same bits.
         drawn = [
-            (tensor.size, draw_coordinates(tensor, name))
-            for name, tensor in sorted(filled.items())
+            (tensors[i].size, draw_coordinates(tensors[i], names[i]))
+            for i in sorted(filled, key=names.__getitem__)
         ]
-        domain = TensorDomain(list(filled.values()), sampled=joined(drawn))
+        domain = TensorDomain([tensors[i] for i in filled], sampled=joined(drawn))
         statistics = request.compute(domain)
         for _, bound in members:
             bound[STATISTICS_KEY] = statistics.of_tensor(bound)

@@ -40,7 +40,7 @@ def _number(name: str, takes: str, fits: Callable[[float], bool]) -> Any:
         try:
             # YAML reads 1e-1 as a string; true and false are numbers to Python.
             number = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
         if fits(number):
             return number
@@ -49,7 +49,7 @@ def _number(name: str, takes: str, fits: Callable[[float], bool]) -> Any:
         least = 2 if fits(1) else 1
         if least <= number <= 100 and fits(number / 100):
             hint = f"; did you mean {number / 100:g}?"
-        elif math.isfinite(number) and not _fits_float32(number):
+        elif fits is _fits_float32 and math.isfinite(number):
             hint = "; float32 ends at 3.4e38"
         raise ValueError(f"{name} must be {takes}, got {value!r}{hint}")
 

@@ -55,7 +55,6 @@ class SmallTensors:
         """Those of all tensors that are kept, as few long ones."""
         return [
             TaskVectors(base[:used], [model[:used] for model in models])
-            for (*models, base), used in zip(
-                self._rows.values(), self._used.values(), strict=True
-            )
+            for dtype, used in self._used.items()
+            for *models, base in [self._rows[dtype]]
         ]

@@ -115,8 +115,16 @@ def local_folders(model: ModelReference) -> list[Path]:
     return [path for path in found if path.exists()]
 
 
+def with_home(path: str) -> Path:
+    """A path with the folder for which ``~`` stands, if there is one."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # of a user who is not known here
+        return Path(path)
+
+
 def _resolved(path: ModelPath, keep_links: bool) -> ModelPath:
-    local = Path(path.path).expanduser()
+    local = with_home(path.path)
     if not local.exists():
         return path
     whole = os.path.abspath(local) if keep_links else local.resolve()  # noqa: PTH100

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mergekit_pcb.recipes.models import with_home
 from mergekit_pcb.suggestions import misspelt
 
 
@@ -17,7 +18,7 @@ def near_paths(path: str, *, files: bool = False) -> list[str]:
     Returns:
         At most two paths, the nearest first, each begun as ``path`` is.
     """
-    parent = Path(path).expanduser().parent
+    parent = with_home(path).parent
     try:
         names = [
             entry.name

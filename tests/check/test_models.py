@@ -362,6 +362,14 @@ def test_home_is_not_expanded() -> None:
     assert finding.fix == f"write `{Path('~/model').expanduser()}`"
 
 
+def test_the_home_of_somebody_unknown() -> None:
+    """There is no path to write out; nothing else stops."""
+    text = "models:\n  - model: ~nobody-here/model\nmerge_method: passthrough\n"
+    (finding,) = check_recipe(text, "r.yml")
+    assert finding.message == "mergekit does not expand `~` in `~nobody-here/model`"
+    assert finding.fix == "write the whole path"
+
+
 def test_missing_adapter_folder() -> None:
     """The adapter of `base+adapter` is looked for as well."""
     _folder("base")

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
@@ -127,6 +128,31 @@ def test_a_swept_value_that_is_no_number_is_named(tmp_path: Path, text: str) -> 
     assert result.exit_code == 2
     word = text.split(",")[0] if text == "a,b" else "b"
     assert f"lambda is '{word}'" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--sweep", "lambda=0.5,[1"), "`[1` is not a value"),
+        (("--set", "lambda=[1"), "`[1` is not a value"),
+        (("--model-args", "dtype=["), "`[` is not a value"),
+        (("--model-args", "dtype=float32,trust"), "write NAME=VALUE, not `trust`"),
+        (("--set", "lambda=1", "--set", "lambda=2"), "`lambda` is given twice"),
+        (
+            ("--sweep", "lambda=1", "--sweep", "lambda=2,3"),
+            "write all its values in one, lambda=A,B",
+        ),
+    ],
+)
+def test_values_that_cannot_be_read(
+    tmp_path: Path, arguments: Sequence[str], words: str
+) -> None:
+    """The line is about the option, not about the recipe; nothing is left out."""
+    recipe, _ = one_family(tmp_path)
+    result = tiny.invoke(compare, recipe, "--out", tmp_path / "out", *arguments)
+    assert result.exit_code == 2
+    assert words in " ".join(result.output.split())
+    assert f"'{arguments[0]}'" in result.output
 
 
 @pytest.mark.slow

@@ -22,7 +22,15 @@ from mergekit_pcb.compare.columns import (
 from mergekit_pcb.compare.evaluation import Score, per_item, standard_error
 from mergekit_pcb.compare.files import scores_table, write
 from mergekit_pcb.compare.report import Report, answer, notes
-from mergekit_pcb.compare.scoreboard import BASE, EXPERT, MERGE, Row, Scoreboard, Tried
+from mergekit_pcb.compare.scoreboard import (
+    BASE,
+    EXPERT,
+    MERGE,
+    MOST_SHARE,
+    Row,
+    Scoreboard,
+    Tried,
+)
 from mergekit_pcb.compare.terminal import terminal_tables
 from mergekit_pcb.output.table import markdown
 
@@ -122,6 +130,22 @@ def test_a_share_of_nothing_is_unknown(values: tuple[float, float]) -> None:
     expert, merge = row(EXPERT, "a", values[0]), row(MERGE, "ties", values[1])
     assert Scoreboard([expert, merge]).normalised(merge, "maths") is None
     assert Scoreboard([merge]).normalised(merge, "maths") is None
+
+
+@pytest.mark.parametrize(("own", "share"), [(0.1, MOST_SHARE), (0.0, 100.0)])
+def test_a_merge_without_errors_is_the_best(own: float, share: float) -> None:
+    """Nothing divides by an error of 0, and nothing that is better is ranked lower."""
+    mixed = (True, False)
+    rows = [
+        row(EXPERT, "a", 0.8, own, higher=mixed),
+        row(MERGE, "ties", 0.6, 0.4, higher=mixed),
+        row(MERGE, "pcb", 1.0, 0.0, higher=mixed),
+        row(MERGE, "linear", 0.9, 0.0, higher=mixed),
+    ]
+    scoreboard = Scoreboard(rows)
+    assert scoreboard.normalised(rows[2], "chat") == share
+    assert scoreboard.mean_normalised(rows[2]) == pytest.approx((125 + share) / 2)
+    assert [r.name for r in scoreboard.in_order()] == ["a", "pcb", "linear", "ties"]
 
 
 def test_errors_of_differences_are_paired() -> None:

@@ -112,6 +112,21 @@ def test_memory_does_not_grow_with_threads_or_models(
     assert 0.8 * 20_000 < largest * n * max(vectors.workers, 2) / 2 <= 20_000
 
 
+@pytest.mark.parametrize("count", [2, 4])
+def test_all_workers_work_at_once(threads, count: int) -> None:
+    """As many as torch may use threads; each waits here until all have begun."""
+    threads(count)
+    all_there = threading.Barrier(count)
+
+    def work(spans) -> int:
+        next(spans)
+        all_there.wait(10)
+        return threading.get_ident()
+
+    found = in_parallel(with_base(heavy_tailed(3, 300_000)), 20_000, work)
+    assert len(set(found)) == count
+
+
 def test_threads_yet_to_come_keep_their_setting(threads) -> None:
     """One thread a worker is not left behind as the default of later threads."""
     threads(3)

@@ -82,30 +82,41 @@ def test_weights_of_another_merge_do_not_stay(written: str, tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["merged"]
 
 
-def test_old_weights_come_back_if_new_ones_cannot_be_moved(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("in_the_way", ["tokenizer", "zz"])
+def test_old_files_come_back_if_new_ones_cannot_be_moved(
+    in_the_way: str, tmp_path: Path
 ) -> None:
-    """Never a folder without the one and without the other."""
+    """Never a folder of both, whichever file it is that cannot be moved."""
     out = tmp_path / "merged"
-    out.mkdir()
-    for name in STALE:
+    (out / in_the_way).mkdir(parents=True)
+    for name in (*STALE, "config.json"):
         (out / name).write_text("old")
-
-    def refuse(source: Path, target: Path) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(atomic, "_move", refuse)
 
     def write() -> None:
         with complete_or_absent(out) as unfinished:
-            unfinished.mkdir()
-            (unfinished / "model.safetensors").write_text("new")
+            (unfinished / "code").mkdir(parents=True)
+            new = ("config.json", "model.safetensors", "code/a.py", in_the_way)
+            for name in new:
+                (unfinished / name).write_text("new")
 
-    with pytest.raises(PCBError, match="merged: No space"):
+    with pytest.raises(IsADirectoryError):
         write()
-    assert {path.name: path.read_text() for path in out.iterdir()} == dict.fromkeys(
-        STALE, "old"
-    )
+    files = {path.name: path.read_text() for path in out.rglob("*") if path.is_file()}
+    assert files == dict.fromkeys((*STALE, "config.json"), "old")
+    assert (out / in_the_way).is_dir()
+
+
+def test_files_in_folders_replace_those_there(tmp_path: Path) -> None:
+    """File by file: what only the old folder had stays."""
+    out = tmp_path / "merged"
+    (out / "code").mkdir(parents=True)
+    for name in ("a.py", "b.py"):
+        (out / "code" / name).write_text("old")
+    with complete_or_absent(out) as unfinished:
+        (unfinished / "code").mkdir(parents=True)
+        (unfinished / "code" / "a.py").write_text("new")
+    code = {path.name: path.read_text() for path in (out / "code").iterdir()}
+    assert code == {"a.py": "new", "b.py": "old"}
 
 
 @pytest.mark.parametrize(

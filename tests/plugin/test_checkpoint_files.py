@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -70,6 +72,29 @@ def cut_off_archive(model: Model) -> Path:
     return whole(model, file.read_bytes()[:9000], file.name)
 
 
+def cut_off_pickle(model: Model, size: int) -> Path:
+    file = model.path / "pytorch_model.bin"
+    torch.save(model.tensors, file, _use_new_zipfile_serialization=False)
+    return whole(model, file.read_bytes()[:size], file.name)
+
+
+def cut_off_pickle_as_shard(model: Model) -> Path:
+    (model.path / "model.safetensors").unlink()
+    file = model.path / "pytorch_model-00001-of-00001.bin"
+    torch.save(model.tensors, file, _use_new_zipfile_serialization=False)
+    file.write_bytes(file.read_bytes()[:60])
+    index = model.path / "pytorch_model.bin.index.json"
+    index.write_text(
+        json.dumps({"weight_map": dict.fromkeys(model.tensors, file.name)})
+    )
+    return file
+
+
+def header_of(**entry: object) -> Callable[[Model], Path]:
+    text = json.dumps({"w": {"dtype": "F32", "shape": [1]} | entry}).encode()
+    return lambda model: whole(model, struct.pack("<Q", len(text)) + text)
+
+
 def pointer_as_shard(model: Model) -> Path:
     shard = split(model)[1]
     shard.write_text(POINTER)
@@ -121,6 +146,14 @@ BROKEN: dict[str, tuple[Callable[[Model], Path], str]] = {
     "cut off": (cut_off, "is cut off after"),
     "cut off in header": (cut_off_in_header, "is cut off in its header"),
     "cut off archive": (cut_off_archive, "is cut off"),
+    **{
+        f"cut off pickle, {size} bytes": (partial(cut_off_pickle, size=size), "cut off")
+        for size in (20, 60, 1000, 9000)
+    },
+    "cut off pickle as shard": (cut_off_pickle_as_shard, "is cut off: download it"),
+    "words in the header": (header_of(data_offsets=["a", "b"]), "is not a safetensors"),
+    "no offsets": (header_of(), "is not a safetensors file"),
+    "one offset": (header_of(data_offsets=[0]), "is not a safetensors file"),
     "missing shard": (missing_shard, "is missing: download it"),
     "broken link": (broken_link, "is a broken link"),
     "pipe": (pipe, "is a pipe, not a file of weights"),
@@ -136,7 +169,7 @@ def test_the_file_and_the_fault_are_named(fault: str, tmp_path: Path) -> None:
     assert checkpoint_problem(model.path) is None
     break_it, words = BROKEN[fault]
     file = break_it(model)
-    problem = checkpoint_problem(model.path)
+    problem = checkpoint_problem(model.path, thorough="pickle" in fault)
     assert problem is not None
     assert problem.startswith(str(file))
     assert words in problem
@@ -187,7 +220,7 @@ def test_checkpoints_of_torch_are_fine(zipped: bool, tmp_path: Path) -> None:
     """In today's format, and in that of versions before 1.6."""
     file = tmp_path / "pytorch_model.bin"
     torch.save({"w": torch.ones(3)}, file, _use_new_zipfile_serialization=zipped)
-    assert checkpoint_problem(tmp_path) is None
+    assert checkpoint_problem(tmp_path, thorough=True) is None
     assert checkpoint_problem(file) is None
 
 

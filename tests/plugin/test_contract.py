@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from mergekit.merge_methods import get, merge_state_dicts, merge_tensors
+from mergekit.merge_methods import (
+    TensorGroup,
+    get,
+    merge_state_dicts,
+    merge_tensors,
+)
 
 import mergekit_pcb  # noqa: F401  # registers pcb where the start-up file does not run
 from mergekit_pcb.errors import PCBError
@@ -39,12 +44,59 @@ def test_wrong_values_are_value_errors(parameters: dict) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("method", ["pcb", "task_arithmetic", "ties"])
-def test_a_group_of_the_base_alone(method: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "parameters"),
+    [
+        ("pcb", {}),
+        ("pcb", {"scope": "model"}),
+        ("task_arithmetic", {"weight": 1.0}),
+        ("ties", {"weight": 1.0}),
+    ],
+)
+def test_a_group_of_the_base_alone(method: str, parameters: dict) -> None:
     """It gives the base itself, as mergekit's own methods do."""
-    parameters = {} if method == "pcb" else {"weight": 1.0}
     merged = merge_tensors([BASE], method, base_index=0, parameters=parameters)
     assert merged is BASE
+
+
+@pytest.mark.parametrize("scale", ["auto", 1.0])
+def test_tensors_without_names_are_all_of_the_model(scale: str | float) -> None:
+    """Under `scope: model`; a caller from Python need not give names."""
+
+    def group(name: str | None, tensors: list[torch.Tensor]) -> TensorGroup:
+        return TensorGroup.from_tensors(
+            tensors, ids=["base", "a", "b"], base_index=0, name=name
+        )
+
+    drawn = torch.Generator().manual_seed(0)
+    inputs = []
+    for size, step in ((300, 0.01), (5000, 1.0)):
+        base = torch.randn(size, generator=drawn)
+        moved = [base + step * torch.randn(size, generator=drawn) for _ in range(2)]
+        inputs.append([base, *moved])
+    parameters = {"scope": "model", "lambda": scale}
+    named, unnamed = (
+        get("pcb")(list(map(group, names, inputs)), parameters=parameters)
+        for names in (("v", "w"), (None, None))
+    )
+    # The sample behind `auto` is drawn by the names.
+    most = 0.1 if scale == "auto" else 0.0
+    for (base, *_), one, other in zip(inputs, named, unnamed, strict=True):
+        assert (one - other).norm() <= most * (one - base).norm()
+
+
+def test_many_small_tensors_have_a_sample() -> None:
+    """Each is less than one coordinate of it."""
+    drawn = torch.Generator().manual_seed(0)
+    names = [f"v{i}" for i in range(9_000)]
+    models = {
+        model: {name: torch.randn(10, generator=drawn) for name in names}
+        for model in ("base", "a", "b")
+    }
+    merged = merge_state_dicts(
+        models, "pcb", base="base", parameters={"scope": "model"}
+    )
+    assert all(tensor.isfinite().all() for tensor in merged.values())
 
 
 def test_gradients_do_not_flow() -> None:

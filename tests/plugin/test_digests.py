@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from mergekit.scripts import merge_raw_pytorch
+from safetensors.torch import load_file, save_file
 
 import mergekit_pcb  # noqa: F401  # wraps where the start-up file does not run
 from mergekit_pcb import cli
@@ -59,6 +60,31 @@ def test_rewritten_in_place(
     assert "while it was merged: do not write to models" in line
     assert who in line or who == "base"
     assert not (tmp_path / "merged").exists()
+
+
+@pytest.mark.parametrize("scope", ["model", "tensor"])
+def test_an_infinity_that_the_sample_misses(scope: str, tmp_path: Path) -> None:
+    """All models share it, as in a mask: nobody has written to them."""
+    drawn = torch.Generator().manual_seed(0)
+    base = torch.randn(200_000, generator=drawn)
+    files = []
+    for name in ("base", "a", "b"):
+        moved = base + (name != "base") * 0.01 * torch.randn(len(base), generator=drawn)
+        moved[1] = -torch.inf
+        files.append(tmp_path / f"{name}.safetensors")
+        save_file({"w": moved, "v": moved[2:50].clone()}, files[-1])
+    recipe = {
+        "merge_method": "pcb",
+        "base_model": str(files[0]),
+        "models": [{"model": str(file)} for file in files[1:]],
+        "parameters": {"scope": scope},
+    }
+    file = write_recipe(recipe, tmp_path / "recipe.yml")
+    result = invoke(merge_raw_pytorch.main, file, tmp_path / "merged", "--quiet")
+    assert result.exception is None, result.output
+    merged = load_file(tmp_path / "merged" / "model.safetensors")["w"]
+    assert merged[1] == -torch.inf
+    assert merged.isfinite().sum() == len(base) - 1
 
 
 @pytest.mark.parametrize("dtypes", [(torch.bfloat16, torch.float32)])

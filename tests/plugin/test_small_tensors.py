@@ -52,6 +52,16 @@ def test_tensors_are_joined_by_dtype() -> None:
     assert bfloat16.size == 2
 
 
+def test_a_dtype_of_which_nothing_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With very many models one tensor may be too much."""
+    monkeypatch.setattr(small_tensors, "_BUDGET", 3 * 4 * 5)
+    small = SmallTensors()
+    small.keep("a", vectors(6))
+    assert small.task_vectors() == []
+    small.keep("b", vectors(4))
+    assert [each.size for each in small.task_vectors()] == [4]
+
+
 def test_what_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is large, not finite, known already or beyond the budget is left out."""
     monkeypatch.setattr(small_tensors, "_MOST", 10)

@@ -57,11 +57,12 @@ def weights(document: Document) -> Iterator[Finding]:
         count = len(group.non_base)
         if len(numbers) != count or count < 2:
             continue
-        equal = len(set(numbers)) == 1 and numbers[0] not in (0.0, parameter.default)
+        # The same weight below 0 turns the merge round, and 0 leaves the base.
+        equal = len(set(numbers)) == 1 and numbers[0] > 0
         total_is_one = min(numbers) > 0 and abs(sum(numbers) - 1) < _NEAR_ONE
         scales = group.sources(None, "lambda")[:1]
         factors = [f for place in scales for f in factors_of(scale, place)]
-        if factors and (total_is_one or (equal and 0 < numbers[0] < 1)):
+        if factors and (total_is_one or (equal and numbers[0] < 1)):
             times = f"{count / sum(numbers):.3g}"
             yield places[0].advice(
                 f"with `lambda: {factors[0]:g}` these weights make the merge about "
@@ -69,7 +70,7 @@ def weights(document: Document) -> Iterator[Finding]:
                 "shares each coordinate out",
                 f"write `lambda: {AUTO}`, which makes up for it",
             )
-        elif equal and not factors:
+        elif equal and numbers[0] != parameter.default and not factors:
             yield places[0].advice(
                 f"`weight: {numbers[0]:g}` for every model changes nothing: with "
                 f"`lambda: {AUTO}` only the proportions of the weights count",

@@ -12,7 +12,7 @@ from mergekit.common import ModelPath, ModelReference
 
 from mergekit_pcb.check.rules.document import PYTORCH, WEIGHT_FILES, Document
 from mergekit_pcb.recipes.findings import Finding
-from mergekit_pcb.recipes.models import as_written, in_one_line
+from mergekit_pcb.recipes.models import as_written, in_one_line, with_home
 from mergekit_pcb.recipes.near_paths import near_paths
 from mergekit_pcb.recipes.positions import Place
 from mergekit_pcb.suggestions import did_you_mean, quoted
@@ -46,9 +46,11 @@ def wrong_references(document: Document) -> Iterator[Finding]:
         if place.value in document.siblings:
             continue  # by its name in this file, whatever that looks like
         if path.startswith("~"):
+            home = with_home(path)
+            known = not str(home).startswith("~")
             yield place.error(
                 f"mergekit does not expand `~` in `{path}`",
-                f"write `{Path(path).expanduser()}`",
+                f"write `{home}`" if known else "write the whole path",
             )
         elif document.kind == PYTORCH:
             yield from _wrong_file(place, path)
