@@ -14,9 +14,10 @@ from mergekit_pcb.errors import PCBError
 from mergekit_pcb.inspect.inspection import InspectedTensor, Inspection, Setting
 from mergekit_pcb.inspect.plan import plan
 from mergekit_pcb.kernel.metrics import Competition, Metrics, measure
-from mergekit_pcb.plugin.graph_scope import parameters_of, run_work
 from mergekit_pcb.plugin.lambda_record import LambdaSummary
 from mergekit_pcb.plugin.parameters import AUTO
+from mergekit_pcb.plugin.plan_tasks import parameters_of
+from mergekit_pcb.plugin.run_tasks import run_work
 from mergekit_pcb.plugin.setting_statistics import (
     AllParameters,
     tensor_statistics,

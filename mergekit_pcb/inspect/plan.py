@@ -30,8 +30,8 @@ from mergekit_pcb.errors import PCBError
 from mergekit_pcb.inspect.dropped import dropped_tensors
 from mergekit_pcb.output.places import require_apart
 from mergekit_pcb.plugin.adapters import merge_adapters
-from mergekit_pcb.plugin.graph_scope import pcb_tasks
 from mergekit_pcb.plugin.input_tensors import require_input_tensors
+from mergekit_pcb.plugin.plan_tasks import pcb_tasks
 from mergekit_pcb.plugin.planner_patch import require_plain_file_names
 from mergekit_pcb.recipes.edits import add_base_to_slices, groups
 from mergekit_pcb.recipes.findings import require_no_errors

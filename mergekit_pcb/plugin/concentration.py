@@ -10,8 +10,9 @@ import torch
 from mergekit_pcb.kernel.domain import ModelStatistics, Scoring
 from mergekit_pcb.kernel.formula import drop_and_rescale_, in_unit, ranked_values
 from mergekit_pcb.plugin.digests import sample_counts
-from mergekit_pcb.plugin.graph_scope import GraphDomain, parameters_of
+from mergekit_pcb.plugin.graph_domain import GraphDomain
 from mergekit_pcb.plugin.model_scope import DomainStatistics
+from mergekit_pcb.plugin.plan_tasks import parameters_of
 from mergekit_pcb.plugin.tensor_kinds import kind_of
 
 _MOST = 0.9

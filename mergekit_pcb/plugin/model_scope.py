@@ -188,7 +188,7 @@ def add_statistics(
     names = [name_of(group) for group, _ in members]
     filled = [i for i, tensor in enumerate(tensors) if tensor.size]
     if filled:
-        # The sample of `graph_scope`, so that lambda has the same bits.
+        # The sample of `graph_domain`, so that lambda has the same bits.
         drawn = [
             (tensors[i].size, draw_coordinates(tensors[i], names[i]))
             for i in sorted(filled, key=names.__getitem__)

@@ -1,12 +1,14 @@
-"""The wrappers around mergekit's planning functions, which `scope: model` needs.
+"""The wrappers around mergekit's planning functions.
 
 mergekit has no hook between planning and execution, and a merge method sees one tensor
 at a time. So the three functions that return a finished plan are wrapped:
 `MergePlanner.plan_to_disk` (mergekit-yaml, mergekit-multi, mergekit-evolve),
 `MergePlanner.plan_in_memory` (mergekit-evolve) and `plan_flat_merge`
-(mergekit-pytorch). Other plans are returned unchanged. A recipe for
-`pcb` with a parameter that `pcb` does not have, which mergekit would ignore, is refused
-before it is planned.
+(mergekit-pytorch). Plans of other methods are returned unchanged.
+
+Of every recipe for `pcb` the inputs are checked, parameters that it does not have are
+refused, which mergekit would ignore, and `lambda: auto` is recorded. Under
+`scope: model` the statistics are computed and added.
 """
 
 from __future__ import annotations
@@ -125,35 +127,36 @@ def _forget_quantisation(planner: Any) -> None:
 
 def _prepared(tasks: Sequence[Any], options: Any) -> Sequence[Any]:
     # These import mergekit's planner, whose import this module is called from.
-    from mergekit_pcb.plugin import graph_scope, statistics_file
+    from mergekit_pcb.plugin import plan_tasks, statistics_file
     from mergekit_pcb.plugin.input_tensors import require_input_tensors
     from mergekit_pcb.plugin.lambda_record import LambdaRecord
 
-    merges = graph_scope.pcb_tasks(tasks)
+    merges = plan_tasks.pcb_tasks(tasks)
     require_input_tensors(merges)
-    whole = graph_scope.whole_model_tasks(tasks)
+    whole = plan_tasks.whole_model_tasks(tasks)
     if not whole:
         statistics_file.require_no_file(m.parameters["statistics"] for m in merges)
     record = LambdaRecord(quiet=options.quiet)
     if whole:
         tasks = _with_statistics(tasks, whole, options, record)
     automatic = any(merge.parameters["lambda"] == AUTO for merge in merges)
-    return graph_scope.with_lambda_record(tasks, record) if automatic else tasks
+    return plan_tasks.with_lambda_record(tasks, record) if automatic else tasks
 
 
 def _with_statistics(
     tasks: Sequence[Any], whole: Sequence[Any], options: Any, record: Any
 ) -> Sequence[Any]:
-    from mergekit_pcb.plugin import concentration, graph_scope, statistics_file
+    from mergekit_pcb.plugin import concentration, plan_tasks, statistics_file
+    from mergekit_pcb.plugin.graph_domain import GraphDomain
     from mergekit_pcb.plugin.model_scope import StatisticsRequest
 
-    parameters = [graph_scope.parameters_of(merge) for merge in whole]
+    parameters = [plan_tasks.parameters_of(merge) for merge in whole]
     request = StatisticsRequest.of(parameters)
     file = parameters[0]["statistics"]
     if file is not None:
         # Before the pass over all weights that tells whether the file fits.
         statistics_file.read(Path(file))
-    domain = graph_scope.GraphDomain.of(whole, request.models, options)
+    domain = GraphDomain.of(whole, request.models, options)
     if not domain.size:
         return tasks
     statistics = statistics_file.domain_statistics(request, domain, file)
@@ -163,4 +166,4 @@ def _with_statistics(
     for bound in parameters:
         if bound["lambda"] == AUTO:
             record.add(statistics.scale(bound))
-    return graph_scope.with_statistics(tasks, statistics, domain.tensor_digests)
+    return plan_tasks.with_statistics(tasks, statistics, domain.tensor_digests)

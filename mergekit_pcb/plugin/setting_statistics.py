@@ -10,7 +10,7 @@ from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
 from mergekit.options import MergeOptions
 
 from mergekit_pcb.kernel.statistics import TensorDomain
-from mergekit_pcb.plugin.graph_scope import GraphDomain
+from mergekit_pcb.plugin.graph_domain import GraphDomain
 from mergekit_pcb.plugin.model_scope import (
     DomainStatistics,
     Parameters,

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from mergekit_pcb.atomic_files import read_small_file, write_file
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.kernel.domain import ModelStatistics
-from mergekit_pcb.plugin.graph_scope import GraphDomain
+from mergekit_pcb.plugin.graph_domain import GraphDomain
 from mergekit_pcb.plugin.model_scope import DomainStatistics, StatisticsRequest
 
 save_to: ContextVar[Path | None] = ContextVar("save_to", default=None)

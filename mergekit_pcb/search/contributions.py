@@ -18,7 +18,7 @@ import torch
 
 from mergekit_pcb.kernel.kept_rows import Arithmetic, KeptRows
 from mergekit_pcb.kernel.projection import auto_lambda
-from mergekit_pcb.plugin.graph_scope import run_work
+from mergekit_pcb.plugin.run_tasks import run_work
 from mergekit_pcb.search.mapped import GrowingFile
 from mergekit_pcb.search.sources import Sources, is_pcb
 from mergekit_pcb.search.space import Setting

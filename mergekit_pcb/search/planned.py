@@ -10,7 +10,7 @@ from mergekit.options import MergeOptions
 from mergekit_pcb.atomic_files import write_file
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.inspect.plan import plan
-from mergekit_pcb.plugin.graph_scope import parameters_of
+from mergekit_pcb.plugin.plan_tasks import parameters_of
 from mergekit_pcb.recipes import edits
 from mergekit_pcb.recipes.layout import in_yaml
 from mergekit_pcb.search.sources import Sources

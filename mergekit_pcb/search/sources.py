@@ -14,9 +14,10 @@ from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
 from mergekit.options import MergeOptions
 
 from mergekit_pcb.errors import PCBError
-from mergekit_pcb.plugin.graph_scope import parameters_of, run_work
 from mergekit_pcb.plugin.model_scope import DomainStatistics
 from mergekit_pcb.plugin.parameters import AUTO
+from mergekit_pcb.plugin.plan_tasks import parameters_of
+from mergekit_pcb.plugin.run_tasks import run_work
 from mergekit_pcb.plugin.setting_statistics import (
     AllParameters,
     tensor_statistics,

@@ -18,7 +18,7 @@ def family(tmp_path: Path) -> tuple[Model, list[Model]]:
 @pytest.fixture
 def sweeps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The passes over the weights for statistics, by name."""
-    from mergekit_pcb.plugin.graph_scope import GraphDomain
+    from mergekit_pcb.plugin.graph_domain import GraphDomain
 
     made: list[str] = []
     original = GraphDomain.sweep

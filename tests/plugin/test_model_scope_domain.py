@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from mergekit.scripts import merge_raw_pytorch, run_yaml
+from mergekit.tokenizer import BuildTokenizer
 from safetensors.torch import save_file
 
+from mergekit_pcb.plugin import small_tensors
 from tests.oracle import assert_merge
 from tests.tiny import (
     VOCAB,
@@ -128,6 +130,26 @@ def test_embeddings_count_as_the_tokenizer_aligns_them(tmp_path: Path) -> None:
         for tensors in aligned:
             tensors[name] = torch.cat([tensors[name][:VOCAB], weights[name][VOCAB:]])
     assert_whole(read(out), aligned[0], aligned[1:])
+
+
+def test_a_tokenizer_is_built_once_a_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes as long as many tensors, and each tensor of tokens needs it."""
+    base, tuned = save_family(tmp_path, 2)
+    for model in (base, *tuned):
+        save_tokenizer(model.path, [])
+    built = []
+    original = BuildTokenizer.execute
+    monkeypatch.setattr(
+        BuildTokenizer, "execute", lambda self: built.append(1) or original(self)
+    )
+    monkeypatch.setattr(small_tensors, "_MOST", 0)
+    document = recipe_of(
+        base, tuned, parameters=MODEL, tokenizer={"source": "union"}, dtype="float32"
+    )
+    merge(run_yaml.main, document, tmp_path / "merged")
+    assert len(built) == 4, "three passes and the merge"
 
 
 def test_a_layer_that_is_used_twice_counts_twice(tmp_path: Path) -> None:

@@ -19,9 +19,9 @@ from mergekit.multigpu_executor import MultiGPUExecutor
 from mergekit.scripts import run_yaml
 from safetensors.torch import save_file
 
-from mergekit_pcb.plugin import graph_scope, statistics_file
-from mergekit_pcb.plugin.graph_scope import whole_model_tasks
-from tests.plugin.test_graph_scope import MODEL, PASSES, SHAPES, plan_of
+from mergekit_pcb.plugin import run_tasks, statistics_file
+from mergekit_pcb.plugin.plan_tasks import whole_model_tasks
+from tests.plugin.test_graph_domain import MODEL, PASSES, SHAPES, plan_of
 from tests.tiny import (
     assert_same,
     invoke,
@@ -59,7 +59,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> list[MultiGPUExecutor]:
         made.append(self)
 
     monkeypatch.setattr(MultiGPUExecutor, "__init__", init)
-    for module in (multigpu_executor, graph_scope):
+    for module in (multigpu_executor, run_tasks):
         monkeypatch.setattr(module, "get_torch_accelerator_type", lambda: "cpu")
     monkeypatch.setattr(multigpu_executor, "get_torch_accelerator_count", lambda: 2)
     idle = SimpleNamespace(synchronize=lambda device: None)
@@ -88,7 +88,7 @@ def test_tensors_are_independent_islands(
     for executor in gpus[:-1]:
         used: Counter[int] = Counter()
         for task in executor.targets:
-            assert isinstance(task.task(), graph_scope.StatisticsTask)
+            assert isinstance(task.task(), run_tasks.StatisticsTask)
             waiting = [task]
             while waiting:
                 handle = waiting.pop()
@@ -133,7 +133,7 @@ def test_results_that_several_gpus_lose(
 
     def run(self, quiet=False):
         tasks = [target.task() for target in self.targets]
-        if not isinstance(tasks[0], graph_scope.StatisticsTask):
+        if not isinstance(tasks[0], run_tasks.StatisticsTask):
             return original(self, quiet)
         # On one device, so that it is certain which results are lost.
         results = list(Executor(tasks).run(quiet=True))

@@ -18,8 +18,10 @@ from safetensors.torch import save_file
 
 from mergekit_pcb.kernel.collectors import RankSearch, TensorArena
 from mergekit_pcb.kernel.task_vectors import TaskVectors
-from mergekit_pcb.plugin import digests, graph_scope, small_tensors
-from mergekit_pcb.plugin.graph_scope import GraphDomain, whole_model_tasks
+from mergekit_pcb.plugin import digests, graph_domain, small_tensors
+from mergekit_pcb.plugin.graph_domain import GraphDomain
+from mergekit_pcb.plugin.plan_tasks import parameters_of, whole_model_tasks
+from mergekit_pcb.plugin.run_tasks import StatisticsTask
 from tests.tiny import (
     Tensors,
     assert_same,
@@ -132,14 +134,14 @@ def test_passes_keep_one_tensor_at_a_time(
     merges = whole_model_tasks(plan_of(files, tmp_path / "merged"))
     alive: list[int] = []
     seen: list[Any] = []
-    original = graph_scope.draw
+    original = graph_domain.draw
 
     def draw(vectors: TaskVectors, name: str) -> Any:
         alive.append(sum(ref() is not None for ref in seen))
         seen.extend(map(weakref.ref, vectors.models))
         return original(vectors, name)
 
-    monkeypatch.setattr(graph_scope, "draw", draw)
+    monkeypatch.setattr(graph_domain, "draw", draw)
     domain_of(merges)
     assert alive == [0, 0, 0]
 
@@ -229,12 +231,12 @@ def test_a_sample_that_is_cut_again_and_again(
     """A sample that outgrows its limit is thinned; the merge stays the same."""
     recipe = recipe_of(files[0], files[1:], parameters=MODEL)
     whole, _ = merge(merge_raw_pytorch.main, recipe, tmp_path / "whole")
-    for module in (graph_scope, digests):
+    for module in (graph_domain, digests):
         monkeypatch.setattr(module, "SAMPLE_MOST", 2048)
     merges = whole_model_tasks(plan_of(files, tmp_path / "merged"))
-    thin, calls = graph_scope._thin, []
+    thin, calls = graph_domain._thin, []
     monkeypatch.setattr(
-        graph_scope, "_thin", lambda tensors: calls.append(thin(tensors)) or calls[-1]
+        graph_domain, "_thin", lambda tensors: calls.append(thin(tensors)) or calls[-1]
     )
     sample = domain_of(merges).sample()
     assert calls
@@ -289,13 +291,13 @@ def test_results_stay_where_they_are(files: list[Path], tmp_path: Path) -> None:
     tensors = next(value for _, value in executor.run(quiet=True))
 
     def look(vectors: TaskVectors, name: str) -> Any:
-        result = graph_scope.draw(vectors, name)
+        result = graph_domain.draw(vectors, name)
         moved.append(executor._move_tensors(result, torch.device("meta")))
         return result
 
     references = [m for m in tensors if m != merge_task.base_model]
-    task = graph_scope.StatisticsTask(
-        merge=merge_task, work=graph_scope._on_task_vectors(references, look)
+    task = StatisticsTask(
+        merge=merge_task, work=graph_domain._on_task_vectors(references, look)
     )
     assert task.uses_accelerator()
     assert task.execute(tensors=tensors) is moved[0]
@@ -306,7 +308,7 @@ def test_models_are_named_by_reference(files: list[Path], tmp_path: Path) -> Non
     """Models keep the order of the recipe, which decides the order of sums."""
     merges = whole_model_tasks(plan_of(files, tmp_path / "merged"))
     for merge_task in merges:
-        density = graph_scope.parameters_of(merge_task)["density"]
+        density = parameters_of(merge_task)["density"]
         assert list(density) == [
             ModelReference.model_validate({"model": {"path": str(file)}})
             for file in files[1:]
