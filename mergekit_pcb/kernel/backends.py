@@ -2,7 +2,7 @@
 
 A backend is a module with the functions `block_size`, `collect`, `merge`, `scores`,
 `squares` and `project`. Both give the same bits for the same block; compiled loops are
-faster.
+faster. They also have `merge_small`, all steps of a tensor of one block.
 """
 
 from __future__ import annotations

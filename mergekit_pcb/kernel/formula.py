@@ -151,10 +151,20 @@ def merge_block(
     """
     scoring = Scoring.of_statistics(statistics, inter)
     tau = in_unit(tau, scoring.unit)
+    magnitude, s = shares(tau, statistics, scoring)
+    return in_unit(weighted_mean(tau, magnitude, s, weight), 1 / scoring.unit)
+
+
+def shares(
+    tau: torch.Tensor, statistics: Sequence[ModelStatistics], scoring: Scoring
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Steps 1 to 4: (n, m) clamped magnitudes A and shares s, of task vectors in unit.
+
+    The unit is that of the scoring.
+    """
     magnitude = clamp_magnitudes(tau, scoring.extents)
     b = scores(tau, magnitude, scoring)
-    s = drop_and_rescale_(b, tau, statistics)
-    return in_unit(weighted_mean(tau, magnitude, s, weight), 1 / scoring.unit)
+    return magnitude, drop_and_rescale_(b, tau, statistics)
 
 
 def contributions(
@@ -165,8 +175,7 @@ def contributions(
     The merged task vector is their sum times the weights, up to rounding. Both task
     vectors and contributions are in the unit of the scoring.
     """
-    magnitude = clamp_magnitudes(tau, scoring.extents)
-    s = drop_and_rescale_(scores(tau, magnitude, scoring), tau, statistics)
+    magnitude, s = shares(tau, statistics, scoring)
     total = sum_models(s).clamp_min_(1e-12)
     return tau.sign().mul_(magnitude).mul_(s).div_(total)
 

@@ -19,13 +19,7 @@ import torch
 
 from mergekit_pcb.kernel.backends import numba_problem
 from mergekit_pcb.kernel.domain import ModelStatistics, Scoring
-from mergekit_pcb.kernel.formula import (
-    clamp_magnitudes,
-    drop_and_rescale_,
-    in_unit,
-    scores,
-    sum_models,
-)
+from mergekit_pcb.kernel.formula import in_unit, shares, sum_models
 from mergekit_pcb.kernel.task_vectors import bits_of
 
 BLOCK = 1 << 16
@@ -34,6 +28,8 @@ BLOCK = 1 << 16
 # Coordinates for which it is worth to start a thread.
 _OF_A_THREAD = 1 << 22
 _COMPILED = (torch.float32, torch.bfloat16)
+# torch adds up so many models one after the other; of more it makes partial sums.
+_ONE_BY_ONE = 17
 
 
 @dataclass(frozen=True)
@@ -55,15 +51,16 @@ class KeptRows:
 
 
 class Arithmetic(NamedTuple):
-    """How the rows of a tensor become weights of a merge.
+    """How the values of a merged tensor are computed from rows.
 
     Attributes:
-        weights: of each model if each has a row; None if the row is their sum.
-        is_mean: whether a last row is left, by which the weighted sum is divided.
-        unit: that is then multiplied by this.
-        scale: and by lambda.
-        merged: dtype of the merge, whose base this is.
-        written: dtype of what it writes.
+        weights: w_i of each model, if each has a row; None if the only row is their
+            weighted sum.
+        is_mean: whether the last row is the divisor, the sum of the shares s_i.
+        unit: factor that undoes the unit of the scoring; not used ``in_steps``.
+        scale: lambda.
+        merged: dtype of the base, and of the arithmetic.
+        written: dtype of the output file.
         in_steps: whether the merge rounds to its dtype after every operation, as
             mergekit's methods do. Those of `kernel.merge` round once.
     """
@@ -112,8 +109,7 @@ def rows_of_models(
     """
     scoring = Scoring.of_statistics(statistics, inter)
     tau = in_unit(tau, scoring.unit)
-    magnitude = clamp_magnitudes(tau, scoring.extents)
-    s = drop_and_rescale_(scores(tau, magnitude, scoring), tau, statistics)
+    magnitude, s = shares(tau, statistics, scoring)
     divisor = sum_models(s).clamp_min_(1e-12)
     return torch.cat([tau.sign().mul_(magnitude).mul_(s), divisor[None]])
 
@@ -127,6 +123,9 @@ def write_merge(
     kept: KeptRows, how: Arithmetic, base: torch.Tensor, out: torch.Tensor
 ) -> None:
     """Write the merge at the coordinates that are left: the bits of a real one.
+
+    Of float32 ``in_steps`` they may be one rounding apart from five models on: there
+    torch adds up the last coordinates of a tensor in another order than the others.
 
     Args:
         kept: what is left of the tensor.
@@ -150,6 +149,8 @@ def _compiled(
 ) -> Callable[[int, int], Any] | None:
     """Works on some blocks by compiled loops, if they know the dtypes."""
     rounded = {how.merged, how.written}
+    if how.in_steps and len(how.weights or ()) > _ONE_BY_ONE:
+        return None
     if not rounded <= set(_COMPILED) or base.dtype != how.merged or numba_problem():
         return None
     loops = importlib.import_module("mergekit_pcb.kernel.numba_kept_rows")

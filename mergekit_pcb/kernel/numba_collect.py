@@ -31,13 +31,14 @@ def collect(
     Args:
         values: flat; tile by tile, and of each tile model by model.
         counts: (t, n) int32, how many there are of each tile and model.
-        shown: (n,) int64; added to it is how many values there are.
         edges: (n, k, 2) lower and upper.
+        shown: (n,) int64; added to it is how many values there are.
         tally: (n, k, 3) int64; added to it is how many values are below the edges, at
             the lower one, and at the upper one.
         inside: (n, ...) memory for the values between any two edges.
         kept: (n,) int64, how many these are; added to.
-        top: (n,) the largest value of each model; NaN if there was one.
+        top: (n,) the largest value of each model; NaN if there was one without a sign
+            bit, as all of magnitudes are, and scores have none once these are finite.
     """
     mask, indices = np.empty(ROOM, dtype=np.int32), np.empty(ROOM, dtype=np.int32)
     end = 0
@@ -80,7 +81,10 @@ def _largest(bits: Array, most: Any) -> Any:
 
 @compiled
 def _ordered(bits: Any) -> Any:
-    """Bits of a float32 as an integer of the same order, NaN at the end; and back."""
+    """Bits of a float32 as an integer of the same order, and back.
+
+    NaN is the largest, or the smallest if its sign bit is set.
+    """
     return np.int32(bits ^ ((bits >> _SIGN) & _ALL_BUT_SIGN))
 
 

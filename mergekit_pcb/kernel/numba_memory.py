@@ -12,10 +12,9 @@ import numpy as np
 from mergekit_pcb.kernel.numba_compile import compiled
 from mergekit_pcb.kernel.numba_scores import contribute, scores
 from mergekit_pcb.kernel.numba_tiles import ROOM, Array, sum_models
+from mergekit_pcb.kernel.torch_backend import SUM_LANES, SUM_TILE
 
-# Sums in float64 are made of sums of tiles of so many values, and these of lanes: in
-# the order of `torch_backend`.
-TILE, _LANES = 1024, 8
+TILE, _LANES = SUM_TILE, SUM_LANES
 
 _NO_SHARE, _ONE = np.float32(1e-12), np.float32(1)
 

@@ -24,8 +24,8 @@ from mergekit_pcb.kernel.task_vectors import TaskVectors
 _CPU_BLOCK = 1 << 17
 _GPU_BLOCK = 1 << 24
 
-# The order of sums, the same as in `numba_loops`.
-_TILE, _LANES = 1024, 8
+SUM_TILE, SUM_LANES = 1024, 8
+"""Sums in float64 are made of sums of tiles of so many values, and these of lanes."""
 
 
 def block_size(device: torch.device) -> int:
@@ -118,9 +118,10 @@ def project(
 
 
 def _sums(values: Any) -> Any:
-    """Sums of the rows of an (n, m) array, in the order of `numba_loops`."""
+    """Sums of the rows of an (n, m) array, in the order of `numba_memory`."""
     n, m = values.shape
-    padded = np.zeros((n, -(-m // _TILE) * _TILE))
+    padded = np.zeros((n, -(-m // SUM_TILE) * SUM_TILE))
     padded[:, :m] = values
-    by_lane = padded.reshape(n, -1, _TILE // _LANES, _LANES).cumsum(axis=2)[:, :, -1]
+    lanes = padded.reshape(n, -1, SUM_TILE // SUM_LANES, SUM_LANES)
+    by_lane = lanes.cumsum(axis=2)[:, :, -1]
     return by_lane.cumsum(axis=2)[:, :, -1].cumsum(axis=1)[:, -1]

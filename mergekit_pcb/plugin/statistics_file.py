@@ -95,6 +95,7 @@ def domain_statistics(
             raise PCBError(f"statistics file {file} does not fit: {mismatch}")
     elif needed.key in _cache:
         content = _cache[needed.key]
+        _cache.move_to_end(needed.key)
     else:
         computed = request.compute(domain)
         for entry, model in zip(needed.models, request.models, strict=True):

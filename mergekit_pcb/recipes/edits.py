@@ -2,6 +2,8 @@
 
 A recipe is what ``yaml.safe_load`` gives. Models are listed in ``models`` or in the
 ``sources`` of ``slices``, below ``modules`` or not, and ``parameters`` at any level.
+What YAML's aliases name twice is one object, which a change would reach twice: begin
+with `with_absolute_paths`, whose result has no such objects.
 """
 
 from __future__ import annotations
@@ -134,7 +136,8 @@ def drop_unknown(recipe: Recipe, known: set[str]) -> list[str]:
 def scale_weights(recipe: Recipe, mean: float) -> None:
     """Scale the weights of the models so that the mean of their sizes is ``mean``.
 
-    That of the base stays. Nothing is done if a weight differs by layer.
+    That of the base stays. Nothing is done if a model has no weight, or one that
+    differs by layer.
     """
     weights = values_of(recipe, "weight")
     if not all(isinstance(weight, (int, float)) for weight in weights):
@@ -235,7 +238,7 @@ def mix_base_in(recipe: Recipe, base: ModelReference, scale: float) -> bool:
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
-    """A copy in which local models have absolute paths.
+    """A copy in which local models have absolute paths, and no object is used twice.
 
     It then works from every folder, and mergekit does not take a path that looks like
     ``owner/model`` for a model on the hub.

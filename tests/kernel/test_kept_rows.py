@@ -110,6 +110,22 @@ def test_tiny_task_vectors_have_a_unit() -> None:
     assert torch.equal(out, real * 1.5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("n", [1, 3, 16, 17, 24])
+def test_sums_of_mergekit_have_its_order(n: int, dtype: torch.dtype) -> None:
+    """Of task_arithmetic; torch adds up many models in another order than few."""
+    drawn = torch.Generator().manual_seed(n)
+    # No coordinates beyond whole vectors of the processor.
+    rows = (0.01 * torch.randn(n, 4096, generator=drawn)).to(dtype)
+    base = torch.randn(4096, generator=drawn).to(dtype)
+    weights = torch.linspace(0.1, 1.3, n).tolist()
+    how = Arithmetic(weights, False, 1.0, 1.7, dtype, torch.float32, in_steps=True)
+    out = base.float().clone()
+    write_merge(kept(rows.float(), n), how, base, out)
+    total = (rows * torch.tensor(weights, dtype=dtype)[:, None]).sum(dim=0)
+    assert torch.equal(out, (base + total * 1.7).float())
+
+
 def test_pack_keeps_the_smaller_form() -> None:
     """Coordinates are kept where that is smaller than the whole block."""
     rows = np.zeros((1, BLOCK), dtype=np.float32)
