@@ -86,7 +86,8 @@ def _keep(comparison: Comparison, model: Model, part: str, done: Done) -> None:
     else:
         title = titled(model.name, model.label)
         if done.cost is not None:
-            results.keep_cost(model, done.cost, results.merged_folder(model))
+            kept = results.merged_folder(model) if comparison.keep == "all" else None
+            results.keep_cost(model, done.cost, kept)
             comparison.plan.merged(done.cost.seconds)
     if done.failed:
         comparison.failures[results.score_file(model, part)] = done.failed

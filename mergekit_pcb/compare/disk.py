@@ -10,23 +10,27 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from mergekit.common import ModelReference, dtype_from_name
 
 from mergekit_pcb.compare.tensors import architecture_weights, tensors_of
+from mergekit_pcb.plugin.checkpoint_files import checkpoint_problem
 from mergekit_pcb.recipes.models import reference
 
 
-def merged_size(base: ModelReference | str, dtype: str | None) -> int:
+def merged_size(
+    base: ModelReference | str, dtype: str | None, cache: str | None = None
+) -> int:
     """About how many bytes a merge has.
 
     Args:
         base: the base model.
         dtype: what merges are written in, if the recipe says so.
+        cache: the folder for models of the hub, if not the usual one.
 
     Returns:
-        0 if the base has not been downloaded.
+        0 if the base has not been downloaded, or not all of it.
 
     Raises:
         PCBError: the base's weights are damaged.
     """
-    folder = _folder(reference(base))
+    folder = _folder(reference(base), cache)
     if folder is None:
         return 0
     written = dtype_from_name(dtype)
@@ -41,14 +45,14 @@ def merged_size(base: ModelReference | str, dtype: str | None) -> int:
     )
 
 
-def _folder(model: ModelReference) -> Path | None:
+def _folder(model: ModelReference, cache: str | None) -> Path | None:
     path = model.model
     if Path(path.path).is_dir():
         return Path(path.path)
     try:
         found = snapshot_download(
-            path.path, revision=path.revision, local_files_only=True
+            path.path, revision=path.revision, cache_dir=cache, local_files_only=True
         )
     except (LocalEntryNotFoundError, HFValidationError):
         return None
-    return Path(found)
+    return None if checkpoint_problem(Path(found)) else Path(found)

@@ -142,7 +142,7 @@ def compare_recipe(
             )
             dtype = document.get("out_dtype") or document.get("dtype")
             models = comparison.models_at_a_time
-            one = merged_size(inputs.base, dtype)
+            one = merged_size(inputs.base, dtype, options.get("transformers_cache"))
             if models * one:
                 what = f"{models} merged models at a time (fewer with --keep none)"
                 # What else comes with a model: a tokenizer, a card, the reports.

@@ -138,7 +138,7 @@ class Results:
         if not known or not folder.exists():
             return False
         there = cache.fingerprint(folder)
-        return all(file in there for file in known["files"])
+        return bool(known["files"]) and all(file in there for file in known["files"])
 
     def merged(self, candidate: Candidate) -> Path:
         """The folder of a merged model, which is made if need be."""
@@ -155,17 +155,17 @@ class Results:
         self.keep_cost(candidate, cost, folder)
         return folder
 
-    def keep_cost(self, candidate: Candidate, cost: Cost, folder: Path) -> None:
+    def keep_cost(self, candidate: Candidate, cost: Cost, folder: Path | None) -> None:
         """Keep what a merge took.
 
         Args:
             candidate: the merge.
             cost: what it took.
-            folder: where the model is now.
+            folder: where the model is now; None if it was not kept.
         """
         facts = {
             **cost._asdict(),
-            "files": cache.fingerprint(folder),
+            "files": cache.fingerprint(folder) if folder else [],
             "about": self._merge_identity(candidate),
         }
         cache.save(self._result_file("merge", self.key_of(candidate)), facts)

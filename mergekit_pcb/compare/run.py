@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -16,7 +17,7 @@ from mergekit_pcb.compare.evaluation import ALL, TEST, VALIDATION, Evaluation
 from mergekit_pcb.compare.inputs import Inputs
 from mergekit_pcb.compare.plan import Plan
 from mergekit_pcb.compare.progress import BarsAndLog
-from mergekit_pcb.compare.results import Merge, Results
+from mergekit_pcb.compare.results import Merge, Results, in_few_words
 from mergekit_pcb.compare.scoreboard import BASE, EXPERT, MERGE, Row, Scoreboard, Tried
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.plugin.parameters import AUTO
@@ -170,8 +171,20 @@ class Comparison:
             elif self.keep == "best":
                 best = self._better(best, best_of_group)
         if best is not None:
-            self.results.merged(best.candidate)
+            self._keep(best.candidate)
         return rows, references
+
+    def _keep(self, candidate: Candidate) -> None:
+        """Make the merge that is kept, where it is not there; the scores are known."""
+        try:
+            self.results.merged(candidate)
+        except Exception as error:
+            self.display.failed(traceback.format_exc())
+            self.display.warn(
+                f"The best merge, {candidate.name}, could not be kept: "
+                f"{in_few_words(error)}; its recipe is in "
+                f"{self.results.recipe_file(candidate)}"
+            )
 
     def input_rows(self, part: str) -> list[Row]:
         """Base and experts, evaluated."""

@@ -157,7 +157,7 @@ def _searched(
                 "A `weight` of the recipe is a gradient or filtered list: it keeps its "
                 "form, and what is tuned are factors on it."
             )
-        model, workers = merged_size(inputs.base, "float32"), 1
+        model, workers = merged_size(str(inputs.find(inputs.base)), "float32"), 1
         ahead = None
         if on is not None:
             with display.working_on("connecting to Ray"):
@@ -222,7 +222,7 @@ def _room_needed(
     others: Sequence[OtherMerge],
 ) -> float:
     """Bytes of disk that a process needs at most."""
-    base, start = task.inputs.base, task.start
+    base, start = str(task.inputs.find(task.inputs.base)), task.start
     # The sum of all contributions is kept, or, where weights are tuned, that of each
     # model and what their sum is divided by.
     rows = 1 if budget is None else len(task.inputs.experts) + 1

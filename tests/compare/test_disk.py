@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from safetensors.torch import save_file
 
+from mergekit_pcb.compare import disk
 from mergekit_pcb.compare.disk import merged_size
 from mergekit_pcb.recipes.models import located
 from tests import tiny
@@ -19,6 +21,25 @@ def test_the_size_of_a_merge_is_known_before(tmp_path: Path) -> None:
     assert merged_size(located(str(base.path)), "float32") == 4 * values
     nobody = located("nobody/has-this")
     assert merged_size(nobody, None) == 0
+
+
+def test_a_base_that_was_not_downloaded_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest of it is downloaded later: that is no damage."""
+    base, _ = tiny.save_family(tmp_path, 1)
+    asked = []
+
+    def snapshot(path: str, *, revision: str | None, **options: object) -> str:
+        asked.append(options)
+        return str(base.path)
+
+    monkeypatch.setattr(disk, "snapshot_download", snapshot)
+    model = located("nobody/has-this")
+    assert merged_size(model, None, "/cache") > 0
+    assert asked == [{"cache_dir": "/cache", "local_files_only": True}]
+    (base.path / "model.safetensors").unlink()
+    assert merged_size(model, None) == 0
 
 
 def test_only_what_a_merge_writes_needs_room(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from collections import Counter
@@ -14,10 +15,12 @@ import pytest
 import yaml
 from safetensors.torch import save_file
 
+from mergekit_pcb.compare import ahead
 from mergekit_pcb.compare.candidates import candidates
 from mergekit_pcb.compare.columns import row_settings
 from mergekit_pcb.compare.evaluation import ALL, TEST, VALIDATION, Score
 from mergekit_pcb.compare.inputs import inputs_of
+from mergekit_pcb.compare.jobs import Done
 from mergekit_pcb.compare.merge_process import Cost
 from mergekit_pcb.compare.recipe import only_one_at_a_time
 from mergekit_pcb.compare.result_cache import identity_of, key_of
@@ -35,6 +38,11 @@ class Display:
 
     def __init__(self) -> None:
         self.models = 0
+        self.warnings: list[str] = []
+        self.log = io.StringIO()
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
 
     @contextmanager
     def working_on(self, what: str) -> Iterator[Callable[[float], None]]:
@@ -217,22 +225,44 @@ def test_a_merge_that_was_kept_is_not_made_again(tmp_path: Path) -> None:
     assert len(evaluation.asked) == 3 * 2 + 2 * 3 + 2
 
 
-@pytest.mark.parametrize(
-    ("change", "asked"),
-    [
-        (lambda folder: (folder / "base" / "model.bin").write_text("other"), 14),
-        (lambda folder: (folder / "b" / "model.bin").write_text("other"), 10),
-    ],
-)
-def test_a_changed_model_counts_as_another(
-    tmp_path: Path, change: Callable[[Path], object], asked: int
-) -> None:
+@pytest.mark.parametrize("changed", ["base", "b"])
+def test_a_changed_model_counts_as_another(tmp_path: Path, changed: str) -> None:
     """A model that was trained again is evaluated again, and so are its merges."""
     comparison(tmp_path, ByLambda()).run()
-    change(tmp_path)
+    (tmp_path / changed / "model.bin").write_text("other")
     evaluation = ByLambda()
     comparison(tmp_path, evaluation).run()
-    assert len(evaluation.asked) == {14: 2, 10: 2}[asked] + 8
+    asked = Counter(name for name, _ in evaluation.asked)
+    assert asked == {changed: 2, "ties": 4, "pcb": 4}
+
+
+def test_the_scores_are_shown_where_the_best_merge_cannot_be_kept(
+    tmp_path: Path,
+) -> None:
+    """A full disk after hours of work: one line says it, and nothing is lost."""
+    expected, _ = comparison(tmp_path, ByLambda()).run()
+
+    def refuse(recipe: Path, out: Path) -> Cost:
+        raise PCBError("No space left on device")
+
+    again = comparison(tmp_path, ByLambda(), keep="best", merge=refuse)
+    rows, _ = again.run()
+    assert [row.scores for row in rows] == [row.scores for row in expected]
+    (line,) = again.display.warnings
+    assert line.startswith("The best merge, ties, could not be kept: No space left on")
+    assert Path(line.rpartition(" ")[2]).exists()
+
+
+def test_a_merge_made_elsewhere_does_not_vouch_for_files_here(tmp_path: Path) -> None:
+    """Somebody has deleted a file of the folder that an earlier run kept."""
+    first = comparison(tmp_path, ByLambda(), keep="best")
+    first.run()
+    kept = next(c for c in first.candidates if first.results.is_merged(c))
+    (first.results.merged_folder(kept) / "recipe.yml").write_text("")
+    ahead._keep(first, kept, TEST, Done({}, cost=Cost(1.0, None)))
+    assert not first.results.is_merged(kept)
+    first.results.keep_cost(kept, Cost(1.0, None), tmp_path / "nowhere")
+    assert not first.results.is_merged(kept)
 
 
 def test_what_auto_became_is_shown(tmp_path: Path) -> None:
