@@ -196,6 +196,7 @@ class OnCluster:
                         done.seconds,
                         done.trace,
                         ahead=True,
+                        counts=not isinstance(done.candidate, OtherMerge),
                     )
                 finished += 1
                 progress(100 * finished / len(jobs))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ from mergekit_pcb.search.bench import Bench
 from mergekit_pcb.search.groups import COUNT, Groups
 from mergekit_pcb.search.others import Merger, OtherMerge
 from mergekit_pcb.search.outcome import AnyCandidate, Outcome, Tried, number
-from mergekit_pcb.search.scores import Scored, Scorer, gap
+from mergekit_pcb.search.scores import IN_A_ROW, Scored, Scorer, gap
 from mergekit_pcb.search.space import (
     PCB,
     RECIPE,
@@ -112,14 +113,13 @@ class Search:
                 self._refine(method)
         # Some lambdas beside the best may have been known.
         self.scorer.display.still(self._steps_after_grid)
-        for other in self.others:
-            self._try(other)
+        notes = list(self._try_others())
         equal = best = min(self._tried, key=lambda tried: tried.loss)
         if not math.isfinite(equal.loss):
             raise PCBError(f"no candidate could be scored: {equal.scored.failed}")
-        notes: list[str] = []
         if self.budget is not None:
-            weighed, notes = self._with_weights(self.budget)
+            weighed, of_weights = self._with_weights(self.budget)
+            notes += of_weights
             best = min(equal, weighed, key=lambda tried: tried.loss)
         start = self._tried[0]
         shown = {t.candidate: t.scored for t in (start, equal, best)}
@@ -129,6 +129,21 @@ class Search:
                 self.ahead.candidates(self, list(shown), showing)
             shown = {c: self._score(c, showing) for c in shown}
         return Outcome(self._tried, best, equal, base, shown, showing, notes)
+
+    def _try_others(self) -> Iterator[str]:
+        """Try the candidates of each other method; yields why one was given up.
+
+        What a method cannot merge it cannot merge under other settings: the search
+        goes on without it.
+        """
+        for method, settings_of_method in groupby(self.others, lambda o: o.method):
+            failed = 0
+            for other in settings_of_method:
+                reason = self._try(other).scored.failed
+                failed = failed + 1 if reason else 0
+                if failed == IN_A_ROW:
+                    yield f"{method} was left out after {failed} failures: {reason}."
+                    break
 
     def _try(self, candidate: AnyCandidate) -> Tried:
         known = next((t for t in self._tried if t.candidate == candidate), None)
@@ -158,7 +173,9 @@ class Search:
         if isinstance(candidate, OtherMerge):
             merger = self.merger
             assert merger is not None, "there is one where there are other methods"
-            return self.scorer(name, recipe, part, lambda: merger(candidate))
+            return self.scorer(
+                name, recipe, part, lambda: merger(candidate), counts=False
+            )
         return self.scorer(name, recipe, part, lambda: self.bench.model_of(candidate))
 
     def identity_of(self, candidate: AnyCandidate) -> Any:
@@ -239,10 +256,10 @@ class Search:
         if not math.isfinite(best.loss):
             return equal, notes
         gain = gap(equal.scored.scores, best.scored.scores)
-        if gain.value <= (gain.error or 0.0):
+        if gain.value <= 2 * (gain.error or 0.0):
             error = "" if gain.error is None else f" ± {gain.error:.2g}"
             what = f"gained {gain.value:.2g}{error}"
-            why = ", no more than noise"
+            why = ", within twice its standard error"
             if gain.value < 0:
                 what, why = f"lost {-gain.value:.2g}{error} at least", ""
             notes.append(

@@ -21,7 +21,7 @@ from mergekit_pcb.errors import PCBError
 from mergekit_pcb.output.progress import Progress
 from mergekit_pcb.search.objective import Objective
 
-_IN_A_ROW = 3
+IN_A_ROW = 3
 """Failures after which something else than a candidate is wrong."""
 
 
@@ -57,7 +57,13 @@ class Scorer:
     _shapes: dict[str, Mapping[str, _Shape]] = field(default_factory=dict)
 
     def __call__(
-        self, name: str, recipe: Any, part: str, model: Callable[[], Any]
+        self,
+        name: str,
+        recipe: Any,
+        part: str,
+        model: Callable[[], Any],
+        *,
+        counts: bool = True,
     ) -> Scored:
         """Score a model.
 
@@ -66,6 +72,7 @@ class Scorer:
             recipe: that it is a merge by, or what else it is.
             part: of the items.
             model: makes it.
+            counts: whether a failure is one of several that stop the search.
 
         Raises:
             PCBError: several in a row failed.
@@ -78,7 +85,7 @@ class Scorer:
             with self.display.working_on(name) as progress:
                 found, trace = scored_by(self.objective, model, part, progress)
             seconds = time.perf_counter() - start
-            found = self.keep(name, recipe, part, found, seconds, trace)
+            found = self.keep(name, recipe, part, found, seconds, trace, counts=counts)
         elif self.new:
             self._ahead.remove(file)
         else:
@@ -109,6 +116,7 @@ class Scorer:
         trace: str = "",
         *,
         ahead: bool = False,
+        counts: bool = True,
     ) -> Scored:
         """Keep and log what came of a model; failures are tried again another time.
 
@@ -120,6 +128,7 @@ class Scorer:
             seconds: that making and scoring it took.
             trace: a traceback if it failed.
             ahead: whether it was scored elsewhere, and is asked for later.
+            counts: as for a call.
 
         Returns:
             The scores, or why they cannot be compared with those of other models.
@@ -148,11 +157,11 @@ class Scorer:
             return found
         self._failed[file] = found.failed
         self.display.failed(trace)
-        self._failures += 1
-        if self._failures == _IN_A_ROW:
+        self._failures += counts
+        if self._failures == IN_A_ROW:
             raise PCBError(
-                f"{_IN_A_ROW} candidates in a row could not be scored, the last, "
-                f"{name}: {found.failed}"
+                f"{IN_A_ROW} candidates in a row could not be scored, the last, "
+                f"{name}: {found.failed}; {self.folder / 'log.txt'} has all of it"
             )
         return found
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,26 +145,49 @@ def generated(
     start = require_beginning(tokenizer)
     items = []
     devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), torch.inference_mode():
+    with (
+        torch.random.fork_rng(devices),
+        torch.inference_mode(),
+        _drawing_as_it_predicts(model, length, start),
+    ):
         torch.manual_seed(seed)
         for done in range(0, count, _BATCH):
             prompt = torch.full((min(_BATCH, count - done), 1), start)
             drawn = model.generate(
                 prompt.to(model.device),
                 attention_mask=torch.ones_like(prompt).to(model.device),
-                do_sample=True,
-                temperature=1.0,
-                top_k=0,
-                top_p=1.0,
-                # All of one length: the end of a text is not drawn.
-                min_new_tokens=length,
-                max_new_tokens=length,
-                pad_token_id=start,
             )
             for row in drawn.tolist():
                 first = SKIPPED + 1
                 items.append(Item(tuple(row), first, _bytes(tokenizer, row, first)))
     return items
+
+
+@contextmanager
+def _drawing_as_it_predicts(model: Any, length: int, pad: int) -> Iterator[None]:
+    """Let a model draw tokens by its predictions alone, so many.
+
+    Its own configuration may say more, such as a penalty for repetitions, and what
+    `generate` is given is completed from that.
+    """
+    from transformers import GenerationConfig
+
+    own = model.generation_config
+    model.generation_config = GenerationConfig(
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        # All of one length: the end of a text is not drawn.
+        min_new_tokens=length,
+        max_new_tokens=length,
+        eos_token_id=own.eos_token_id,
+        pad_token_id=pad,
+    )
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 def require_beginning(tokenizer: Any) -> int:

@@ -131,6 +131,11 @@ def test_texts_are_the_seeds(tmp_path: Path) -> None:
     drawn = [generated(model, tokenizer, 9, 20, seed) for seed in (0, 0, 1)]
     assert torch.equal(torch.random.get_rng_state(), before)
     assert drawn[0] == drawn[1] != drawn[2]
+    # What a model's own configuration says is about answers, not about predictions.
+    own = model.generation_config
+    own.repetition_penalty, own.temperature, own.num_beams = 1.5, 0.1, 2
+    assert generated(model, tokenizer, 9, 20, 0) == drawn[0]
+    assert model.generation_config is own
     assert {(len(item.ids), item.first) for item in drawn[0]} == {(21, SKIPPED + 1)}
 
 

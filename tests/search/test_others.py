@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from mergekit.scripts import run_yaml
 
+from mergekit_pcb.compare.evaluation import Score
 from mergekit_pcb.compare.grids import GRIDS
 from mergekit_pcb.compare.merge_process import MergeServer
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.search.command import search
 from mergekit_pcb.search.others import other_merges
+from mergekit_pcb.search.run import Search
+from mergekit_pcb.search.scores import Scored
 from tests import tiny
 from tests.search import families
 from tests.search.test_command import found_in, measure
@@ -54,6 +58,28 @@ def test_methods_that_cannot_be_searched_are_one_line(
     result = tiny.invoke(search, file, "--out", out, "--also", method)
     assert "--also" in tiny.error_line(result)
     assert not out.exists()
+
+
+def test_a_method_that_fails_is_left_out() -> None:
+    """After three failures, each of which costs a merge; the search goes on."""
+    recipe = tiny.recipe_of("org/base", ["org/a", "org/b"])
+    asked = []
+
+    def score(name: str, *_: object, counts: bool) -> Scored:
+        asked.append(name.partition(",")[0])
+        assert not counts, "the whole search does not stop"
+        if name.startswith("ties"):
+            return Scored({}, "no room")
+        return Scored({"loss": Score(float(len(asked)), "loss", False)})
+
+    score.objective = SimpleNamespace(splits=False)
+    score.display = SimpleNamespace(scored=lambda *_, **__: None)
+    score.new = True
+    others = other_merges(recipe, ["ties", "linear"])
+    run = Search(recipe, score, None, others=others, merger=SimpleNamespace(options={}))
+    notes = list(run._try_others())
+    assert asked == ["ties"] * 3 + ["linear"] * 6
+    assert notes == ["ties was left out after 3 failures: no room."]
 
 
 @pytest.mark.slow
