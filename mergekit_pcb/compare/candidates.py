@@ -168,8 +168,8 @@ def _keep_base_out(
         if not edits.mix_base_in(draft, base, scale):
             raise PCBError(
                 "weights by layer, below 0 or all 0 cannot be swept for "
-                f"{name}: leave the method out "
-                "(--methods), or give it a plain weight (--set)"
+                f"{name}: leave the method out (--methods), or give it plain weights "
+                f"above 0 (--set {name}.weight=1)"
             )
     elif not (own and edits.lists(draft, base)):
         edits.weigh_base(draft, base, 0.0)
@@ -202,7 +202,10 @@ def _require_valid(parameter: ParameterSpec, value: Any, name: str) -> None:
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
             if single == AUTO:
-                reason = f"only pcb takes it; write pcb.{parameter.name}={AUTO}"
+                reason = (
+                    f"only pcb takes it; write pcb.{parameter.name}={AUTO} if pcb is "
+                    "compared, or leave it out"
+                )
             raise PCBError(
                 f"{name}: {parameter.name} is {single!r}: {reason}"
             ) from error

@@ -204,12 +204,16 @@ def row_settings(row: Row) -> str:
         'best of 3: lambda 1; weight 1'
     """
     words = row.label
-    if len(row.tried) > 1:
+    if len(row.tried) > 1 and row.failed:
+        words = f"{len(row.tried)} tries"
+    elif len(row.tried) > 1:
         parts = row.label.split(", ")
         swept = [part for part in parts if part.split()[0] in row.tried[0].swept]
         fixed = [part for part in parts if part not in swept]
-        count = sum(not tried.failed for tried in row.tried)
-        words = f"best of {count}: {', '.join(swept)}"
+        failed = sum(bool(tried.failed) for tried in row.tried)
+        words = f"best of {len(row.tried)}"
+        words += f", {failed} failed" if failed else ""
+        words += f": {', '.join(swept)}"
         words += f"; {', '.join(fixed)}" if fixed else ""
     return "; ".join(filter(None, [words, row.failed and f"failed: {row.failed}"]))
 

@@ -24,7 +24,7 @@ from mergekit_pcb.compare.recipe import compare_recipe
 from mergekit_pcb.compare.run import KEEP
 from mergekit_pcb.compare.terminal import show
 from mergekit_pcb.compare.weight_metrics import WeightMetrics
-from mergekit_pcb.output.command_line import words
+from mergekit_pcb.output.command_line import require_effect, words
 from mergekit_pcb.output.device import require_device
 from mergekit_pcb.plugin.parameters import AUTO
 
@@ -160,6 +160,13 @@ def compare(
         raise click.UsageError("evaluate by --tasks or by --evaluate, not by both")
     if more["validation_tasks"] and not (more["tasks"] and sweep):
         raise click.UsageError("--validation-tasks goes with --tasks and --sweep")
+    if not (methods or recipes):
+        raise click.UsageError("name what to merge by, with --methods or --recipe")
+    of_tasks = dict.fromkeys(_OF_TASKS, "" if more["tasks"] else "is for --tasks")
+    of_function = "" if more["evaluate"] else "is for --evaluate"
+    require_effect(
+        click.get_current_context(), {**of_tasks, "lower_is_better": of_function}
+    )
     if more["ray_address"] is None:  # other machines may have what this one has not
         require_device(more["device"])
     merge_options = {
@@ -190,6 +197,16 @@ def compare(
         sys.exit(1)
 
 
+# What lm-evaluation-harness alone takes.
+_OF_TASKS = (
+    "include_path",
+    "limit",
+    "batch_size",
+    "num_fewshot",
+    "apply_chat_template",
+    "model_args",
+    "metric",
+)
 # Options of mergekit-yaml that mean something else here, or nothing.
 _NOT_PASSED = {"config_file", "out_path", "device", "quiet", "verbosity"}
 _MERGEKIT_OPTIONS = [p for p in run_yaml.main.params if p.name not in _NOT_PASSED]

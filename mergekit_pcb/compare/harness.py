@@ -75,6 +75,11 @@ class Harness:
         self._version = lm_eval.__version__
         names = {*self.tasks, *self.validation_tasks}
         self._manager = _task_manager(names, self.include_path)
+        known = {*names, *self._manager.all_tasks}
+        for name in self.metrics:
+            if name not in known:
+                hint = did_you_mean(name, names) or f"tasks: {', '.join(sorted(names))}"
+                raise PCBError(f"--metric: there is no task `{name}`; {hint}")
         self.what = (
             f"Evaluated by lm-evaluation-harness {self._version}{_limited(self.limit)}"
         )
@@ -169,6 +174,11 @@ class Harness:
             if self.limit is not None:
                 limit = self.limit * count if self.limit < 1 else self.limit
                 count = min(count, math.ceil(limit))
+            if count < 2 and len(task.eval_docs) > 1:
+                raise PCBError(
+                    f"--limit leaves {count} item of {name}, and settings are chosen "
+                    "by one half of the items: raise it"
+                )
             if count < 2:
                 raise PCBError(
                     f"{name} has {count} items, of which none can be set aside to "

@@ -97,6 +97,8 @@ class MergeServer:
             pass
 
     def _ask(self, request: list[Any]) -> dict[str, Any]:
+        if self._process is not None and self._process.poll() is not None:
+            self.close()  # it was ended from elsewhere, between two merges
         if self._process is None:
             self._process = _started()
         process = self._process

@@ -162,6 +162,7 @@ def compare_recipe(
             evaluated=evaluate.what,
             how_chosen=evaluate.how_chosen if comparison.chooses_apart else "",
             conditions=versions(),
+            random_seed=options["random_seed"],
         )
         write(report)
         return report

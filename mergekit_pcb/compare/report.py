@@ -25,6 +25,7 @@ class Report:
         evaluated: by what, as a sentence.
         how_chosen: which items chose settings; empty if those that are shown.
         conditions: versions, models and the like, by name.
+        random_seed: of the merges.
     """
 
     recipe: str
@@ -34,6 +35,7 @@ class Report:
     evaluated: str
     how_chosen: str
     conditions: dict[str, str]
+    random_seed: int = 0
 
     @property
     def scoreboard(self) -> Scoreboard:
@@ -58,12 +60,17 @@ def answer(scoreboard: Scoreboard) -> str:
     """
     best = scoreboard.best(scoreboard.merges)
     if best is None:
-        if scoreboard.merges:
+        if not scoreboard.merges:
+            return "There is no merge to compare: every one of them failed."
+        if any(scoreboard.higher_is_better(t) is not None for t in scoreboard.tasks):
             return (
-                "Measures of the weights do not say which merge is good: evaluate with "
-                "--tasks or --evaluate."
+                "The scores have no common direction, and no expert has scores to "
+                "compare them with: evaluate by one kind of score."
             )
-        return "There is no merge to compare: every one of them failed."
+        return (
+            "Measures of the weights do not say which merge is good: evaluate with "
+            "--tasks or --evaluate."
+        )
     parts = [f"Best: {_with_setting(best)}, {_score(scoreboard, best)}."]
     if peer := scoreboard.best_peer(best):
         parts.append(_against(scoreboard, best, peer, f"the next method, {peer.name}"))
@@ -97,7 +104,9 @@ def _against(scoreboard: Scoreboard, best: Row, other: Row, name: str) -> str:
 
 def _with_setting(row: Row) -> str:
     words = f"{row.name} with {row.label}" if row.label else row.name
-    return words + f" (best of {len(row.tried)} tries)" * (len(row.tried) > 1)
+    failed = sum(bool(tried.failed) for tried in row.tried)
+    but = f", of which {failed} failed" if failed else ""
+    return words + f" (best of {len(row.tried)} tries{but})" * (len(row.tried) > 1)
 
 
 def _score(scoreboard: Scoreboard, row: Row) -> str:
@@ -132,9 +141,6 @@ def notes(report: Report) -> Iterator[str]:
             "says nothing of other fine-tuning seeds."
         )
     yield from _on_settings(report)
-    recipes = [f"{row.recipe} ({row.name})" for row in report.rows if row.recipe]
-    if recipes:
-        yield f"Recipes that mergekit-yaml merges: {', '.join(recipes)}."
     if any(row.seconds is not None for row in report.rows):
         yield (
             "Seconds: of the merge, without start-up. GB: peak resident memory of its "
@@ -142,9 +148,22 @@ def notes(report: Report) -> Iterator[str]:
         )
 
 
+def lists(report: Report) -> Iterator[str]:
+    """Every setting that was tried, and every recipe: for files, not for terminals."""
+    swept = [f"{row.name}: {_swept(row)}" for row in report.rows if len(row.tried) > 1]
+    if swept:
+        yield f"Tried: {'; '.join(swept)}."
+    recipes = [f"{row.recipe} ({row.name})" for row in report.rows if row.recipe]
+    if recipes:
+        yield (
+            f"Recipes that mergekit-yaml merges with --random-seed "
+            f"{report.random_seed}: {', '.join(recipes)}."
+        )
+
+
 def _on_settings(report: Report) -> Iterator[str]:
     merges = [row for row in report.rows if row.kind == MERGE]
-    swept = {row.name: _swept(row) for row in merges if len(row.tried) > 1}
+    swept = [row.name for row in merges if len(row.tried) > 1]
     if swept:
         if report.how_chosen:
             yield f"Settings were chosen on other items: {report.how_chosen}."
@@ -153,8 +172,6 @@ def _on_settings(report: Report) -> Iterator[str]:
                 "The items that chose the settings are those shown: swept rows look "
                 "better than they are."
             )
-        tried = "; ".join(f"{name}: {values}" for name, values in swept.items())
-        yield f"Tried: {tried}."
         if any(SCALE in tried.swept for row in merges for tried in row.tried):
             yield (
                 f"{SCALE.capitalize()} is the lambda of linear: the base plus so many "
@@ -162,7 +179,7 @@ def _on_settings(report: Report) -> Iterator[str]:
             )
         still = [row.name for row in merges if row.name not in swept and not row.given]
         if still:
-            yield f"Nothing to sweep: {', '.join(still)}."
+            yield f"Not swept: {', '.join(still)}."
         most = max(len(row.tried) for row in merges)
         fewer = [
             f"{row.name} {len(row.tried)}"

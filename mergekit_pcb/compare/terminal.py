@@ -39,16 +39,15 @@ def show(report: Report, *, quiet: bool) -> None:
     if left_out:
         screen.print(printable(f"Not shown here: {'; '.join(left_out)}."))
     for note in notes(report):
-        # Every setting and recipe is in the files.
-        if not note.startswith(("Tried: ", "Recipes ")):
-            screen.print(printable(note), style="dim")
+        screen.print(printable(note), style="dim")
     out = report.folder
     missing = why_no_figures()
     pictures = "" if missing else "; pictures beside it"
     screen.print(f"Report: {out / PAGE}, and as .md, .csv and .json{pictures}")
     best = report.scoreboard.best(report.scoreboard.merges)
     if best and best.recipe:
-        screen.print(f"Recipe of {best.name}: {out / best.recipe}")
+        seed = f"--random-seed {report.random_seed}"
+        screen.print(f"Recipe of {best.name}, with {seed}: {out / best.recipe}")
     for row in report.rows:
         if row.model and (out / row.model).exists():
             screen.print(f"Model of {row.name}: {out / row.model}")

@@ -162,7 +162,8 @@ def _is_finished(out: Path, seed: int) -> bool:
             f"{out} holds the demo of seed {made_with}: replace it with --force, or "
             "choose another folder with --out"
         )
-    return recipe.is_file()
+    # The next commands that are printed need both.
+    return recipe.is_file() and (out / "models").is_dir()
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import click
 
 # Options of mergekit's that say how to write a merge, or how to draw at random.
@@ -15,6 +17,22 @@ _OF_WRITING = (
     "async_write",
     "write_threads",
 )
+
+
+def require_effect(context: click.Context, reasons: Mapping[str, str]) -> None:
+    """Refuse options on the command line that would do nothing.
+
+    Args:
+        context: of the command.
+        reasons: by the name of a parameter, why it has no effect; empty if it has one.
+
+    Raises:
+        click.UsageError: names such an option.
+    """
+    given = click.core.ParameterSource.COMMANDLINE
+    for name, reason in reasons.items():
+        if reason and context.get_parameter_source(name) is given:
+            raise click.UsageError(f"--{name.replace('_', '-')} {reason}")
 
 
 def words(_: click.Context, __: click.Parameter, value: str | None) -> list[str]:

@@ -12,7 +12,11 @@ from mergekit.options import MergeOptions, PrettyPrintHelp, add_merge_options
 
 from mergekit_pcb.compare.ray_options import add_ray_options, ray_of
 from mergekit_pcb.errors import PCBError
-from mergekit_pcb.output.command_line import hide_options_of_writing, words
+from mergekit_pcb.output.command_line import (
+    hide_options_of_writing,
+    require_effect,
+    words,
+)
 from mergekit_pcb.suggestions import did_you_mean
 
 
@@ -159,7 +163,7 @@ def search(
         raise click.UsageError(
             "choose by one of --agreement (with --inputs), --tasks and --evaluate"
         )
-    _require_effect(click.get_current_context(), more, budget)
+    require_effect(click.get_current_context(), _without_effect(more, budget))
     merge_options.apply_global_options()  # type: ignore[no-untyped-call]
     quiet = merge_options.quiet
     try:
@@ -182,14 +186,11 @@ def search(
     show(report, quiet=quiet)
 
 
-def _require_effect(
-    context: click.Context, more: Mapping[str, Any], budget: int | None
-) -> None:
-    """Refuse options that would do nothing."""
+def _without_effect(more: Mapping[str, Any], budget: int | None) -> dict[str, str]:
     by_agreement = not (more["tasks"] or more["evaluate"])
     weights = "is about weights: give --budget N as well"
     harness = "is for --tasks"
-    reasons = {
+    return {
         "per_group": "" if budget else weights,
         "bounds": "" if budget else weights,
         "limit": "" if more["tasks"] else harness,
@@ -198,10 +199,6 @@ def _require_effect(
         "lower_is_better": "" if more["evaluate"] else "is for --evaluate",
         "count": "" if by_agreement else "is for --agreement",
     }
-    given = click.core.ParameterSource.COMMANDLINE
-    for name, reason in reasons.items():
-        if reason and context.get_parameter_source(name) is given:
-            raise click.UsageError(f"--{name.replace('_', '-')} {reason}")
 
 
 def _objective(

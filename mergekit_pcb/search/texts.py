@@ -173,7 +173,7 @@ def _drawing_as_it_predicts(model: Any, length: int, pad: int) -> Iterator[None]
     from transformers import GenerationConfig
 
     own = model.generation_config
-    model.generation_config = GenerationConfig(
+    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=True,
         temperature=1.0,
         top_k=0,

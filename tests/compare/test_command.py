@@ -155,6 +155,26 @@ def test_values_that_cannot_be_read(
     assert f"'{arguments[0]}'" in result.output
 
 
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("--evaluate", "m:f", "--limit", "5"), "--limit is for --tasks"),
+        (("--evaluate", "m:f", "--metric", "a=acc"), "--metric is for --tasks"),
+        (("--model-args", "dtype=float32"), "--model-args is for --tasks"),
+        (("--tasks", "a", "--lower-is-better", "b"), "is for --evaluate"),
+        (("--methods", ","), "name what to merge by, with --methods or --recipe"),
+    ],
+)
+def test_options_without_effect(
+    tmp_path: Path, arguments: Sequence[str], line: str
+) -> None:
+    """They are refused: who gives them expects something."""
+    recipe, _ = one_family(tmp_path)
+    result = tiny.invoke(compare, recipe, "--out", tmp_path / "out", *arguments)
+    assert result.exit_code == 2
+    assert line in " ".join(result.output.split())
+
+
 @pytest.mark.slow
 def test_experts_that_are_the_base_crash_nothing(tmp_path: Path) -> None:
     """Nothing was added to the base, so there is nothing to measure."""

@@ -74,6 +74,10 @@ def test_merges_one_after_the_other(
             killing = redirect_stdout(KillingMerges(server))
             with pytest.raises(PCBError, match="ended by SIGKILL"), killing:
                 server(family, tmp_path / "wrong")
+            # Somebody ends the server itself, between two merges.
+            assert server._process is not None
+            server._process.kill()
+            server._process.wait()
         cost = server(family, tmp_path / "right")
     found, expected = (tmp_path / "right", tmp_path / "here")
     for file in ("model.safetensors", "config.json"):

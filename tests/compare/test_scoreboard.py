@@ -21,7 +21,7 @@ from mergekit_pcb.compare.columns import (
 )
 from mergekit_pcb.compare.evaluation import Score, per_item, standard_error
 from mergekit_pcb.compare.files import scores_table, write
-from mergekit_pcb.compare.report import Report, answer, notes
+from mergekit_pcb.compare.report import Report, answer, lists, notes
 from mergekit_pcb.compare.scoreboard import (
     BASE,
     EXPERT,
@@ -197,21 +197,46 @@ def test_no_items_for_what_is_no_mean(raw: list[object]) -> None:
     assert per_item(raw, 0.123) is None
 
 
+def test_recipes_are_named_with_the_seed_of_their_merges() -> None:
+    """Methods that draw at random give the same merge with it only."""
+    rows = [replace(row(MERGE, "dare_ties", 0.5), recipe="recipes/dare_ties-1.yml")]
+    report = replace(report_of(rows), random_seed=7)
+    (note,) = lists(report)
+    assert note == (
+        "Recipes that mergekit-yaml merges with --random-seed 7: "
+        "recipes/dare_ties-1.yml (dare_ties)."
+    )
+
+
+def test_why_there_is_no_answer() -> None:
+    """Scores of two directions have no mean, and shares need an expert."""
+    mixed = (True, False)
+    rows = [
+        Row(EXPERT, "a", failed="it is broken"),
+        row(MERGE, "ties", 0.4, 5.0, higher=mixed),
+    ]
+    assert "evaluate by one kind of score" in answer(Scoreboard(rows))
+    plain = [row(MERGE, "ties", 0.4, higher=(None,))]
+    assert "evaluate with --tasks or --evaluate" in answer(Scoreboard(plain))
+
+
 def test_digits_without_a_number() -> None:
     """A column that has no numbers yet still has a number of decimals."""
     assert digits([]) == digits([None]) == 3
 
 
 def test_settings_say_what_was_swept() -> None:
-    """What was chosen stands first, with the number of tries that did not fail."""
+    """What was chosen stands first, with the number of tries, and of those failed."""
     tried = [
         Tried("", {"lambda": 1.0, "density": 0.1}),
         Tried("", {"lambda": 1.4, "density": 0.1}, failed="no"),
     ]
     label = "density 0.1, weight 1, lambda 1"
     assert row_settings(Row(MERGE, "ties", label=label, tried=tried)) == (
-        "best of 1: density 0.1, lambda 1; weight 1"
+        "best of 2, 1 failed: density 0.1, lambda 1; weight 1"
     )
+    none = Row(MERGE, "ties", label=label, tried=[tried[1]] * 2, failed="no")
+    assert row_settings(none) == "2 tries; failed: no"
     failed = Row(MERGE, "ties", label="weight 1", failed="out of memory")
     assert row_settings(failed) == "weight 1; failed: out of memory"
 
@@ -331,7 +356,7 @@ def test_notes_say_which_items_chose() -> None:
     assert "even items choose" in apart
     same = " ".join(notes(report_of(SWEPT)))
     assert "look better than they are" in same
-    assert "ties: lambda 0.6, 1, 1.4" in same
+    assert "ties: lambda 0.6, 1, 1.4" in " ".join(lists(report_of(SWEPT)))
     assert "Chosen at the edge of what was tried: pcb." in same
     few = [*SWEPT, replace(SWEPT[2], name="sce", tried=SWEPT[2].tried[:2])]
     assert "3 tries each, but as many as there are for: sce 2." in " ".join(

@@ -134,6 +134,19 @@ def test_a_second_run_shows_the_tables_again(
 
 
 @pytest.mark.usefixtures("without_training")
+@pytest.mark.parametrize("lost", ["models", "recipes"])
+def test_a_demo_of_which_something_was_deleted_is_run_again(
+    tmp_path: Path, lost: str
+) -> None:
+    """The commands that it prints at the end need it."""
+    out = tmp_path / "demo"
+    assert call("--out", out).exit_code == 0
+    shutil.rmtree(out / lost)
+    assert call("--out", out).exit_code == 0
+    assert (out / lost).is_dir()
+
+
+@pytest.mark.usefixtures("without_training")
 def test_an_earlier_demo_is_replaced_only_by_force(tmp_path: Path) -> None:
     """Another seed is refused; --force replaces the demo's files and no others."""
     out = tmp_path / "demo"
