@@ -108,7 +108,9 @@ def test_every_subcommand_is_where_the_table_says(name: str) -> None:
     """The lazy table names real commands."""
     module = importlib.import_module(f"mergekit_pcb.{SUBCOMMANDS[name][0]}")
     assert isinstance(getattr(module, name), click.Command)
-    assert call(name, "--help").exit_code == 0
+    shown = call(name, "--help")
+    assert shown.exit_code == 0
+    assert f"$ mergekit-pcb {name}" in shown.output, "help teaches with an example"
 
 
 def test_an_unknown_subcommand_is_bad_use() -> None:

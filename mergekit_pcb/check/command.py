@@ -48,6 +48,7 @@ def _print_rules(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     "layout",
     type=click.Choice(("text", "json")),
     default="text",
+    show_default=True,
     help="Lines for people and editors, or one JSON object.",
 )
 @click.option("--strict", is_flag=True, help="Exit with status 1 on advice, too.")
@@ -85,17 +86,19 @@ def check(
     errors, 1 with errors, 2 when the command itself is used wrongly.
     """  # noqa: D301 - click wants the character itself
     findings: list[Finding] = []
+    listed: list[Finding] = []
     lines: list[str] = []
     for recipe in recipes:
         name = "stdin" if recipe == "-" else recipe
         examined = _examine_file(recipe, name, kind)
         findings += examined.findings
         shown = [f for f in examined.findings if f.severity == ERROR or not quiet]
+        listed += shown
         lines += [_coloured(finding) for finding in shown]
         if not quiet:
             lines.append(printable(_summary(name, examined)))
     if layout == "json":
-        lines = [_json(findings)]
+        lines = [_json(listed)]
     for line in lines:
         echo(line)
     if any(strict or finding.severity == ERROR for finding in findings):

@@ -60,13 +60,17 @@ print(json.dumps(found))
     "output",
     type=click.Choice(["text", "json"]),
     default="text",
-    help="How to print the report.  [default: text]",
+    show_default=True,
+    help="How to print the report.",
 )
 def doctor(output: str) -> None:
     """Say whether mergekit-yaml accepts `merge_method: pcb` in this environment.
 
     If not, say why and what to do. Exits with 0 if it does and with 1 if not.
-    """
+
+    \b
+    $ mergekit-pcb doctor && mergekit-yaml recipe.yml merged/
+    """  # noqa: D301 - click wants the character itself
     report = examine()
     if output == "json":
         click.echo(json.dumps(report, indent=2))

@@ -52,7 +52,10 @@ def merge(
     mergekit-yaml takes, and needs no start-up file. A recipe in which `mergekit-pcb
     check` finds an error is refused. OUT_PATH appears when the model is complete; -v
     shows where an error came from.
-    """  # noqa: D205 - click prints one paragraph
+
+    \b
+    $ mergekit-pcb merge recipe.yml merged/ --lazy-unpickle
+    """  # noqa: D205, D301 - click prints one paragraph, and wants the character itself
     verbose = options["verbosity"] > 0
     out = Path(out_path)
     with one_line_errors(config_file, verbose=verbose):

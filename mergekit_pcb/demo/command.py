@@ -80,7 +80,11 @@ def demo(out: Path, seed: int, force: bool, quiet: bool) -> None:
     Everything stays in FOLDER: `models` holds ordinary Hugging Face folders,
     `recipes/pcb.yml` merges them, and `untuned` and `tuned` hold a report each, with
     the recipe of every merge. Called again, it shows the tables of FOLDER again.
-    """
+
+    \b
+    $ mergekit-pcb demo
+    $ mergekit-pcb inspect pcb-demo/recipes/pcb.yml
+    """  # noqa: D301 - click wants the character itself
     with _only_one(out), _readable_errors(out):
         if not force and _is_finished(out, seed):
             click.echo((out / _TABLES).read_text(encoding="utf-8"), nl=False)

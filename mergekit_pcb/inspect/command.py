@@ -121,14 +121,15 @@ def inspect(
                 base=base,
                 out=out,
             )
+            # First, so that a report that cannot be written does not lose it.
+            if layout == "json":
+                echo(as_json(found), newline=False)
+            else:
+                show(found, layers=layers, legend=not merge_options.quiet)
             if unfinished is not None:
                 write_report(found, unfinished)
-        if layout == "json":
-            echo(as_json(found), newline=False)
-        else:
-            show(found, layers=layers, legend=not merge_options.quiet)
-            if out is not None:
-                echo(f"\n{printable(str(out / 'index.html'))} shows more.")
+        if out is not None and layout != "json":
+            echo(f"\n{printable(str(out / 'index.html'))} shows more.")
 
 
 @contextmanager

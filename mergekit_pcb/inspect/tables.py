@@ -69,9 +69,9 @@ def warnings(inspection: Inspection) -> Iterator[str]:
     """What stops a merge, copies among the models, a merge that adds nothing."""
     if inspection.stops:
         number = len(inspection.stops)
-        more = f" (and so do {number - 1} more tensors)" if number > 1 else ""
+        where = f" at {number} tensors, the first" if number > 1 else ""
         first = next(iter(inspection.stops.values()))
-        yield f"A merge by pcb stops{more}: {first}."
+        yield f"A merge by pcb stops{where}: {first}."
     whole = inspection.whole
     names = inspection.short_models()
     for name, norm in zip(names, whole.norms(), strict=True):

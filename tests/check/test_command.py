@@ -88,6 +88,15 @@ def test_quiet() -> None:
     assert _run("-q", "wrong.yml").output.count("\n") == 1
 
 
+def test_quiet_json() -> None:
+    """It lists and counts what is shown."""
+    report = json.loads(
+        _run("-q", "--format", "json", "wrong.yml", "advice.yml").output
+    )
+    assert (report["errors"], report["advice"]) == (1, 0)
+    assert [finding["severity"] for finding in report["findings"]] == ["error"]
+
+
 def test_json() -> None:
     """`--format json` is one object with counts and every field of a finding."""
     result = _run("--format", "json", "wrong.yml", "advice.yml")

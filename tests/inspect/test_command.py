@@ -252,8 +252,15 @@ def test_a_report_that_finds_no_room(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full)
-        said = failure(call(recipe_of(*family), tmp_path, "--out", report))
-    assert said == f"{report}: No space left on device"
+        result = call(recipe_of(*family), tmp_path, "--out", report)
+    assert result.stderr.splitlines()[-1] == (
+        f"Error: {report}: No space left on device"
+    )
+    # What was measured is not lost.
+    assert (
+        result.stdout.splitlines()
+        == call(recipe_of(*family), tmp_path).stdout.splitlines()
+    )
     with monkeypatch.context() as patch:
         usage = SimpleNamespace(free=999)
         patch.setattr(places.shutil, "disk_usage", lambda path: usage)
