@@ -1,4 +1,4 @@
-"""The one exception this package raises on purpose."""
+"""The exceptions this package raises on purpose."""
 
 from __future__ import annotations
 
@@ -19,3 +19,9 @@ class PCBError(click.ClickException, ValueError):
     def format_message(self) -> str:
         """The message as click prints it, whatever names of others it quotes."""
         return printable(" ".join(self.message.split()))
+
+
+class BadUseError(PCBError):
+    """A mistake on the command line; exits with status 2, as click's own do."""
+
+    exit_code = 2

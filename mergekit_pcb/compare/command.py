@@ -16,9 +16,13 @@ from mergekit_pcb.compare.candidates import METHODS
 from mergekit_pcb.compare.evaluation import Evaluation
 from mergekit_pcb.compare.function import Function
 from mergekit_pcb.compare.grids import automatic_sweep
-from mergekit_pcb.compare.harness import Harness
+from mergekit_pcb.compare.harness_options import (
+    add_harness_options,
+    harness_of,
+    without_tasks,
+)
 from mergekit_pcb.compare.inputs import Inputs
-from mergekit_pcb.compare.pairs import arguments, pairs, sweeps
+from mergekit_pcb.compare.pairs import pairs, sweeps
 from mergekit_pcb.compare.ray_options import add_ray_options, ray_of
 from mergekit_pcb.compare.recipe import compare_recipe
 from mergekit_pcb.compare.run import KEEP
@@ -84,29 +88,10 @@ from mergekit_pcb.plugin.parameters import AUTO
     metavar="A,B,…",
     help="Choose swept settings by these.  [default: half of the items of --tasks]",
 )
+@add_harness_options
 @click.option(
-    "--include-path",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="A folder with task files of your own.",
-)
-@click.option("--limit", type=float, help="Only so many items of each task.")
-@click.option("--batch-size", default="1", show_default=True, help="Or `auto`.")
-@click.option("--device", help="Where to evaluate, such as cuda:0.")
-@click.option("--num-fewshot", type=int, help="Examples before each item.")
-@click.option("--apply-chat-template", is_flag=True, help="Ask as in a conversation.")
-@click.option(
-    "--model-args",
-    callback=arguments,
-    metavar="NAME=VALUE,…",
-    help="For the harness's model, such as dtype=bfloat16.",
-)
-@click.option(
-    "--metric",
-    callback=pairs,
-    multiple=True,
-    metavar="TASK=NAME",
-    help="The metric of a task.  [default: the first that it lists]",
+    "--device",
+    help="Where to evaluate, such as cuda:0.  [default: a GPU if there is one]",
 )
 @click.option(
     "--evaluate",
@@ -162,10 +147,10 @@ def compare(
         raise click.UsageError("--validation-tasks goes with --tasks and --sweep")
     if not (methods or recipes):
         raise click.UsageError("name what to merge by, with --methods or --recipe")
-    of_tasks = dict.fromkeys(_OF_TASKS, "" if more["tasks"] else "is for --tasks")
     of_function = "" if more["evaluate"] else "is for --evaluate"
     require_effect(
-        click.get_current_context(), {**of_tasks, "lower_is_better": of_function}
+        click.get_current_context(),
+        {**without_tasks(more), "lower_is_better": of_function},
     )
     if more["ray_address"] is None:  # other machines may have what this one has not
         require_device(more["device"])
@@ -197,16 +182,6 @@ def compare(
         sys.exit(1)
 
 
-# What lm-evaluation-harness alone takes.
-_OF_TASKS = (
-    "include_path",
-    "limit",
-    "batch_size",
-    "num_fewshot",
-    "apply_chat_template",
-    "model_args",
-    "metric",
-)
 # Options of mergekit-yaml that mean something else here, or nothing.
 _NOT_PASSED = {"config_file", "out_path", "device", "quiet", "verbosity"}
 _MERGEKIT_OPTIONS = [p for p in run_yaml.main.params if p.name not in _NOT_PASSED]
@@ -248,16 +223,9 @@ def _evaluation(more: Mapping[str, Any], inputs: Inputs) -> Evaluation:
     model_args = dict(more["model_args"])
     if more.get("trust_remote_code"):
         model_args["trust_remote_code"] = True
-    return Harness(
-        more["tasks"],
-        validation_tasks=more["validation_tasks"] or (),
-        metrics={task: str(metric) for task, metric in more["metric"].items()},
-        include_path=more["include_path"],
-        limit=more["limit"],
-        model_args=model_args,
-        tokenizer=lambda: inputs.find(inputs.base),
-        options={
-            name: more[name]
-            for name in ("batch_size", "device", "num_fewshot", "apply_chat_template")
-        },
+    return harness_of(
+        {**more, "model_args": model_args},
+        lambda: inputs.find(inputs.base),
+        more["device"],
+        more["validation_tasks"],
     )

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import click
 import yaml
 from filelock import FileLock, Timeout
 from mergekit.common import ModelReference
@@ -33,7 +32,7 @@ from mergekit_pcb.compare.result_cache import versions
 from mergekit_pcb.compare.results import Merge
 from mergekit_pcb.compare.run import Comparison
 from mergekit_pcb.compare.scoreboard import Scoreboard
-from mergekit_pcb.errors import PCBError
+from mergekit_pcb.errors import BadUseError, PCBError
 from mergekit_pcb.output.device import require_device
 from mergekit_pcb.output.error_lines import one_line_errors
 from mergekit_pcb.output.places import require_apart, require_room
@@ -85,8 +84,8 @@ def compare_recipe(
 
     Raises:
         PCBError: the recipe is wrong, the disk too small, or no model can be evaluated.
-        click.UsageError: methods or parameters do not exist or do not go together, or
-            there is no such evaluation.
+        BadUseError: methods or parameters do not exist or do not go together, or there
+            is no such evaluation.
     """
     if on is not None:
         require_ray()
@@ -108,18 +107,14 @@ def compare_recipe(
             find=partial(model_folder, options),
             adapter_dtype=options.get("lora_merge_dtype"),
         )
-        try:
+        with _as_bad_use():
             merges = candidates(document, methods, fixed, swept)
-        except PCBError as error:
-            raise click.UsageError(error.message) from error
         names = dict.fromkeys(candidate.name for candidate in merges)
         merges += contenders(recipes, recipe, inputs, names)
         own = any(has_own_vocabulary(m.recipe, inputs.base) for m in merges)
         inputs = replace(inputs, own_vocabulary=own)
-        try:
+        with _as_bad_use():
             evaluate = evaluation(inputs)
-        except PCBError as error:
-            raise click.UsageError(error.message) from error
         for model in inputs.models:
             if Path(model.model.path).exists():
                 _require_whole(Path(model.model.path))
@@ -166,6 +161,14 @@ def compare_recipe(
         )
         write(report)
         return report
+
+
+@contextmanager
+def _as_bad_use() -> Iterator[None]:
+    try:
+        yield
+    except PCBError as error:
+        raise BadUseError(error.message) from error
 
 
 def _ahead(comparison: Comparison, on: Ray, size: float, display: BarsAndLog) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import click
 
@@ -41,11 +41,16 @@ def words(_: click.Context, __: click.Parameter, value: str | None) -> list[str]
     return [word for word in dict.fromkeys(parts) if word]
 
 
-def hide_options_of_writing(command: click.Command) -> None:
+def hide_options_of_writing(command: click.Command, but: Sequence[str] = ()) -> None:
     """Leave out of the help what has no effect where no merge is written.
 
     A command line for a merge is accepted as it is.
+
+    Args:
+        command: with the options of a merge.
+        but: names of options that have an effect.
     """
+    hidden = set(_OF_WRITING) - set(but)
     for option in command.params:
-        if isinstance(option, click.Option) and option.name in _OF_WRITING:
+        if isinstance(option, click.Option) and option.name in hidden:
             option.hidden = True

@@ -10,6 +10,11 @@ from typing import Any
 import click
 from mergekit.options import MergeOptions, PrettyPrintHelp, add_merge_options
 
+from mergekit_pcb.compare.harness_options import (
+    add_harness_options,
+    harness_of,
+    without_tasks,
+)
 from mergekit_pcb.compare.ray_options import add_ray_options, ray_of
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.output.command_line import (
@@ -66,14 +71,7 @@ def _pairs(
     metavar="A,B,…",
     help="Choose by these tasks of lm-evaluation-harness instead.",
 )
-@click.option("--limit", type=float, help="Only so many items of each task.")
-@click.option("--batch-size", default="1", show_default=True, help="Of --tasks.")
-@click.option(
-    "--include-path",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="A folder with task files of your own.",
-)
+@add_harness_options
 @click.option(
     "--evaluate",
     metavar="MODULE:FUNCTION",
@@ -189,13 +187,10 @@ def search(
 def _without_effect(more: Mapping[str, Any], budget: int | None) -> dict[str, str]:
     by_agreement = not (more["tasks"] or more["evaluate"])
     weights = "is about weights: give --budget N as well"
-    harness = "is for --tasks"
     return {
         "per_group": "" if budget else weights,
         "bounds": "" if budget else weights,
-        "limit": "" if more["tasks"] else harness,
-        "batch_size": "" if more["tasks"] else harness,
-        "include_path": "" if more["tasks"] else harness,
+        **without_tasks(more),
         "lower_is_better": "" if more["evaluate"] else "is for --evaluate",
         "count": "" if by_agreement else "is for --agreement",
     }
@@ -210,7 +205,6 @@ def _objective(
     scratch: Path,
 ) -> Any:
     from mergekit_pcb.compare.function import Function
-    from mergekit_pcb.compare.harness import Harness
     from mergekit_pcb.search.agreement import Agreement
     from mergekit_pcb.search.objective import ByFolder, ByModel
 
@@ -224,14 +218,7 @@ def _objective(
             return ByModel(function)
         return ByFolder(function, scratch, base)
     if more["tasks"]:
-        harness = Harness(
-            more["tasks"],
-            include_path=more["include_path"],
-            limit=more["limit"],
-            tokenizer=base,
-            options={"batch_size": more["batch_size"], "device": options.device},
-        )
-        return ByModel(harness)
+        return ByModel(harness_of(more, base, options.device))
     agreement = Agreement(
         base(),
         {name: partial(inputs.find, model) for name, model in inputs.experts.items()},
@@ -271,4 +258,7 @@ def _files(pairs: Sequence[str], experts: Collection[str]) -> dict[str, Path]:
     return files
 
 
-hide_options_of_writing(search)
+hide_options_of_writing(search, but=("random_seed",))
+for _option in search.params:
+    if isinstance(_option, click.Option) and _option.name == "device":
+        _option.help = "Where to merge and to evaluate, such as cuda:0."
