@@ -354,3 +354,8 @@ def test_the_harness_says_what_it_cannot_do(tmp_path: Path) -> None:
         _metric_key({"acc,none": 0.5}, "guessing", "f1", {})
     with pytest.raises(PCBError, match="did you mean `guessing`"):
         Harness(["guesing"], include_path=tasks)
+    with pytest.raises(PCBError, match="--metric: there is no task `guesing`; did you"):
+        Harness(["guessing"], include_path=tasks, metrics={"guesing": "acc"})
+    more = write_tasks(tmp_path / "more", count=3)
+    with pytest.raises(PCBError, match="--limit leaves 1 item of guessing"):
+        Harness(["guessing"], include_path=more, limit=1)._half(["guessing"], TEST)
