@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mergekit.common import ModelReference, dtype_from_name
 
-from mergekit_pcb.atomic_files import read_small_file
 from mergekit_pcb.check.linter import check_recipe
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.plugin.parameters import DEFAULT_DENSITY, DEFAULT_LAMBDA
 from mergekit_pcb.recipes.findings import ERROR
+from mergekit_pcb.recipes.model_config import config_of
 from mergekit_pcb.recipes.models import in_one_line, located, named, with_home
 from mergekit_pcb.recipes.near_paths import near_paths
 from mergekit_pcb.suggestions import quoted
 
 _DTYPE = "bfloat16"
-_MOST_BYTES = 50_000_000
 _ADAPTER_OPTIONS = "--lora-merge-cache adapters/ --lora-merge-dtype float32"
 # What the recipe of an adapter is told, and the options in the command already do.
 _SAID_BY_OPTIONS = "run mergekit with `--lora-merge-cache DIR`"
@@ -130,14 +128,10 @@ def _vocabulary(config: dict[str, Any]) -> int | None:
 
 def _config(model: ModelReference) -> dict[str, Any]:
     """The configuration of a model in a folder; empty for others."""
-    file = Path(model.model.path, "config.json")
-    if not file.exists():
-        return {}
     try:
-        config = json.loads(read_small_file(file, _MOST_BYTES))
-    except (PCBError, ValueError, RecursionError):
+        return config_of(Path(model.model.path)) or {}
+    except PCBError:
         return {}  # `check` names the fault
-    return config if isinstance(config, dict) else {}
 
 
 def _require_there(name: str) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from mergekit import merge_methods
 from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration
 from mergekit.options import MergeOptions, PrettyPrintHelp
@@ -26,6 +25,7 @@ from mergekit_pcb.output.error_lines import one_line_errors
 from mergekit_pcb.output.places import require_apart
 from mergekit_pcb.plugin import statistics_file
 from mergekit_pcb.plugin.adapters import merge_adapters
+from mergekit_pcb.plugin.registered import require_pcb
 from mergekit_pcb.recipes.findings import require_no_errors
 from mergekit_pcb.recipes.models import local_folders, located
 from mergekit_pcb.recipes.reading import recipe_text
@@ -59,7 +59,7 @@ def merge(
     verbose = options["verbosity"] > 0
     out = Path(out_path)
     with one_line_errors(config_file, verbose=verbose):
-        _require_pcb()
+        require_pcb()
         parsed = MergeOptions(**options)
         require_device(parsed.device, multi_gpu=parsed.multi_gpu)
         options_for_shapes = ("allow_crimes", "unsafe_truncate_embeddings")
@@ -112,14 +112,6 @@ def _checked(
     (document,) = documents
     config = MergeConfiguration.model_validate(document.root.value)
     return config, document.models
-
-
-def _require_pcb() -> None:
-    # Importing this package has registered the method or said why it could not.
-    if "pcb" not in {m.spec.name for m in merge_methods.registered_methods()}:
-        raise PCBError(
-            "mergekit did not take the method `pcb`: run `mergekit-pcb doctor`"
-        )
 
 
 @contextmanager

@@ -68,6 +68,28 @@ def standard_error(items: Sequence[float]) -> float | None:
     return float(np.std(items, ddof=1)) / math.sqrt(len(items))
 
 
+def error_of_difference(first: Score, second: Score) -> float | None:
+    """The standard error of the difference of two scores on one task.
+
+    Where both answered the same items, it is that of the paired differences, which is
+    smaller than that of two samples.
+    """
+    if first.items and second.items and len(first.items) == len(second.items) > 1:
+        pairs = zip(first.items, second.items, strict=True)
+        return standard_error([a - b for a, b in pairs])
+    if first.error is None or second.error is None:
+        return None
+    return math.hypot(first.error, second.error)
+
+
+def error_of_mean(errors: Sequence[float | None]) -> float | None:
+    """The standard error of a mean over tasks, which are taken as independent."""
+    known = [error for error in errors if error is not None]
+    if not known or len(known) < len(errors):
+        return None
+    return math.hypot(*known) / len(known)
+
+
 def per_item(raw: Sequence[Any], value: float) -> list[float] | None:
     """Items whose mean is ``value``, from what a metric saw of each document.
 

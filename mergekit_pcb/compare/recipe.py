@@ -90,11 +90,7 @@ def compare_recipe(
     if on is not None:
         require_ray()
     with one_line_errors(recipe, verbose=False):
-        text = recipe_text(recipe)
-        require_no_errors(check_recipe(text, recipe, "yaml"), recipe)
-        written = yaml.safe_load(text)
-        document, inputs = with_absolute_paths(written), inputs_of(written)
-        require_apart(out, itertools.chain(*map(local_folders, inputs.models)))
+        document, inputs = opened(recipe, out)
         # Methods that draw at random must draw the same when they run again.
         options = {"random_seed": 0, **(merge_options or {})}
         if on is None:  # other machines may have what this one has not
@@ -161,6 +157,24 @@ def compare_recipe(
         )
         write(report)
         return report
+
+
+def opened(recipe: str, out: Path) -> tuple[dict[str, Any], Inputs]:
+    """A recipe with absolute paths, and its models.
+
+    Args:
+        recipe: the file.
+        out: where results go.
+
+    Raises:
+        PCBError: the recipe is wrong, or ``out`` shares files with a model.
+    """
+    text = recipe_text(recipe)
+    require_no_errors(check_recipe(text, recipe, "yaml"), recipe)
+    written = yaml.safe_load(text)
+    inputs = inputs_of(written)
+    require_apart(out, itertools.chain(*map(local_folders, inputs.models)))
+    return with_absolute_paths(written), inputs
 
 
 @contextmanager

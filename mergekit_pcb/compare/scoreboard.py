@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from mergekit_pcb.compare.evaluation import Scores, standard_error
+from mergekit_pcb.compare.evaluation import Scores, error_of_difference, error_of_mean
 
 BASE, EXPERT, MERGE = "base", "expert", "merge"
 
@@ -132,7 +132,7 @@ class Scoreboard:
         """Standard error of the mean: tasks are taken as independent."""
         if self.mean(row) is None:
             return None
-        return _error_of_mean([row.scores[task].error for task in self.tasks])
+        return error_of_mean([row.scores[task].error for task in self.tasks])
 
     def mean_normalised(self, row: Row) -> float | None:
         """Mean over the tasks of `normalised`."""
@@ -199,22 +199,7 @@ class Scoreboard:
         if mine is None or others is None:
             return None
         tasks = [] if self.direction is None else self.tasks
-        errors = [_error_of_difference(row, other, task) for task in tasks]
-        return Difference(mine - others, _error_of_mean(errors))
-
-
-def _error_of_difference(row: Row, peer: Row, task: str) -> float | None:
-    mine, other = row.scores[task], peer.scores[task]
-    if mine.items and other.items and len(mine.items) == len(other.items):
-        pairs = zip(mine.items, other.items, strict=True)
-        return standard_error([a - b for a, b in pairs])
-    if mine.error is None or other.error is None:
-        return None
-    return math.hypot(mine.error, other.error)
-
-
-def _error_of_mean(errors: Sequence[float | None]) -> float | None:
-    known = [error for error in errors if error is not None]
-    if not known or len(known) < len(errors):
-        return None
-    return math.hypot(*known) / len(known)
+        errors = [
+            error_of_difference(row.scores[task], other.scores[task]) for task in tasks
+        ]
+        return Difference(mine - others, error_of_mean(errors))

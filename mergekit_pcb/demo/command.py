@@ -228,15 +228,10 @@ def _run(out: Path, seed: int, *, quiet: bool) -> dict[str, Report]:
 
         loaded = open_bar("loading libraries")
         # Not at the top of this file: --help and refusals do not wait for torch.
-        from mergekit import merge_methods
-
         from mergekit_pcb.demo.models import Accuracy, repeatable, train_all
+        from mergekit_pcb.plugin.registered import require_pcb
 
-        # Better said now than after the training.
-        if "pcb" not in {m.spec.name for m in merge_methods.registered_methods()}:
-            raise PCBError(
-                "mergekit did not take the method `pcb`: run `mergekit-pcb doctor`"
-            )
+        require_pcb()  # better said now than after the training
         loaded(100)
         with repeatable(seed):
             train_all(out / "models", Random(seed), open_bar)  # noqa: S311 - no secret

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -10,31 +9,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from mergekit.options import MergeOptions
 
 from mergekit_pcb.atomic_files import unfinished_folder, write_file
-from mergekit_pcb.check.linter import check_recipe
 from mergekit_pcb.compare import result_cache as cache
 from mergekit_pcb.compare.candidates import candidates
 from mergekit_pcb.compare.cluster import Ray, cluster, require_ray
 from mergekit_pcb.compare.disk import merged_size
-from mergekit_pcb.compare.inputs import Inputs, inputs_of
+from mergekit_pcb.compare.inputs import Inputs
 from mergekit_pcb.compare.merge_process import merge_server
 from mergekit_pcb.compare.plan import Plan
 from mergekit_pcb.compare.progress import bars_and_log
-from mergekit_pcb.compare.recipe import model_folder, only_one_at_a_time
+from mergekit_pcb.compare.recipe import model_folder, only_one_at_a_time, opened
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.output.device import require_device
 from mergekit_pcb.output.error_lines import one_line_errors
-from mergekit_pcb.output.places import require_apart, require_room
+from mergekit_pcb.output.places import require_room
 from mergekit_pcb.output.text import size
 from mergekit_pcb.plugin.parameters import DEFAULT_WEIGHT
 from mergekit_pcb.recipes import edits
-from mergekit_pcb.recipes.findings import require_no_errors
 from mergekit_pcb.recipes.layout import in_yaml
-from mergekit_pcb.recipes.models import local_folders
-from mergekit_pcb.recipes.reading import recipe_text
 from mergekit_pcb.search.agreement import Agreement
 from mergekit_pcb.search.ahead import OnCluster
 from mergekit_pcb.search.files import clear, write
@@ -89,11 +83,7 @@ def search_recipe(
     with one_line_errors(recipe, verbose=merge_options.verbosity > 0):
         if on is None:  # other machines may have what this one has not
             require_device(merge_options.device, multi_gpu=merge_options.multi_gpu)
-        text = recipe_text(recipe)
-        require_no_errors(check_recipe(text, recipe, "yaml"), recipe)
-        written = yaml.safe_load(text)
-        document, inputs = edits.with_absolute_paths(written), inputs_of(written)
-        require_apart(out, itertools.chain(*map(local_folders, inputs.models)))
+        document, inputs = opened(recipe, out)
         if len(inputs.experts) < 2:
             raise PCBError(
                 f"{recipe} merges one model beside its base: there is nothing to choose"

@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from mergekit_pcb.compare import result_cache as cache
-from mergekit_pcb.compare.evaluation import Score, Scores, standard_error
+from mergekit_pcb.compare.evaluation import (
+    Score,
+    Scores,
+    error_of_difference,
+    error_of_mean,
+)
 from mergekit_pcb.compare.plan import Plan
 from mergekit_pcb.compare.progress import BarsAndLog
 from mergekit_pcb.compare.results import in_few_words
@@ -272,9 +277,7 @@ def mean(scores: Scores) -> float:
 
 def mean_error(scores: Scores) -> float | None:
     """The standard error of the `loss`, if that of every task is known."""
-    errors = [score.error for score in scores.values()]
-    known = [error for error in errors if error is not None]
-    return math.hypot(*known) / len(known) if len(known) == len(errors) else None
+    return error_of_mean([score.error for score in scores.values()])
 
 
 class Gap(NamedTuple):
@@ -289,15 +292,5 @@ def gap(first: Scores, second: Scores) -> Gap:
 
     Both answered the same items, so the error is that of the differences.
     """
-    errors = [_error(first[task], second[task]) for task in first]
-    known = [error for error in errors if error is not None]
-    error = math.hypot(*known) / len(known) if len(known) == len(errors) else None
-    return Gap(loss(first) - loss(second), error)
-
-
-def _error(a: Score, b: Score) -> float | None:
-    if a.items and b.items and len(a.items) == len(b.items) > 1:
-        return standard_error([x - y for x, y in zip(a.items, b.items, strict=True)])
-    if a.error is None or b.error is None:
-        return None
-    return math.hypot(a.error, b.error)
+    errors = [error_of_difference(first[task], second[task]) for task in first]
+    return Gap(loss(first) - loss(second), error_of_mean(errors))

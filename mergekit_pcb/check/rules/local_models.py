@@ -15,13 +15,10 @@ from mergekit.architecture import ModelArchitecture, ModuleDefinition
 from mergekit.architecture.json_definitions import NAME_TO_ARCH
 from mergekit.common import ModelReference
 
-from mergekit_pcb.atomic_files import read_small_file
 from mergekit_pcb.check.rules.document import PYTORCH, Document
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.plugin.checkpoint_files import checkpoint_problem, stored_tensors
-
-_MOST_BYTES = 50_000_000
-_UNREADABLE = "cannot be read as JSON: download it again"
+from mergekit_pcb.recipes.model_config import config_of
 
 
 @dataclass(frozen=True)
@@ -129,18 +126,11 @@ def _looked_up(document: Document, model: ModelReference) -> LocalModel | None:
         return None
     if document.kind == PYTORCH:
         return None if path.is_dir() else LocalModel(path, {})
-    file = path / "config.json"
-    if not file.exists():
-        return None
     try:
-        config = json.loads(read_small_file(file, _MOST_BYTES))
+        config = config_of(path)
     except PCBError as error:
         return LocalModel(path, {}, error.message)
-    except (ValueError, RecursionError):
-        return LocalModel(path, {}, f"{file} {_UNREADABLE}")
-    if not isinstance(config, dict):
-        return LocalModel(path, {}, f"{file} {_UNREADABLE}")
-    return LocalModel(path, config)
+    return None if config is None else LocalModel(path, config)
 
 
 def _in_file(path: Path) -> Mapping[str, tuple[Path, str | None]] | None:
