@@ -15,12 +15,13 @@ import torch
 from mergekit_pcb.kernel import numba_loops, numba_memory, numba_small
 from mergekit_pcb.kernel.collectors import RankSearch
 from mergekit_pcb.kernel.domain import ModelStatistics, Options, Scoring
+from mergekit_pcb.kernel.errors import OverflowedError
 from mergekit_pcb.kernel.formula import exponent_of
 from mergekit_pcb.kernel.numba_collector import NumbaCollector, widest_gap
 from mergekit_pcb.kernel.numba_loops import VECTOR
 from mergekit_pcb.kernel.numba_scores import LEAST_SCREENED, Screen, Shares
 from mergekit_pcb.kernel.numba_tiles import TILE, Array, Block
-from mergekit_pcb.kernel.order_statistics import OverflowedError, require_finite
+from mergekit_pcb.kernel.order_statistics import require_finite
 from mergekit_pcb.kernel.sampling import sample_coordinates
 from mergekit_pcb.kernel.survivors import KeptSurvivors, Survivors
 from mergekit_pcb.kernel.task_vectors import (

@@ -14,17 +14,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from mergekit_pcb.kernel.errors import NotFiniteError
+
 # Half the width of a bracket, in standard deviations of a sample quantile: a miss
 # is then a matter of one in 300,000 and costs no more than another sweep.
 _SIGMAS = 4.5
-
-
-class NotFiniteError(ValueError):
-    """A task vector holds NaN or infinity."""
-
-
-class OverflowedError(ValueError):
-    """A merged tensor holds NaN or infinity, although all inputs are finite."""
 
 
 def require_finite(tops: Sequence[float]) -> None:

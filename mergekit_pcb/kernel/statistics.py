@@ -18,7 +18,7 @@ import torch
 
 from mergekit_pcb.kernel.backends import backend_for, backend_for_sample
 from mergekit_pcb.kernel.collectors import RankSearch
-from mergekit_pcb.kernel.domain import Scoring
+from mergekit_pcb.kernel.domain import Domain, Scoring
 from mergekit_pcb.kernel.order_statistics import Bracket, require_finite
 from mergekit_pcb.kernel.sampling import sample_coordinates
 from mergekit_pcb.kernel.survivors import KeptSurvivors
@@ -28,35 +28,26 @@ from mergekit_pcb.kernel.task_vectors import TaskVectors, in_parallel, one_torch
 _COLLECTED = 3 << 20
 
 
-class SweptDomain(Protocol):
-    """Coordinates that n models compete on, and that can be read in sweeps."""
-
-    @property
-    def models(self) -> int:
-        """Number n of models."""
-        ...
-
-    @property
-    def size(self) -> int:
-        """Number d of coordinates."""
-        ...
+class SweptDomain(Domain, Protocol):
+    """A domain that can be read in sweeps."""
 
     @property
     def capacity(self) -> int:
         """How many values, of all models, a sweep may collect."""
         ...
 
-    def sample(self) -> torch.Tensor:
-        """The (n, m) task vectors at m coordinates drawn uniformly, or at all."""
-        ...
-
     def sweep(self, scoring: Scoring | None, search: RankSearch) -> None:
         """Show the search all magnitudes, or all scores if there is a scoring."""
         ...
 
+    def order_statistics(  # noqa: D102 as in Domain
+        self, scoring: Scoring | None, ranks: Sequence[list[int]]
+    ) -> tuple[Sequence[Sequence[float]], Sequence[float]]:
+        return order_statistics(self, scoring, ranks)
+
 
 @dataclass(frozen=True)
-class TensorDomain:
+class TensorDomain(SweptDomain):
     """A domain of tensors that are all in memory.
 
     Attributes:
@@ -72,7 +63,7 @@ class TensorDomain:
     kept: KeptSurvivors | None = None
 
     @property
-    def models(self) -> int:  # noqa: D102 as in SweptDomain
+    def models(self) -> int:  # noqa: D102 as in Domain
         return len(self.tensors[0].models)
 
     @property
@@ -99,11 +90,6 @@ class TensorDomain:
     def sweep(self, scoring: Scoring | None, search: RankSearch) -> None:  # noqa: D102
         for tensor in self.tensors:
             sweep_tensor(tensor, scoring, search, self.kept)
-
-    def order_statistics(  # noqa: D102
-        self, scoring: Scoring | None, ranks: Sequence[list[int]]
-    ) -> tuple[Sequence[Sequence[float]], Sequence[float]]:
-        return order_statistics(self, scoring, ranks)
 
 
 def sweep_tensor(

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from mergekit_pcb.kernel.order_statistics import OverflowedError
+from mergekit_pcb.kernel.errors import OverflowedError
 
 # Python code runs in one thread at a time, which leaves more workers little to do.
 _MOST_WORKERS = 4

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from mergekit.merge_methods import TensorGroup
 
-from mergekit_pcb.kernel.order_statistics import NotFiniteError
+from mergekit_pcb.kernel.errors import NotFiniteError
 from mergekit_pcb.kernel.task_vectors import TaskVectors, all_finite
 from mergekit_pcb.plugin.tensor_groups import ChangedError, name_of, task_vectors
 

@@ -20,7 +20,7 @@ from mergekit.options import MergeOptions
 
 from mergekit_pcb.kernel.collectors import RankSearch, TensorArena
 from mergekit_pcb.kernel.domain import Scoring
-from mergekit_pcb.kernel.statistics import order_statistics, sweep_tensor
+from mergekit_pcb.kernel.statistics import SweptDomain, sweep_tensor
 from mergekit_pcb.kernel.task_vectors import TaskVectors
 from mergekit_pcb.plugin.digests import (
     SAMPLE_MOST,
@@ -38,7 +38,7 @@ _COLLECTED = 1 << 25
 
 
 @dataclass(frozen=True)
-class GraphDomain:
+class GraphDomain(SweptDomain):
     """A domain whose tensors are loaded by tasks, again for each sweep.
 
     Attributes:
@@ -129,12 +129,6 @@ class GraphDomain:
     def sample(self) -> torch.Tensor:
         """The (n, m) task vectors at m coordinates drawn uniformly."""
         return self.sampled
-
-    def order_statistics(
-        self, scoring: Scoring | None, ranks: Sequence[list[int]]
-    ) -> tuple[Sequence[Sequence[float]], Sequence[float]]:
-        """Exact order statistics, see `kernel.domain.Domain`."""
-        return order_statistics(self, scoring, ranks)
 
     def sweep(self, scoring: Scoring | None, search: RankSearch) -> None:
         """Show the search all magnitudes, or scores, loading large tensors once."""

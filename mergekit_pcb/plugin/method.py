@@ -18,8 +18,8 @@ from mergekit.merge_methods.dtype import align_dtype
 
 from mergekit_pcb.errors import PCBError
 from mergekit_pcb.kernel.domain import Options
+from mergekit_pcb.kernel.errors import NotFiniteError
 from mergekit_pcb.kernel.merge import merge_one_tensor, merge_tensor
-from mergekit_pcb.kernel.order_statistics import NotFiniteError
 from mergekit_pcb.kernel.projection import auto_lambda
 from mergekit_pcb.plugin.digests import require_digests
 from mergekit_pcb.plugin.model_scope import TensorStatistics, add_statistics

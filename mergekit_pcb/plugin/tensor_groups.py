@@ -11,7 +11,7 @@ import torch
 from mergekit.merge_methods import TensorGroup
 
 from mergekit_pcb.errors import PCBError
-from mergekit_pcb.kernel.order_statistics import NotFiniteError, OverflowedError
+from mergekit_pcb.kernel.errors import NotFiniteError, OverflowedError
 from mergekit_pcb.kernel.task_vectors import TaskVectors
 
 T = TypeVar("T")

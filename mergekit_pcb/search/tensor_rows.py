@@ -13,9 +13,9 @@ import torch
 from mergekit.merge_methods import TensorGroup
 
 from mergekit_pcb.kernel.domain import ModelStatistics
+from mergekit_pcb.kernel.errors import NotFiniteError
 from mergekit_pcb.kernel.kept_rows import BLOCK, pack, rows_of_models, unit_of
 from mergekit_pcb.kernel.merge import merge_tensor
-from mergekit_pcb.kernel.order_statistics import NotFiniteError
 from mergekit_pcb.kernel.task_vectors import TaskVectors, in_parallel
 from mergekit_pcb.plugin.parameters import DEFAULT_WEIGHT
 from mergekit_pcb.plugin.tensor_groups import name_of, task_vectors

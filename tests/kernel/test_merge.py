@@ -24,13 +24,10 @@ from mergekit_pcb.kernel import (
 )
 from mergekit_pcb.kernel.collectors import RankSearch
 from mergekit_pcb.kernel.domain import INTER_FORMS, Options, Scoring
+from mergekit_pcb.kernel.errors import NotFiniteError, OverflowedError
 from mergekit_pcb.kernel.formula import merge_task_vectors, model_statistics
 from mergekit_pcb.kernel.merge import merge_one_tensor, merge_tensor
-from mergekit_pcb.kernel.order_statistics import (
-    Bracket,
-    NotFiniteError,
-    OverflowedError,
-)
+from mergekit_pcb.kernel.order_statistics import Bracket
 from mergekit_pcb.kernel.statistics import TensorDomain
 from mergekit_pcb.kernel.task_vectors import TaskVectors, in_parallel
 from tests.kernel.hard_cases import ADVERSARIAL, heavy_tailed
