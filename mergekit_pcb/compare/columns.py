@@ -17,6 +17,9 @@ from typing import Any
 from mergekit_pcb.compare.scoreboard import EXPERT, MERGE, Row, Scoreboard
 from mergekit_pcb.output.table import Cell
 
+MEAN, SHARE = "mean", "percent of own expert"
+"""Keys of the columns that sum a row up."""
+
 NOTHING = "–"
 WINNER = "★"
 # Times the median: what is larger does not decide how many decimals are shown.
@@ -76,7 +79,7 @@ def summary_columns(scoreboard: Scoreboard) -> list[Column]:
     mean = "mean" if len(scoreboard.tasks) > 1 else ""
     return [
         Column(
-            "mean",
+            MEAN,
             scoreboard.mean,
             scoreboard.mean_error,
             mean,
@@ -85,7 +88,7 @@ def summary_columns(scoreboard: Scoreboard) -> list[Column]:
             scoreboard.direction,
         ),
         Column(
-            "percent of own expert",
+            SHARE,
             scoreboard.mean_normalised,
             title="% of own expert",
             short="% own",

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mergekit_pcb.compare.budget import SCALE
-from mergekit_pcb.compare.columns import Column, columns, folded, row_name
+from mergekit_pcb.compare.columns import (
+    MEAN,
+    SHARE,
+    Column,
+    folded,
+    row_name,
+    summary_columns,
+    task_column,
+)
 from mergekit_pcb.compare.scoreboard import BASE, MERGE, Row, Scoreboard, Tried
 from mergekit_pcb.output.figures import Picture, legend, new_figure
 from mergekit_pcb.printable import printable
@@ -76,11 +84,11 @@ def _bars(scoreboard: Scoreboard) -> Figure:
 
 
 def _panels(scoreboard: Scoreboard) -> list[Column]:
-    found, n = columns(scoreboard), len(scoreboard.tasks)
-    mean, share, *_ = found[n:]
-    summary = share if scoreboard.direction is None else mean
-    has_summary = n > 1 and scoreboard.best(scoreboard.merges)
-    return ([summary] * bool(has_summary) + found[:n])[:_PANELS]
+    by_key = {column.key: column for column in summary_columns(scoreboard)}
+    summary = by_key[SHARE if scoreboard.direction is None else MEAN]
+    tasks = [task_column(scoreboard, task) for task in scoreboard.tasks]
+    has_summary = len(tasks) > 1 and scoreboard.best(scoreboard.merges)
+    return ([summary] * bool(has_summary) + tasks)[:_PANELS]
 
 
 def _draw_bars(axes: Axes, rows: Sequence[Row], panel: Column) -> None:
