@@ -24,7 +24,7 @@ from mergekit_pcb.kernel.projection import target
 DENSITIES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 LAMBDAS = (0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5)
 # So many of a suite's tasks: each curve scores them all nine times.
-SIZE = 4
+MOST_TASKS = 4
 # At weights 1 and lambda 1; their curves are shown beside ours.
 PEERS: Mapping[str, Mapping[str, Any]] = {
     "task_arithmetic": {"weight": 1.0},
@@ -35,8 +35,8 @@ PEER_LAMBDAS = {"task_arithmetic": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.25
 
 
 def cases(suite: Suite, seeds: Sequence[int]) -> list[Case]:
-    """The first four tasks, for each seed."""
-    tasks = suite.tasks[:SIZE]
+    """The first `MOST_TASKS` tasks, for each seed."""
+    tasks = suite.tasks[:MOST_TASKS]
     settings = [("pcb", density) for density in DENSITIES]
     settings += [(peer, PEERS[peer].get("density", 1.0)) for peer in PEERS]
     return [

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import click
 
 from mergekit_pcb.printable import printable
@@ -25,3 +28,12 @@ class BadUseError(PCBError):
     """A mistake on the command line; exits with status 2, as click's own do."""
 
     exit_code = 2
+
+
+@contextmanager
+def as_bad_use() -> Iterator[None]:
+    """Turn errors about what the command line asks for into `BadUseError`."""
+    try:
+        yield
+    except PCBError as error:
+        raise BadUseError(error.message) from error

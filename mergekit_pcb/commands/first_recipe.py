@@ -13,7 +13,7 @@ from mergekit_pcb.errors import PCBError
 from mergekit_pcb.plugin.parameters import DEFAULT_DENSITY, DEFAULT_LAMBDA
 from mergekit_pcb.recipes.findings import ERROR
 from mergekit_pcb.recipes.model_config import config_of
-from mergekit_pcb.recipes.models import in_one_line, located, named, with_home
+from mergekit_pcb.recipes.models import in_one_line, located, named
 from mergekit_pcb.recipes.near_paths import near_paths
 from mergekit_pcb.suggestions import quoted
 
@@ -58,7 +58,7 @@ def first_recipe(base: str, models: Sequence[str]) -> FirstRecipe:
             raise PCBError(f"{models[number]} is listed twice: leave one out")
     adapters = any(model.lora is not None for model in others)
     text = "".join(f"{line}\n" for line in _lines(root, others, adapters=adapters))
-    advice = [note for name in (base, *models) for note in _near_names(name)]
+    advice = []
     for finding in check_recipe(text, "recipe.yml", "yaml"):
         said = ": ".join(filter(None, [finding.message, finding.fix]))
         if finding.severity == ERROR:
@@ -144,19 +144,7 @@ def _require_there(name: str) -> None:
         if part.startswith(("/", "./", "../", "~")) and not Path(part).exists():
             near = near_paths(part)
             hint = f"did you mean {quoted(near, 'or')}?" if near else "mend the path"
-            if part.startswith("~") and not near:
-                hint = f"write {with_home(part)}"
             raise PCBError(f"there is no folder {part}: {hint}")
-
-
-def _near_names(name: str) -> Iterator[str]:
-    """Names taken for the hub's that a folder here nearly has."""
-    for part in _parts(name):
-        if not Path(part).exists() and (near := near_paths(part)):
-            yield (
-                f"{part} is taken for a model on the hub; did you mean the folder "
-                f"{quoted(near, 'or')}?"
-            )
 
 
 def _parts(name: str) -> list[str]:

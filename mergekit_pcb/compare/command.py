@@ -150,7 +150,14 @@ def compare(
     of_function = "" if more["evaluate"] else "is for --evaluate"
     require_effect(
         click.get_current_context(),
-        {**without_tasks(more), "lower_is_better": of_function},
+        {
+            **without_tasks(more),
+            "lower_is_better": of_function,
+            "device": ""
+            if more["tasks"] or more["evaluate"]
+            else "needs --tasks or "
+            "--evaluate: measures of the weights are taken on the processor",
+        },
     )
     if more["ray_address"] is None:  # other machines may have what this one has not
         require_device(more["device"])
@@ -220,11 +227,8 @@ def _evaluation(more: Mapping[str, Any], inputs: Inputs) -> Evaluation:
         )
     if not more["tasks"]:
         return WeightMetrics(inputs)
-    model_args = dict(more["model_args"])
-    if more.get("trust_remote_code"):
-        model_args["trust_remote_code"] = True
     return harness_of(
-        {**more, "model_args": model_args},
+        more,
         lambda: inputs.find(inputs.base),
         more["device"],
         more["validation_tasks"],

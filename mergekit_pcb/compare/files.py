@@ -17,7 +17,7 @@ from mergekit_pcb.compare.columns import (
     shown_columns,
 )
 from mergekit_pcb.compare.figures import NAMES, pictures
-from mergekit_pcb.compare.report import Report, answer, lists, notes
+from mergekit_pcb.compare.report import Report, all_notes, answer
 from mergekit_pcb.compare.scoreboard import MERGE, Row, Scoreboard
 from mergekit_pcb.output.figures import Picture, why_no_figures
 from mergekit_pcb.output.html import escaped, figure, page
@@ -86,7 +86,7 @@ def _page_body(report: Report, drawn: Sequence[Picture]) -> Iterator[str]:
     for picture in drawn:
         yield figure(picture)
     yield "<h2>How to read it</h2>\n<ul>"
-    for note in (*notes(report), *lists(report)):
+    for note in all_notes(report):
         yield f"<li>{escaped(note)}</li>"
     yield "</ul>"
     tried = tried_table(report.rows, report.references)
@@ -101,7 +101,7 @@ def _as_markdown(report: Report) -> str:
     lines = [f"# {markdown_text(report.title)}", ""]
     lines += [markdown_text(answer(report.scoreboard)), ""]
     lines += [markdown(scores_table(report.scoreboard)), ""]
-    lines += [f"* {markdown_text(note)}" for note in (*notes(report), *lists(report))]
+    lines += [f"* {markdown_text(note)}" for note in all_notes(report)]
     tried = tried_table(report.rows, report.references)
     if tried.rows:
         lines += ["", "## Every setting tried", "", markdown(tried)]
@@ -146,7 +146,7 @@ def _as_json(report: Report) -> str:
             for task in scoreboard.tasks
         },
         "rows": rows,
-        "notes": [*notes(report), *lists(report)],
+        "notes": list(all_notes(report)),
         "conditions": report.conditions,
     }
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"

@@ -6,7 +6,7 @@ import gc
 import logging
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,11 +75,8 @@ class Harness:
         self._version = lm_eval.__version__
         names = {*self.tasks, *self.validation_tasks}
         self._manager = _task_manager(names, self.include_path)
-        known = {*names, *self._manager.all_tasks}
-        for name in self.metrics:
-            if name not in known:
-                hint = did_you_mean(name, names) or f"tasks: {', '.join(sorted(names))}"
-                raise PCBError(f"--metric: there is no task `{name}`; {hint}")
+        # Which tasks a group has is known once its data are read.
+        self._require_metrics_of({*names, *self._manager.all_tasks}, sorted(names))
         self.what = (
             f"Evaluated by lm-evaluation-harness {self._version}{_limited(self.limit)}"
         )
@@ -130,12 +127,12 @@ class Harness:
         level = eval_logger.level
         eval_logger.setLevel(logging.ERROR)
         try:
-            wrapped = HFLM(
-                model,
-                tokenizer=str(self.tokenizer()),
+            arguments = {
+                "tokenizer": str(self.tokenizer()),
                 **{name: options[name] for name in sizes if name in options},
                 **self.model_args,
-            )
+            }
+            wrapped = HFLM(model, **arguments)
         finally:
             eval_logger.setLevel(level)
         return self._scores(part, model=wrapped, **options)
@@ -161,7 +158,16 @@ class Harness:
         torch.cuda.empty_cache()
         assert found is not None, "the harness returns nothing in side processes only"
         columns = [column for name in names for column in _columns(found, name)]
+        # With other tasks for choosing, a metric may be of those.
+        named = {*columns, *self.tasks, *self.validation_tasks}
+        self._require_metrics_of(named, columns)
         return {name: _score(found, name, self.metrics.get(name)) for name in columns}
+
+    def _require_metrics_of(self, known: Set[str], meant: Sequence[str]) -> None:
+        for name in self.metrics:
+            if name not in known:
+                hint = did_you_mean(name, meant) or f"tasks: {', '.join(meant)}"
+                raise PCBError(f"--metric: `{name}` is not evaluated; {hint}")
 
     def _tasks(self, part: str) -> Sequence[str]:
         chooses_by_others = part == VALIDATION and self.validation_tasks
@@ -176,8 +182,8 @@ class Harness:
                 count = min(count, math.ceil(limit))
             if count < 2 and len(task.eval_docs) > 1:
                 raise PCBError(
-                    f"--limit leaves {count} item of {name}, and settings are chosen "
-                    "by one half of the items: raise it"
+                    f"--limit leaves {count} item{'s' * (count != 1)} of {name}, and "
+                    "settings are chosen by one half of the items: raise it"
                 )
             if count < 2:
                 raise PCBError(

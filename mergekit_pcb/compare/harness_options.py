@@ -75,20 +75,24 @@ def harness_of(
     Args:
         options: those of `add_harness_options`, and ``tasks``.
         tokenizer: where to find one for models that come without.
-        device: where to evaluate; None for an accelerator if there is one.
+        device: where to evaluate a model that is loaded for it; None for an
+            accelerator if there is one.
         validation_tasks: those to choose settings by, if not halves of the tasks.
 
     Raises:
         PCBError: the harness is not installed, or does not know a task.
     """
     passed = ("batch_size", "num_fewshot", "apply_chat_template")
+    model_args = dict(options["model_args"])
+    if options.get("trust_remote_code"):
+        model_args["trust_remote_code"] = True
     return Harness(
         options["tasks"],
         validation_tasks=validation_tasks,
         metrics={task: str(name) for task, name in options["metric"].items()},
         include_path=options["include_path"],
         limit=options["limit"],
-        model_args=options["model_args"],
+        model_args=model_args,
         tokenizer=tokenizer,
         options={"device": device, **{name: options[name] for name in passed}},
     )

@@ -31,21 +31,27 @@ def sweeps(
     """Click's callback for values to try, ``NAME=A,B``; `AUTO` alone has none."""
     found: dict[str, list[Any]] = {}
     for pair in values:
-        name, text = (AUTO, "") if pair == AUTO else _split(pair)
-        if name in found and name != AUTO:
+        if pair == AUTO:
+            found[AUTO] = []
+            continue
+        name, text = _split(pair)
+        if name == AUTO:
+            raise click.BadParameter(f"write `{AUTO}` alone, or NAME=A,B, not `{pair}`")
+        if name in found:
             raise click.BadParameter(
                 f"`{name}` is given twice: write all its values in one, {name}=A,B"
             )
         found[name] = _values(text)
+        if not found[name]:
+            raise click.BadParameter(f"`{pair}` has no value")
     return found
 
 
 def arguments(
     _: click.Context, __: click.Parameter, value: str | None
 ) -> dict[str, Any]:
-    """Click's callback for ``NAME=VALUE,NAME=VALUE``."""
-    found = map(_split, filter(str.strip, (value or "").split(",")))
-    return {name: _value(text) for name, text in found}
+    """Click's callback for ``NAME=VALUE,NAME=VALUE``; no value holds a comma."""
+    return pairs(_, __, list(filter(str.strip, (value or "").split(","))))
 
 
 def _split(pair: str) -> tuple[str, str]:

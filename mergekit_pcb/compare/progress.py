@@ -83,15 +83,9 @@ class BarsAndLog:
         """Show a line above the bars, and log it."""
         self.log.write(f"{text}\n")
         if not self._bars.disable:
-            self._show(text)
-
-    def warn(self, text: str) -> None:
-        """Log a line, and show it also where no progress is shown."""
-        self.log.write(f"{text}\n")
-        self._show(text)
-
-    def _show(self, text: str) -> None:
-        self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._bars.console.print(
+                text, markup=False, highlight=False, soft_wrap=True
+            )
 
     def done(self) -> None:
         """Count a model."""

@@ -32,7 +32,7 @@ from mergekit_pcb.compare.result_cache import versions
 from mergekit_pcb.compare.results import Merge
 from mergekit_pcb.compare.run import Comparison
 from mergekit_pcb.compare.scoreboard import Scoreboard
-from mergekit_pcb.errors import BadUseError, PCBError
+from mergekit_pcb.errors import PCBError, as_bad_use
 from mergekit_pcb.output.device import require_device
 from mergekit_pcb.output.error_lines import one_line_errors
 from mergekit_pcb.output.places import require_apart, require_room
@@ -103,13 +103,13 @@ def compare_recipe(
             find=partial(model_folder, options),
             adapter_dtype=options.get("lora_merge_dtype"),
         )
-        with _as_bad_use():
+        with as_bad_use():
             merges = candidates(document, methods, fixed, swept)
         names = dict.fromkeys(candidate.name for candidate in merges)
         merges += contenders(recipes, recipe, inputs, names)
         own = any(has_own_vocabulary(m.recipe, inputs.base) for m in merges)
         inputs = replace(inputs, own_vocabulary=own)
-        with _as_bad_use():
+        with as_bad_use():
             evaluate = evaluation(inputs)
         for model in inputs.models:
             if Path(model.model.path).exists():
@@ -175,14 +175,6 @@ def opened(recipe: str, out: Path) -> tuple[dict[str, Any], Inputs]:
     inputs = inputs_of(written)
     require_apart(out, itertools.chain(*map(local_folders, inputs.models)))
     return with_absolute_paths(written), inputs
-
-
-@contextmanager
-def _as_bad_use() -> Iterator[None]:
-    try:
-        yield
-    except PCBError as error:
-        raise BadUseError(error.message) from error
 
 
 def _ahead(comparison: Comparison, on: Ray, size: float, display: BarsAndLog) -> None:

@@ -44,8 +44,11 @@ class Report:
 
     @property
     def failed(self) -> bool:
-        """Whether a model, or one setting of it, could not be merged or evaluated."""
-        return any(row.failed or any(t.failed for t in row.tried) for row in self.rows)
+        """Whether a model, or a setting of it, could not be merged, scored or kept."""
+        return any(
+            row.failed or row.lost or any(tried.failed for tried in row.tried)
+            for row in self.rows
+        )
 
     @property
     def title(self) -> str:
@@ -64,8 +67,9 @@ def answer(scoreboard: Scoreboard) -> str:
             return "There is no merge to compare: every one of them failed."
         if any(scoreboard.higher_is_better(t) is not None for t in scoreboard.tasks):
             return (
-                "The scores have no common direction, and no expert has scores to "
-                "compare them with: evaluate by one kind of score."
+                "The scores have no common direction, and cannot be compared with the "
+                "experts', which failed, or are 0 or negative: evaluate by one kind of "
+                "score."
             )
         return (
             "Measures of the weights do not say which merge is good: evaluate with "
@@ -141,6 +145,12 @@ def notes(report: Report) -> Iterator[str]:
             "says nothing of other fine-tuning seeds."
         )
     yield from _on_settings(report)
+    for row in report.rows:
+        if row.lost:
+            yield (
+                f"The model of {row.name} could not be kept: {row.lost}. Its recipe is "
+                f"{row.recipe}."
+            )
     if any(row.seconds is not None for row in report.rows):
         yield (
             "Seconds: of the merge, without start-up. GB: peak resident memory of its "
@@ -148,8 +158,14 @@ def notes(report: Report) -> Iterator[str]:
         )
 
 
-def lists(report: Report) -> Iterator[str]:
-    """Every setting that was tried, and every recipe: for files, not for terminals."""
+def all_notes(report: Report) -> Iterator[str]:
+    """The notes, and those that are too long for terminals."""
+    yield from notes(report)
+    yield from _long_notes(report)
+
+
+def _long_notes(report: Report) -> Iterator[str]:
+    """Every setting that was tried, and every recipe."""
     swept = [f"{row.name}: {_swept(row)}" for row in report.rows if len(row.tried) > 1]
     if swept:
         yield f"Tried: {'; '.join(swept)}."

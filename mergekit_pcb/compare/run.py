@@ -170,21 +170,22 @@ class Comparison:
                 self.results.discard(best_of_group.candidate)
             elif self.keep == "best":
                 best = self._better(best, best_of_group)
-        if best is not None:
-            self._keep(best.candidate)
+        if best is not None and (reason := self._keep(best.candidate)):
+            kept = f"merged/{self.results.key_of(best.candidate)}"
+            rows = [
+                replace(row, model="", lost=reason) if row.model == kept else row
+                for row in rows
+            ]
         return rows, references
 
-    def _keep(self, candidate: Candidate) -> None:
-        """Make the merge that is kept, where it is not there; the scores are known."""
+    def _keep(self, candidate: Candidate) -> str:
+        """Make the merge that is kept, if it is not there; returns why it cannot be."""
         try:
             self.results.merged(candidate)
-        except Exception as error:
+        except Exception as error:  # the scores of hours are known
             self.display.failed(traceback.format_exc())
-            self.display.warn(
-                f"The best merge, {candidate.name}, could not be kept: "
-                f"{in_few_words(error)}; its recipe is in "
-                f"{self.results.recipe_file(candidate)}"
-            )
+            return in_few_words(error)
+        return ""
 
     def input_rows(self, part: str) -> list[Row]:
         """Base and experts, evaluated."""

@@ -13,7 +13,7 @@ from mergekit_pcb.compare.evaluation import Scores, error_of_difference, error_o
 BASE, EXPERT, MERGE = "base", "expert", "merge"
 
 MOST_SHARE = 1000.0
-"""Percent of an expert's score that count at most: an error may be 0."""
+"""The largest share in percent: a loss of 0 would make it infinite."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Row:
         note: what is different for this merge.
         given: the file, if it is a recipe of the user's, merged as it is.
         failed: why there are no scores.
+        lost: why the merged model, which has scores, could not be kept.
         seconds: the merge took.
         peak_bytes: the merge needed.
         tried: every setting of which this is the best: label, values, and the scores
@@ -45,6 +46,7 @@ class Row:
     note: str = ""
     given: str = ""
     failed: str = ""
+    lost: str = ""
     seconds: float | None = None
     peak_bytes: int | None = None
     tried: Sequence[Tried] = ()

@@ -168,13 +168,13 @@ def _settle_base(
         )
     if given is None:
         assert before is not None
+        given = before
         if edits.lists(recipe, before):
             raise PCBError(
                 f"{file}: `{spec.name}` merges its base_model, {in_one_line(before)}, "
                 "like the others, so it may be one of the fine-tunes: give the model "
                 "that the others were fine-tuned from by --base MODEL"
             )
-        return
     if before is not None and located(given) != before:
         written = in_one_line(before)
         yield (
@@ -185,8 +185,9 @@ def _settle_base(
     if before is None or located(given) != before:
         edits.without_base(recipe, keep_entries=True)
         recipe["base_model"] = as_written(given)
-        _require_equal_layers(recipe, given, file)
-        edits.add_base_to_slices(recipe, as_written(given))
+    _require_equal_layers(recipe, given, file)
+    # mergekit compares models by what is written.
+    edits.add_base_to_slices(recipe, recipe.get("base_model", as_written(given)))
 
 
 def _require_equal_layers(
@@ -230,7 +231,7 @@ def _only_a_factor(weights: Sequence[Any]) -> bool:
 
     Such weights change nothing with ``lambda: auto``. Where all are 0, the base stays.
     """
-    return _all_equal(weights) and all(_numbers(weights[0]))
+    return _all_equal(weights) and all(map(all, map(_numbers, weights[:1])))
 
 
 def _all_equal(values: Sequence[Any]) -> bool:

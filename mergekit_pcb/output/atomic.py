@@ -7,7 +7,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock
@@ -33,13 +33,13 @@ def complete_or_absent(out_path: Path) -> Iterator[Path]:
     if it has weights, the weight files there before are removed.
 
     Raises:
-        PCBError: ``out_path`` is a file, or there is no room for it.
+        PCBError: ``out_path`` is no folder, or there is no room for it.
     """
     name = out_path.absolute().name
-    target = out_path.resolve()
-    # From Python 3.13 on, links in a circle are resolved to one of them.
+    # Not Path.resolve, which raises for links in a circle before Python 3.13 only.
+    target = Path(os.path.realpath(out_path))
     if os.path.lexists(target) and not target.is_dir():
-        raise PCBError(f"{out_path} is a file; the output must be a folder")
+        raise PCBError(f"{out_path} is no folder; the output must be one")
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with _publishing():  # what fails should fail before the work
@@ -88,8 +88,8 @@ def _publish(source: Path, target: Path) -> None:
 
     def move(file: Path, place: Path) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
-        file.replace(place)
         moved.append((file, place))
+        file.replace(place)
 
     stale = _weight_files(target) if _weight_files(source) else []
     new = [file for file in sorted(source.rglob("*")) if not file.is_dir()]
@@ -103,7 +103,9 @@ def _publish(source: Path, target: Path) -> None:
             move(file, target / within)
     except BaseException:
         for file, place in reversed(moved):
-            place.replace(file)
+            if os.path.lexists(place) and not os.path.lexists(file):
+                with suppress(OSError):  # the others can still come back
+                    place.replace(file)
         raise
 
 

@@ -41,16 +41,16 @@ def words(_: click.Context, __: click.Parameter, value: str | None) -> list[str]
     return [word for word in dict.fromkeys(parts) if word]
 
 
-def hide_options_of_writing(command: click.Command, but: Sequence[str] = ()) -> None:
+def hide_options_of_writing(command: click.Command, shown: Sequence[str] = ()) -> None:
     """Leave out of the help what has no effect where no merge is written.
 
     A command line for a merge is accepted as it is.
 
     Args:
         command: with the options of a merge.
-        but: names of options that have an effect.
+        shown: names of options that have an effect.
     """
-    hidden = set(_OF_WRITING) - set(but)
+    hidden = set(_OF_WRITING) - set(shown)
     for option in command.params:
         if isinstance(option, click.Option) and option.name in hidden:
             option.hidden = True

@@ -164,7 +164,7 @@ def _without_weights(path: Path) -> dict[Any, Any] | None:
 
 
 def _pickle_problem(path: Path) -> str | None:
-    """The problem that a file of torch before 1.6 ends early, if it does."""
+    """The problem that a file of torch before 1.6 is damaged, if that can be seen."""
     try:
         torch.load(path, map_location="meta", weights_only=True)
     except (EOFError, IndexError, struct.error):
@@ -174,6 +174,8 @@ def _pickle_problem(path: Path) -> str | None:
             return f"{path} is cut off: {_AGAIN}"
     except pickle.UnpicklingError:  # it holds other things than weights
         pass
+    except Exception:  # what bytes in the wrong place lead to
+        return f"{path} is damaged: {_AGAIN}"
     return None
 
 

@@ -184,6 +184,20 @@ def search(
     show(report, quiet=quiet)
 
 
+# What the harness would do with these, had it to load the model.
+_OF_LOADING = (
+    "pretrained",
+    "dtype",
+    "revision",
+    "subfolder",
+    "parallelize",
+    "device_map",
+    "peft",
+    "delta",
+    "backend",
+)
+
+
 def _without_effect(more: Mapping[str, Any], budget: int | None) -> dict[str, str]:
     by_agreement = not (more["tasks"] or more["evaluate"])
     weights = "is about weights: give --budget N as well"
@@ -218,7 +232,14 @@ def _objective(
             return ByModel(function)
         return ByFolder(function, scratch, base)
     if more["tasks"]:
-        return ByModel(harness_of(more, base, options.device))
+        loading = [name for name in more["model_args"] if name in _OF_LOADING]
+        if loading:
+            raise PCBError(
+                f"--model-args {loading[0]}: a search loads the model itself, in "
+                "float32, so leave it out"
+            )
+        trusted = {"trust_remote_code": options.trust_remote_code}
+        return ByModel(harness_of({**more, **trusted}, base, options.device))
     agreement = Agreement(
         base(),
         {name: partial(inputs.find, model) for name, model in inputs.experts.items()},
@@ -258,7 +279,7 @@ def _files(pairs: Sequence[str], experts: Collection[str]) -> dict[str, Path]:
     return files
 
 
-hide_options_of_writing(search, but=("random_seed",))
+hide_options_of_writing(search, shown=("random_seed",))
 for _option in search.params:
     if isinstance(_option, click.Option) and _option.name == "device":
         _option.help = "Where to merge and to evaluate, such as cuda:0."

@@ -133,16 +133,19 @@ class Search:
     def _try_others(self) -> Iterator[str]:
         """Try the candidates of each other method; yields why one was given up.
 
-        What a method cannot merge it cannot merge under other settings: the search
-        goes on without it.
+        Each costs a merge, and a method that fails often fails under all settings.
         """
-        for method, settings_of_method in groupby(self.others, lambda o: o.method):
-            failed = 0
-            for other in settings_of_method:
+        for method, group in groupby(self.others, lambda other: other.method):
+            settings_of_method, failed = list(group), 0
+            for done, other in enumerate(settings_of_method, 1):
                 reason = self._try(other).scored.failed
                 failed = failed + 1 if reason else 0
-                if failed == IN_A_ROW:
-                    yield f"{method} was left out after {failed} failures: {reason}."
+                left = len(settings_of_method) - done
+                if failed == IN_A_ROW and left and self.ahead is None:
+                    yield (
+                        f"{method} failed {failed} times in a row, and {left} more of "
+                        f"its settings were not tried: {reason}."
+                    )
                     break
 
     def _try(self, candidate: AnyCandidate) -> Tried:

@@ -142,8 +142,10 @@ def test_near_names_are_notes(tmp_path: Path) -> None:
     save_family(tmp_path, 1)
     result = run("org/base", "tuned")
     assert result.exit_code == 0
+    assert result.stderr.count("taken for a model") == 1
     assert result.stderr.startswith(
-        "note: tuned is taken for a model on the hub; did you mean the folder `tuned0`?"
+        "note: `tuned` is taken for a model on the hub: did you mean the folder "
+        "`tuned0`?"
     )
 
 

@@ -137,7 +137,10 @@ def test_a_swept_value_that_is_no_number_is_named(tmp_path: Path, text: str) -> 
         (("--set", "lambda=[1"), "`[1` is not a value"),
         (("--model-args", "dtype=["), "`[` is not a value"),
         (("--model-args", "dtype=float32,trust"), "write NAME=VALUE, not `trust`"),
+        (("--model-args", "a=1,a=2"), "`a` is given twice"),
         (("--set", "lambda=1", "--set", "lambda=2"), "`lambda` is given twice"),
+        (("--sweep", "lambda=[]"), "`lambda=[]` has no value"),
+        (("--sweep", "auto=1,2"), "write `auto` alone, or NAME=A,B"),
         (
             ("--sweep", "lambda=1", "--sweep", "lambda=2,3"),
             "write all its values in one, lambda=A,B",
@@ -162,6 +165,7 @@ def test_values_that_cannot_be_read(
         (("--evaluate", "m:f", "--metric", "a=acc"), "--metric is for --tasks"),
         (("--model-args", "dtype=float32"), "--model-args is for --tasks"),
         (("--tasks", "a", "--lower-is-better", "b"), "is for --evaluate"),
+        (("--device", "cpu"), "--device needs --tasks or --evaluate"),
         (("--methods", ","), "name what to merge by, with --methods or --recipe"),
     ],
 )
@@ -354,7 +358,7 @@ def test_the_harness_says_what_it_cannot_do(tmp_path: Path) -> None:
         _metric_key({"acc,none": 0.5}, "guessing", "f1", {})
     with pytest.raises(PCBError, match="did you mean `guessing`"):
         Harness(["guesing"], include_path=tasks)
-    with pytest.raises(PCBError, match="--metric: there is no task `guesing`; did you"):
+    with pytest.raises(PCBError, match="--metric: `guesing` is not evaluated; did you"):
         Harness(["guessing"], include_path=tasks, metrics={"guesing": "acc"})
     more = write_tasks(tmp_path / "more", count=3)
     with pytest.raises(PCBError, match="--limit leaves 1 item of guessing"):

@@ -23,6 +23,7 @@ from mergekit_pcb.compare.inputs import inputs_of
 from mergekit_pcb.compare.jobs import Done
 from mergekit_pcb.compare.merge_process import Cost
 from mergekit_pcb.compare.recipe import only_one_at_a_time
+from mergekit_pcb.compare.report import Report, notes
 from mergekit_pcb.compare.result_cache import identity_of, key_of
 from mergekit_pcb.compare.run import Comparison
 from mergekit_pcb.compare.scoreboard import Row
@@ -38,11 +39,7 @@ class Display:
 
     def __init__(self) -> None:
         self.models = 0
-        self.warnings: list[str] = []
         self.log = io.StringIO()
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
 
     @contextmanager
     def working_on(self, what: str) -> Iterator[Callable[[float], None]]:
@@ -245,12 +242,17 @@ def test_the_scores_are_shown_where_the_best_merge_cannot_be_kept(
     def refuse(recipe: Path, out: Path) -> Cost:
         raise PCBError("No space left on device")
 
-    again = comparison(tmp_path, ByLambda(), keep="best", merge=refuse)
-    rows, _ = again.run()
+    rows, _ = comparison(tmp_path, ByLambda(), keep="best", merge=refuse).run()
     assert [row.scores for row in rows] == [row.scores for row in expected]
-    (line,) = again.display.warnings
-    assert line.startswith("The best merge, ties, could not be kept: No space left on")
-    assert Path(line.rpartition(" ")[2]).exists()
+    (lost,) = (row for row in rows if row.lost)
+    assert (lost.name, lost.model) == ("ties", "")
+    about = ("Evaluated by lambda", "", {})
+    report = Report("r.yml", tmp_path / "out", rows, [], *about)
+    assert report.failed, "the command ends with status 1"
+    assert (
+        "The model of ties could not be kept: No space left on device. Its recipe is "
+        f"{lost.recipe}."
+    ) in notes(report)
 
 
 def test_a_merge_made_elsewhere_does_not_vouch_for_files_here(tmp_path: Path) -> None:

@@ -207,15 +207,26 @@ slices:
 """
 
 
-def test_the_base_is_added_to_slices() -> None:
-    """Mergekit adds it to `models` only."""
-    text = convert_recipe(SLICES, "linear.yml", "org/base").text
+@pytest.mark.parametrize("written", ["", "base_model: org/base\n"])
+@pytest.mark.parametrize("given", ["org/base", None])
+def test_the_base_is_added_to_slices(written: str, given: str | None) -> None:
+    """Mergekit adds it to `models` only; whether the recipe names it or --base."""
+    if not written and given is None:
+        return
+    text = convert_recipe(written + SLICES, "linear.yml", given).text
     assert "&" not in text  # YAML's sign for what is referred to
     assert "Written anew" not in text  # there were no comments to lose
     got = yaml.safe_load(text)
     for piece, layers in zip(got["slices"], ([0, 4], [4, 8]), strict=True):
         assert piece["sources"][-1] == {"model": "org/base", "layer_range": layers}
         assert len(piece["sources"]) == 3
+
+
+def test_a_recipe_of_the_base_alone() -> None:
+    """There are no weights to speak of."""
+    text = "merge_method: ties\nbase_model: org/base\nmodels:\n- model: org/base\n"
+    got = converted(text + "parameters: {density: 0.5, weight: 1}\n")
+    assert yaml.safe_load(got)["merge_method"] == "pcb"
 
 
 def test_slices_of_other_layers_say_what_to_add() -> None:

@@ -78,6 +78,14 @@ def cut_off_pickle(model: Model, size: int) -> Path:
     return whole(model, file.read_bytes()[:size], file.name)
 
 
+def changed_pickle(model: Model, old: bytes, new: bytes) -> Path:
+    file = model.path / "pytorch_model.bin"
+    torch.save(model.tensors, file, _use_new_zipfile_serialization=False)
+    content = file.read_bytes()
+    assert old in content
+    return whole(model, content.replace(old, new), file.name)
+
+
 def cut_off_pickle_as_shard(model: Model) -> Path:
     (model.path / "model.safetensors").unlink()
     file = model.path / "pytorch_model-00001-of-00001.bin"
@@ -150,6 +158,10 @@ BROKEN: dict[str, tuple[Callable[[Model], Path], str]] = {
         f"cut off pickle, {size} bytes": (partial(cut_off_pickle, size=size), "cut off")
         for size in (20, 60, 1000, 9000)
     },
+    "no text in a pickle": (
+        partial(changed_pickle, old=b"model.norm", new=b"\xff\xfe\xfd\xfc\xfb.norm"),
+        "is damaged: download it again",
+    ),
     "cut off pickle as shard": (cut_off_pickle_as_shard, "is cut off: download it"),
     "words in the header": (header_of(data_offsets=["a", "b"]), "is not a safetensors"),
     "no offsets": (header_of(), "is not a safetensors file"),

@@ -66,6 +66,8 @@ def wrong_references(document: Document) -> Iterator[Finding]:
                     f"the folder `{model.lora.path}` has no adapter_config.json",
                     "name the folder of a LoRA adapter after the `+`",
                 )
+            elif not adapter.exists():
+                yield from _nearly_a_folder(place, model.lora.path)
     if adapters:
         yield adapters[0].advice(
             f"`{adapters[0].value}` has to be merged with its adapter first",
@@ -153,11 +155,8 @@ def _wrong_hub_name(place: Place, path: str) -> Iterator[Finding]:
         if path.endswith(WEIGHT_FILES):
             message = f"`{path}` looks like a file{_WHOLE_FOLDERS}"
             yield place.error(message, _NAME_ITS_FOLDER)
-        elif near := near_paths(path):
-            yield place.advice(
-                f"`{path}` is taken for a model on the hub",
-                f"did you mean the folder {quoted(near, 'or')}?",
-            )
+        else:
+            yield from _nearly_a_folder(place, path)
     except HFValidationError:
         fix = "write `owner/name`, or `./folder` for a folder"
         if url := re.match(r"(?:https?://)?(?:hf\.co|huggingface\.co)/(.+)", path):
@@ -166,6 +165,14 @@ def _wrong_hub_name(place: Place, path: str) -> Iterator[Finding]:
             fix = f"write `{path.removeprefix('model:')}`"
         yield place.error(
             f"`{path}` is neither a folder here nor a name on the Hugging Face hub", fix
+        )
+
+
+def _nearly_a_folder(place: Place, path: str) -> Iterator[Finding]:
+    if near := near_paths(path):
+        yield place.advice(
+            f"`{path}` is taken for a model on the hub",
+            f"did you mean the folder {quoted(near, 'or')}?",
         )
 
 
