@@ -72,9 +72,10 @@ def check(
 ) -> None:
     """Find what is wrong with a merge RECIPE before gigabytes are downloaded.
 
-    Reads recipes for any merge method, opens no weights and asks no server. mergekit
-    drops unknown keys in silence and meets most other mistakes after the download;
-    here each is one line: where it is, what is wrong, what to write instead.
+    Reads recipes for any merge method, and headers of local weight files, but no
+    weights; asks no server. mergekit drops unknown keys in silence and meets most
+    other mistakes after the download; here each is one line: where it is, what is
+    wrong, what to write instead.
 
     \b
     $ mergekit-pcb check recipe.yml
@@ -82,8 +83,8 @@ def check(
     1 error in recipe.yml
 
     An error stops mergekit or makes it do something else than the recipe says;
-    advice runs as written. RECIPE `-` is the standard input. Exit status: 0 without
-    errors, 1 with errors, 2 when the command itself is used wrongly.
+    advice is no certain mistake. RECIPE `-` is the standard input. Exit status: 0
+    without errors, 1 with errors, 2 when the command itself is used wrongly.
     """  # noqa: D301 - click wants the character itself
     findings: list[Finding] = []
     listed: list[Finding] = []
@@ -137,8 +138,10 @@ def _summary(name: str, examined: Examined) -> str:
     documents = examined.documents
     methods = [document.spec.name for document in documents if document.spec]
     if len(documents) == 1:
-        count = len(documents[0].models)
-        return f"{name}: ok ({methods[0]}, {count} model{'s' * (count != 1)})"
+        based = documents[0].is_pcb
+        count = len(documents[0].models) - based
+        listed = f"{'base and ' * based}{count} model{'s' * (count != 1)}"
+        return f"{name}: ok ({methods[0]}, {listed})"
     return f"{name}: ok ({len(documents)} merges: {', '.join(methods)})"
 
 

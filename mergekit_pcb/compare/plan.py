@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from statistics import fmean
+from statistics import fmean, median
 from time import perf_counter
 
 from mergekit_pcb.output.text import size
@@ -65,7 +65,9 @@ class Plan:
             return self.merging_left
         if not self.evaluation_seconds:
             return None
-        return self.merging_left + self.evaluations * fmean(self.evaluation_seconds)
+        # The first evaluation may take far longer, with what is loaded once.
+        usual = median(self.evaluation_seconds)
+        return self.merging_left + self.evaluations * usual
 
     def __str__(self) -> str:
         """The plan in one line, for people."""

@@ -69,7 +69,7 @@ class LambdaRecord:
 
 def _print(summary: LambdaSummary) -> None:
     # The merge's progress bar is still there.
-    tqdm.write(f"PCB: lambda: auto became {summary}", file=sys.stderr)
+    tqdm.write(f"PCB: auto chose lambda {summary}", file=sys.stderr)
 
 
 class FinalizeAndTell(FinalizeModel):  # type: ignore[misc] # pydantic: both frozen

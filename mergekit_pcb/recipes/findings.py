@@ -17,7 +17,7 @@ class Finding:
     """What is wrong at one place of a recipe, and what to write instead.
 
     An ``error`` stops mergekit, or makes it do something else than is written;
-    ``advice`` runs as written. Lines and columns count from 1; ``path`` leads to
+    ``advice`` is no certain mistake. Lines and columns count from 1; ``path`` leads to
     the place as code would: ``models[1].parameters.densty``. ``rule`` is the id of
     the rule that found it, which stays the same when messages change.
     """

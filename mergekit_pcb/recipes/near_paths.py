@@ -9,7 +9,7 @@ from mergekit_pcb.suggestions import misspelt
 
 
 def near_paths(path: str, *, files: bool = False) -> list[str]:
-    """What stands beside a path that does not exist, with nearly the same name.
+    """Paths that differ from one that does not exist by a few letters of one name.
 
     Args:
         path: as in a recipe; a leading ``~`` is read as the home folder.
@@ -18,14 +18,23 @@ def near_paths(path: str, *, files: bool = False) -> list[str]:
     Returns:
         At most two paths, the nearest first, each begun as ``path`` is.
     """
-    parent = with_home(path).parent
+    begin = "./" if path.startswith("./") else ""
+    return [f"{begin}{found}" for found in _near(with_home(path), files=files)]
+
+
+def _near(path: Path, *, files: bool) -> list[Path]:
+    parent = path.parent
+    if not parent.is_dir():
+        if parent == parent.parent:
+            return []
+        others = _near(parent, files=False)
+        return [o / path.name for o in others if _is_there(o / path.name, files=files)]
     try:
-        names = [
-            entry.name
-            for entry in sorted(parent.iterdir())
-            if (entry.is_file() if files else entry.is_dir())
-        ]
+        entries = [e for e in sorted(parent.iterdir()) if _is_there(e, files=files)]
     except OSError:
         return []
-    begin = "./" if path.startswith("./") else ""
-    return [f"{begin}{parent / name}" for name in misspelt(Path(path).name, names)]
+    return [parent / name for name in misspelt(path.name, [e.name for e in entries])]
+
+
+def _is_there(path: Path, *, files: bool) -> bool:
+    return path.is_file() if files else path.is_dir()

@@ -187,6 +187,7 @@ def _searched(
         random_seed=task.for_merges["random_seed"],
         seed=seed,
         conditions=cache.versions(),
+        generated=isinstance(scores_by, Agreement) and not scores_by.can_tune_weights,
     )
     write(report)
     return report

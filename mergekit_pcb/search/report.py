@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mergekit_pcb.compare.columns import WINNER
 from mergekit_pcb.compare.evaluation import ALL
 from mergekit_pcb.compare.grids import GRIDS
 from mergekit_pcb.compare.scoreboard import BASE, MERGE, Row, Scoreboard
@@ -39,6 +40,7 @@ class Report:
         random_seed: of the merges by mergekit.
         seed: of the search.
         conditions: versions, by name.
+        generated: whether texts that models generated have chosen.
     """
 
     recipe: str
@@ -53,6 +55,7 @@ class Report:
     random_seed: int
     seed: int
     conditions: dict[str, str]
+    generated: bool = False
 
     @property
     def title(self) -> str:
@@ -185,6 +188,17 @@ def notes(report: Report) -> Iterator[str]:
         if report.method in GRIDS.keys() - tried:
             text += f"; --also {report.method} tries that method as well"
         yield f"{text}."
+    yield (
+        f"{WINNER}: the best; bold or *: the best of a column; "
+        f"{PCB}:model is {PCB} with `scope: model`. To peer: the mean less that of the "
+        "best candidate of another method."
+    )
+    if report.generated:
+        yield (
+            "Agreement on texts that the models generate is no score on tasks, and "
+            "likes smaller lambdas than labels do: before you use the result, set it "
+            "beside the recipe with `mergekit-pcb compare --recipe`, on your own data."
+        )
     if report.inputs:
         counts = sorted(set(report.inputs.values()))
         many = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
@@ -207,8 +221,9 @@ def notes(report: Report) -> Iterator[str]:
         if t.candidate.setting == outcome.best.candidate.setting
         and t.candidate.scale is not None
     )
-    if own and scale in (own[0], own[-1]):
-        yield f"Lambda {scale:g} is the last that was tried: the best may lie beyond."
+    if len(own) > 1 and scale in (own[0], own[-1]):
+        end = "smallest" if scale == own[0] else "largest"
+        yield f"Lambda {scale:g} is the {end} that was tried: the best may lie beyond."
     yield (
         "Lambdas tried first are those that `auto` would choose for the whole model "
         f"times {', '.join(f'{f:g}' for f in LAMBDA_FACTORS)}; then some beside the "

@@ -50,7 +50,10 @@ def _run(*arguments: str, stdin: str | None = None) -> Result:
 def test_right_recipe() -> None:
     """A recipe without findings is one friendly line and status 0."""
     result = _run("right.yml")
-    assert (result.exit_code, result.output) == (0, "right.yml: ok (pcb, 3 models)\n")
+    assert (result.exit_code, result.output) == (
+        0,
+        "right.yml: ok (pcb, base and 2 models)\n",
+    )
 
 
 def test_wrong_recipe() -> None:
@@ -76,7 +79,7 @@ def test_several_recipes() -> None:
     result = _run("right.yml", "wrong.yml", "advice.yml")
     assert result.exit_code == 1
     assert [line for line in result.output.splitlines() if ":6:" not in line] == [
-        "right.yml: ok (pcb, 3 models)",
+        "right.yml: ok (pcb, base and 2 models)",
         "1 error in wrong.yml",
         "1 advice in advice.yml",
     ]

@@ -362,6 +362,30 @@ def test_home_is_not_expanded() -> None:
     assert finding.fix == f"write `{Path('~/model').expanduser()}`"
 
 
+def test_a_folder_above_that_is_misspelt() -> None:
+    """The nearest folder that exists has the rest of the path in it."""
+    Path("models").mkdir()
+    _folder("models/maths")
+    text = "models:\n  - model: {}\nmerge_method: passthrough\n"
+    assert _lines(text.format("modles/maths"))[0] == (
+        "r.yml:2:12: advice: `modles/maths` is taken for a model on the hub; did you "
+        "mean the folder `models/maths`?"
+    )
+    assert not _lines(text.format("modles/code"))
+    assert "did you mean `./models/maths`?" in _line(text.format("./modles/maths"))
+
+
+def test_a_folder_beside_the_recipe(tmp_path: Path) -> None:
+    """A path without `./` is one all the same, if there is a model."""
+    _folder("maths")
+    Path("elsewhere").mkdir()
+    os.chdir("elsewhere")
+    text = "models:\n  - model: maths\nmerge_method: passthrough\n"
+    (finding,) = check_recipe(text, "../r.yml")
+    assert "`maths` stands beside the recipe, but mergekit looks" in finding.message
+    assert finding.fix.startswith(f"write `{tmp_path / 'maths'}`")
+
+
 def test_the_home_of_somebody_unknown() -> None:
     """There is no path to write out; nothing else stops."""
     text = "models:\n  - model: ~nobody-here/model\nmerge_method: passthrough\n"

@@ -123,9 +123,7 @@ def test_the_merge_tells(family: Family, tmp_path: Path) -> None:
     file = write_recipe(recipe_of(*family), tmp_path / "auto.yml")
     copy = "--no-copy-tokenizer"
     result = invoke(run_yaml.main, file, tmp_path / "merged", copy)
-    pattern = (
-        r"PCB: lambda: auto became [\d.]+, the median of 21 tensors \(.* to .*\)\n"
-    )
+    pattern = r"PCB: auto chose lambda [\d.]+, the median of 21 tensors \(.* to .*\)\n"
     assert len(re.findall(pattern, result.stderr)) == 1
     result = invoke(run_yaml.main, file, tmp_path / "quiet", copy, "--quiet")
     assert "lambda" not in result.stderr

@@ -169,7 +169,9 @@ def _wrong_hub_name(place: Place, path: str) -> Iterator[Finding]:
 
 
 def _nearly_a_folder(place: Place, path: str) -> Iterator[Finding]:
-    if near := near_paths(path):
+    if (Path(place.file).parent / path / "config.json").exists():
+        yield _missing(place, path, "folder")
+    elif near := near_paths(path):
         yield place.advice(
             f"`{path}` is taken for a model on the hub",
             f"did you mean the folder {quoted(near, 'or')}?",
