@@ -23,6 +23,7 @@ from mergekit_pcb.check.rules import (
     shapes,
     structure,
     values,
+    whole_model,
 )
 from mergekit_pcb.check.rules.document import MULTI, Document
 from mergekit_pcb.recipes.findings import Finding
@@ -58,6 +59,9 @@ _RULES: dict[str, Callable[[Document], Iterator[Finding]]] = {
     "chat-template": output.wrong_chat_template,
     "density": densities.densities,
     "epsilon": densities.epsilons,
+    "varying-option": whole_model.varying_options,
+    "statistics-file": whole_model.statistics_files,
+    "zero-lambda": whole_model.zero_lambda,
     "no-effect": habits.flags,
     "weight-sum": habits.weights,
     "union-tokenizer": habits.union_tokenizer,
