@@ -18,7 +18,7 @@ from mergekit_pcb.kernel.metrics import Metrics, measure, total
 from mergekit_pcb.kernel.task_vectors import TaskVectors
 from mergekit_pcb.output.progress import Progress
 
-NORM = "norm ratio"
+NORM = "merged / mean"
 
 
 @dataclass

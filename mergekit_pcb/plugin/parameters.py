@@ -6,6 +6,7 @@ Defaults of recipe parameters are defined here, or in the kernel's `Options`.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -29,6 +30,8 @@ DEFAULT_SCOPE = "tensor"
 DEFAULT_INTER = Options().inter
 DEFAULT_CLAMP = Options().clamp
 
+_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
+
 NO_EFFECT = "no effect"
 """The description of parameters that are accepted and not read."""
 
@@ -51,6 +54,8 @@ def _number(name: str, takes: str, fits: Callable[[float], bool]) -> Any:
             hint = f"; did you mean {number / 100:g}?"
         elif fits is _fits_float32 and math.isfinite(number):
             hint = "; float32 ends at 3.4e38"
+        elif isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value.strip()):
+            hint = f"; write {value.strip().replace(',', '.')}"
         raise ValueError(f"{name} must be {takes}, got {value!r}{hint}")
 
     return Annotated[float, BeforeValidator(check)]

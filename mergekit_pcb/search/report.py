@@ -162,7 +162,7 @@ def _against(difference: Gap) -> str:
 
     Example:
         >>> _against(Gap(0.01, 0.002)), _against(Gap(0.001, 0.002))
-        ('worse by 0.01 ± 0.002', 'level with it (0.001 ± 0.002)')
+        ('worse by 0.01 ± 0.002', 'level within twice the error (0.001 ± 0.002)')
         >>> _against(Gap(-0.01, 0.002))
         'better by 0.01 ± 0.002'
     """
@@ -171,7 +171,7 @@ def _against(difference: Gap) -> str:
     if error is None:
         return f"{word} by {abs(value):.3g}, of unknown error"
     if abs(value) <= 2 * error:
-        return f"level with it ({value:.3g} ± {error:.2g})"
+        return f"level within twice the error ({value:.3g} ± {error:.2g})"
     return f"{word} by {abs(value):.3g} ± {error:.2g}"
 
 

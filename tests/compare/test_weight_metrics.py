@@ -25,7 +25,7 @@ def ignore(percent: float) -> None:
 
 
 def test_measures_without_data_by_hand(tmp_path: Path) -> None:
-    """Half the sum of two task vectors has norm ratio 1 and known cosines."""
+    """Half the sum of two task vectors is as long as their mean and known cosines."""
     shape = (tiny.VOCAB, tiny.HIDDEN)
     zero, one, two = tiny.torch.zeros((3, *shape))
     one[0, 0], two[0, 1] = 3.0, 4.0
@@ -43,7 +43,7 @@ def test_measures_without_data_by_hand(tmp_path: Path) -> None:
     for name in ("half", "extended"):
         scores = measures(tmp_path / name, ALL, ignore)
         assert {name: score.value for name, score in scores.items()} == pytest.approx(
-            {"norm ratio": 1.0, "cos a": 0.6, "cos b": 0.8}
+            {"merged / mean": 1.0, "cos a": 0.6, "cos b": 0.8}
         )
 
 

@@ -37,6 +37,22 @@ def test_what_was_meant(name: str, value: object, hint: str) -> None:
     assert refused.value.message.endswith(f"; did you mean {hint}?")
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "end"),
+    [
+        ("weight", "0,5", "got '0,5'; write 0.5"),
+        ("weight", 1e39, "got 1e+39; float32 ends at 3.4e38"),
+        ("weight", 10**400, "0"),
+        ("density", 1e39, "got 1e+39"),
+    ],
+)
+def test_numbers_that_are_none(name: str, value: object, end: str) -> None:
+    """A comma for a point is mended, and only what float32 limits speaks of it."""
+    with pytest.raises(PCBError) as refused:
+        SPECS[name].validate(value)
+    assert refused.value.message.endswith(end)
+
+
 @pytest.mark.parametrize("value", ["global", "", True, 3, None])
 def test_nothing_is_suggested_at_random(value: object) -> None:
     """A value that is near to no choice is answered with the choices only."""
