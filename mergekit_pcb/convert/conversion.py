@@ -10,28 +10,26 @@ has `auto`.
 from __future__ import annotations
 
 import copy
-import math
-import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import yaml
 from mergekit import merge_methods
 from mergekit.common import ModelReference
 from mergekit.merge_methods import BasePolicy, MergeMethodSpec
 
 from mergekit_pcb.check.linter import Examined, examine
+from mergekit_pcb.convert.comments import (
+    about_the_rest,
+    about_weights,
+    comment_of,
+    settings_of,
+)
 from mergekit_pcb.errors import PCBError
-from mergekit_pcb.plugin.parameters import AUTO, DEFAULT_DENSITY
 from mergekit_pcb.recipes import edits
 from mergekit_pcb.recipes.findings import ERROR, Finding, require_no_errors
 from mergekit_pcb.recipes.layout import in_yaml, with_values
 from mergekit_pcb.recipes.models import as_written, in_one_line, located, named
 from mergekit_pcb.suggestions import quoted
-
-_WIDTH = 84
-# Longer values are not repeated in comments.
-_SHORT = 60
 
 
 class Converted(NamedTuple):
@@ -78,7 +76,7 @@ def convert_recipe(text: str, file: str, base: str | None = None) -> Converted:
         recipe = copy.deepcopy(root)
         comment = ""
         if _is_convertible(spec):
-            comment = _comment(spec.name, _convert(recipe, spec, base, file))
+            comment = comment_of(spec.name, _convert(recipe, spec, base, file))
         recipes.append(recipe)
         comments.append(comment)
     new = with_values(text, recipes, comments)
@@ -137,15 +135,15 @@ def _convert(
     """Change a recipe in place; returns what to say of it."""
     notes = list(_settle_base(recipe, spec, base, file))
     _require_no_negative_weights(recipe, spec.name, file)
-    found = _found(recipe)
+    found = settings_of(recipe)
     weights = edits.values_of(recipe, "weight", 1.0)
     recipe["merge_method"] = "pcb"
     kept = not _only_a_factor(weights)
     edits.drop_unknown(recipe, {"weight"} if kept else set())
     _drop_parameters_of_base(recipe)
     _drop_empty(recipe)
-    notes += _about_weights(weights, mentioned="weight" in found, kept=kept)
-    return notes + list(_about_the_rest(found, spec.name))
+    notes += about_weights(weights, mentioned="weight" in found, kept=kept)
+    return notes + list(about_the_rest(found, spec.name))
 
 
 def _names_base(recipe: edits.Recipe, spec: MergeMethodSpec) -> bool:
@@ -205,7 +203,7 @@ def _require_equal_layers(
 
 def _require_no_negative_weights(recipe: edits.Recipe, method: str, file: str) -> None:
     for weight in edits.values_of(recipe, "weight", 1.0):
-        for number in _numbers(weight):
+        for number in edits.numbers(weight):
             if number < 0:
                 raise PCBError(
                     f"{file}: a weight of {number:g} takes a model away, and in PCB it "
@@ -214,50 +212,16 @@ def _require_no_negative_weights(recipe: edits.Recipe, method: str, file: str) -
                 )
 
 
-def _numbers(value: Any) -> Iterator[float]:
-    """All numbers of a setting, filters and gradients included."""
-    value = edits.plain(value)
-    if isinstance(value, dict):
-        yield from _numbers(value.get("value"))
-    elif isinstance(value, list):
-        for item in value:
-            yield from _numbers(item)
-    elif isinstance(value, (int, float)):
-        yield float(value)
-
-
 def _only_a_factor(weights: Sequence[Any]) -> bool:
     """Whether weights are the same for all models, and 0 nowhere.
 
     Such weights change nothing with ``lambda: auto``. Where all are 0, the base stays.
     """
-    return _all_equal(weights) and all(map(all, map(_numbers, weights[:1])))
+    return _all_equal(weights) and all(map(all, map(edits.numbers, weights[:1])))
 
 
 def _all_equal(values: Sequence[Any]) -> bool:
     return all(value == values[0] for value in values)
-
-
-def _found(place: Any) -> dict[str, list[Any]]:
-    """Every parameter that is set, and its different values, in their order."""
-    found: dict[str, list[Any]] = {}
-    for parameters in _parameter_blocks(place):
-        for name, value in parameters.items():
-            values = found.setdefault(name, [])
-            if edits.plain(value) not in values:
-                values.append(edits.plain(value))
-    return found
-
-
-def _parameter_blocks(place: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(place, dict):
-        if isinstance(place.get("parameters"), dict):
-            yield place["parameters"]
-        for inner in place.values():
-            yield from _parameter_blocks(inner)
-    elif isinstance(place, list):
-        for inner in place:
-            yield from _parameter_blocks(inner)
 
 
 def _drop_parameters_of_base(recipe: edits.Recipe) -> None:
@@ -282,73 +246,3 @@ def _drop_empty(place: Any) -> None:
     elif isinstance(place, list):
         for inner in place:
             _drop_empty(inner)
-
-
-def _about_weights(weights: list[Any], *, mentioned: bool, kept: bool) -> Iterator[str]:
-    if kept:
-        yield (
-            f"weight: as before. With `lambda: {AUTO}` only the proportions of the "
-            "weights count."
-        )
-        if any(number == 0 for weight in weights for number in _numbers(weight)):
-            yield (
-                "A model with weight 0 still competes, and adds nothing where it wins; "
-                "leave it out if it is to have no part."
-            )
-    elif mentioned:
-        yield (
-            f"weight{_values(weights[:1])}: removed, since it is the same for all "
-            f"models. With `lambda: {AUTO}` only the proportions of the weights count."
-        )
-
-
-def _about_the_rest(found: dict[str, list[Any]], method: str) -> Iterator[str]:
-    if "density" in found:
-        densities = found["density"]
-        text = (
-            f"density{_values(densities)}: removed, for the default {DEFAULT_DENSITY}. "
-            f"There it was the share of changes that `{method}` keeps; here it is the "
-            "share of coordinates where a model competes."
-        )
-        if len(densities) > 1:
-            text += (
-                " The differences do not carry over: what each model counts is its "
-                "`weight`."
-            )
-        yield text
-    if "lambda" in found:
-        yield (
-            f"lambda{_values(found['lambda'])}: removed, for the default `{AUTO}`, "
-            "which finds it from the models."
-        )
-    others = [name for name in found if name not in ("weight", "density", "lambda")]
-    if others:
-        shown = ", ".join(f"{name}{_values(found[name])}" for name in others)
-        yield f"{shown}: removed. PCB has nothing like it."
-
-
-def _values(values: Sequence[Any]) -> str:
-    """Values in parentheses after a blank, or nothing if that would be long."""
-    text = ", ".join(map(_in_yaml, values))
-    return f" ({text})" if len(text) <= _SHORT else ""
-
-
-def _in_yaml(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
-    text: str = yaml.safe_dump(value, default_flow_style=True, width=math.inf)
-    return text.removesuffix("...\n").strip()
-
-
-def _comment(method: str, notes: Sequence[str]) -> str:
-    lines = [f"Made of a recipe for `{method}` by `mergekit-pcb convert`."]
-    for note in notes:
-        lines += textwrap.wrap(
-            note,
-            _WIDTH,
-            initial_indent="* ",
-            subsequent_indent="  ",
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-    return "\n".join(lines)

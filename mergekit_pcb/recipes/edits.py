@@ -79,6 +79,18 @@ def plain(value: Any) -> Any:
     return value
 
 
+def numbers(value: Any) -> Iterator[float]:
+    """All numbers of a setting, filters and gradients included."""
+    value = plain(value)
+    if isinstance(value, dict):
+        yield from numbers(value.get("value"))
+    elif isinstance(value, list):
+        for item in value:
+            yield from numbers(item)
+    elif isinstance(value, (int, float)):
+        yield float(value)
+
+
 def values_of(recipe: Recipe, parameter: str, default: Any = None) -> list[Any]:
     """What a parameter is for every model but the base, in order; `plain`."""
     base = base_of(recipe)
