@@ -283,12 +283,12 @@ def test_mergekit_pcb_merge_needs_no_hook(
 
 
 def test_errors_of_the_statistics_are_one_line(tmp_path: Path) -> None:
-    """`mergekit-pcb merge` says what went wrong while planning in one line."""
+    """mergekit-yaml, which does not `check`, says in one line what went wrong."""
     base, tuned = save_family(tmp_path / "models", 2)
     inter = [{"filter": "mlp", "value": "raw"}, {"value": "pairwise"}]
     recipe = recipe_of(base, tuned, parameters=MODEL | {"inter": inter})
     file = write_recipe(recipe, tmp_path / "recipe.yml")
-    result = invoke(cli.main, "merge", file, tmp_path / "merged", *QUIET)
+    result = invoke(run_yaml.main, file, tmp_path / "merged", *QUIET)
     line = error_line(result)
     assert line.startswith("inter must be the same for all tensors")
     assert len(result.stderr.splitlines()) == 1
