@@ -24,7 +24,6 @@ from mergekit.options import MergeOptions
 from mergekit.scripts import merge_raw_pytorch, run_yaml
 
 import mergekit_pcb  # noqa: F401  # wraps where the start-up file does not run
-from mergekit_pcb import cli
 from mergekit_pcb.plugin import planner_patch
 from tests.tiny import (
     QUIET,
