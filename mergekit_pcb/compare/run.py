@@ -166,10 +166,12 @@ class Comparison:
                 shown = Scoreboard(rows).rank_score(row)
                 score = -math.inf if shown is None else shown
                 best_of_group = best_of_group._replace(rank_score=score)
-            if self.keep == "none" and best_of_group:
-                self.results.discard(best_of_group.candidate)
-            elif self.keep == "best":
+            # Where nothing is good or bad there is no best.
+            ranks = self.keep == "best" and self.evaluation.can_rank
+            if ranks:
                 best = self._better(best, best_of_group)
+            elif self.keep != "all" and best_of_group:
+                self.results.discard(best_of_group.candidate)
         if best is not None and (reason := self._keep(best.candidate)):
             kept = f"merged/{self.results.key_of(best.candidate)}"
             rows = [

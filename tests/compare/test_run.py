@@ -413,12 +413,13 @@ def test_the_model_that_is_kept_is_the_best_that_is_shown(tmp_path: Path) -> Non
 
 
 def test_measures_without_data_choose_nothing(tmp_path: Path) -> None:
-    """Where no score is good or bad, every setting has its row."""
+    """Where no score is good or bad, every setting has its row, and none is kept."""
 
     class Measures(ByLambda):
         can_rank = False
 
-    rows, _ = comparison(tmp_path, Measures(splits=False)).run()
+    rows, _ = comparison(tmp_path, Measures(splits=False), keep="best").run()
+    assert merged(tmp_path) == []
     labels = [row.label for row in rows if row.name == "pcb"]
     assert [label.rpartition("lambda ")[2] for label in labels] == ["0.6", "1", "1.4"]
 
