@@ -148,15 +148,13 @@ def compare(
     if not (methods or recipes):
         raise click.UsageError("name what to merge by, with --methods or --recipe")
     of_function = "" if more["evaluate"] else "is for --evaluate"
+    scored = more["tasks"] or more["evaluate"]
     require_effect(
         click.get_current_context(),
         {
             **without_tasks(more),
             "lower_is_better": of_function,
-            "device": ""
-            if more["tasks"] or more["evaluate"]
-            else "needs --tasks or "
-            "--evaluate: measures of the weights are taken on the processor",
+            "device": "" if scored else _ON_CPU,
         },
     )
     if more["ray_address"] is None:  # other machines may have what this one has not
@@ -189,6 +187,9 @@ def compare(
         sys.exit(1)
 
 
+_ON_CPU = (
+    "needs --tasks or --evaluate: measures of the weights are taken on the processor"
+)
 # Options of mergekit-yaml that mean something else here, or nothing.
 _NOT_PASSED = {"config_file", "out_path", "device", "quiet", "verbosity"}
 _MERGEKIT_OPTIONS = [p for p in run_yaml.main.params if p.name not in _NOT_PASSED]

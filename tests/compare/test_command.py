@@ -71,6 +71,14 @@ def one_family(tmp_path: Path) -> tuple[Path, list[tiny.Model]]:
     return recipe, [base, *tuned]
 
 
+def bad_use(folder: Path, arguments: Sequence[str]) -> str:
+    """What is said of a command line that is refused, in one line."""
+    recipe, _ = one_family(folder)
+    result = tiny.invoke(compare, recipe, "--out", folder / "out", *arguments)
+    assert result.exit_code == 2
+    return " ".join(result.output.split())
+
+
 @pytest.mark.parametrize("where", [".", "comparison"])
 def test_output_inside_a_model_is_refused(tmp_path: Path, where: str) -> None:
     """Its files would be taken for the model's own, and change it for every run."""
@@ -122,12 +130,9 @@ def test_room_on_disk_is_asked_for_first(
 @pytest.mark.parametrize("text", ["a,b", "5e-1,b"])
 def test_a_swept_value_that_is_no_number_is_named(tmp_path: Path, text: str) -> None:
     """The line says which value it is; `5e-1` is a number."""
-    recipe, _ = one_family(tmp_path)
-    arguments = ("--sweep", f"lambda={text}")
-    result = tiny.invoke(compare, recipe, "--out", tmp_path / "out", *arguments)
-    assert result.exit_code == 2
     word = text.split(",")[0] if text == "a,b" else "b"
-    assert f"lambda is '{word}'" in " ".join(result.output.split())
+    said = bad_use(tmp_path, ("--sweep", f"lambda={text}"))
+    assert f"lambda is '{word}'" in said
 
 
 @pytest.mark.parametrize(
@@ -151,11 +156,9 @@ def test_values_that_cannot_be_read(
     tmp_path: Path, arguments: Sequence[str], words: str
 ) -> None:
     """The line is about the option, not about the recipe; nothing is left out."""
-    recipe, _ = one_family(tmp_path)
-    result = tiny.invoke(compare, recipe, "--out", tmp_path / "out", *arguments)
-    assert result.exit_code == 2
-    assert words in " ".join(result.output.split())
-    assert f"'{arguments[0]}'" in result.output
+    said = bad_use(tmp_path, arguments)
+    assert words in said
+    assert f"'{arguments[0]}'" in said
 
 
 @pytest.mark.parametrize(
@@ -173,10 +176,7 @@ def test_options_without_effect(
     tmp_path: Path, arguments: Sequence[str], line: str
 ) -> None:
     """They are refused: who gives them expects something."""
-    recipe, _ = one_family(tmp_path)
-    result = tiny.invoke(compare, recipe, "--out", tmp_path / "out", *arguments)
-    assert result.exit_code == 2
-    assert line in " ".join(result.output.split())
+    assert line in bad_use(tmp_path, arguments)
 
 
 @pytest.mark.slow

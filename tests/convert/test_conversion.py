@@ -207,12 +207,16 @@ slices:
 """
 
 
-@pytest.mark.parametrize("written", ["", "base_model: org/base\n"])
-@pytest.mark.parametrize("given", ["org/base", None])
+@pytest.mark.parametrize(
+    ("written", "given"),
+    [
+        ("", "org/base"),
+        ("base_model: org/base\n", "org/base"),
+        ("base_model: org/base\n", None),
+    ],
+)
 def test_the_base_is_added_to_slices(written: str, given: str | None) -> None:
     """Mergekit adds it to `models` only; whether the recipe names it or --base."""
-    if not written and given is None:
-        return
     text = convert_recipe(written + SLICES, "linear.yml", given).text
     assert "&" not in text  # YAML's sign for what is referred to
     assert "Written anew" not in text  # there were no comments to lose

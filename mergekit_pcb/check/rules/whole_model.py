@@ -44,8 +44,9 @@ def zero_lambda(document: Document) -> Iterator[Finding]:
     """A lambda of 0, which leaves nothing of the models."""
     for name, place, parameter in settings(document) if document.is_pcb else ():
         if name == "lambda" and parameter is not None:
-            factors = factors_of(parameter, place)
-            if factors and not any(factors) and place.value != AUTO:
+            points = [point for _, points in values(place) for point in points]
+            # `auto` is no factor.
+            if factors_of(parameter, place) == [0.0] * len(points):
                 yield place.advice(
                     "`lambda: 0` gives the base model back", f"write `{AUTO}`"
                 )
